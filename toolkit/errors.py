@@ -1,0 +1,56 @@
+"""Errors that a user can mend.
+
+Each message is one line that names the file (or option) and the mend. The command line prints it
+and leaves with `exit_status`; a traceback is shown only with `--debug`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class ToolkitError(Exception):
+    """Base of every error that is the input's fault, not the program's."""
+
+    exit_status = 2
+
+
+class DataError(ToolkitError):
+    """A data set, image, mask or split file cannot be used as it is."""
+
+
+class ConfigError(ToolkitError):
+    """A configuration file or option is wrong."""
+
+
+class WeightsError(ToolkitError):
+    """Pretrained weights are missing, damaged or of another architecture."""
+
+
+class RunError(ToolkitError):
+    """A run directory is missing, unfinished or does not fit the request."""
+
+
+class MissingExtraError(ToolkitError):
+    """An optional dependency is needed.
+
+    Args:
+        package: the distribution that could not be imported.
+        extra: the extra of this project that brings it.
+        purpose: what it is needed for, as the end of "needed to …".
+    """
+
+    def __init__(self, package: str, *, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{package} is needed to {purpose}: pip install 'inspection-toolkit[{extra}]'"
+        )
+
+
+def did_you_mean(wrong: str, known: Iterable[str]) -> str:
+    """Return `; did you mean 'x'?`, or the known names where none is near."""
+    names = list(known)
+    near = difflib.get_close_matches(wrong, names, n=1, cutoff=0.6)
+    if near:
+        return f"; did you mean '{near[0]}'?"
+    return f"; known: {', '.join(sorted(names))}" if names else ""

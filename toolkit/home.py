@@ -1,0 +1,56 @@
+"""Where files go, and where the shipped ones are found.
+
+Home is `$TOOLKIT_HOME`, else the nearest parent of the working folder that holds `configs/` and
+`weights/` (a checkout), else `~/.cache/toolkit`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from toolkit.errors import ConfigError
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def home() -> Path:
+    """Return the folder that holds `datasets/`, `weights/` and `cache/`."""
+    named = os.environ.get("TOOLKIT_HOME")
+    if named:
+        return Path(named).expanduser().resolve()
+    here = Path.cwd().resolve()
+    for folder in (here, *here.parents):
+        if (folder / "configs").is_dir() and (folder / "weights").is_dir():
+            return folder
+    return Path.home() / ".cache" / "toolkit"
+
+
+def datasets_dir() -> Path:
+    """Return the folder of downloaded and generated data sets."""
+    return home() / "datasets"
+
+
+def weights_dir() -> Path:
+    """Return the folder of fetched checkpoints."""
+    return home() / "weights"
+
+
+def cache_dir() -> Path:
+    """Return the folder of things that can be computed again (embeddings, resized tensors)."""
+    return home() / "cache"
+
+
+def resource(relative: str) -> Path:
+    """Return a file or folder that ships with the package, such as `configs/yolo/default.yaml`.
+
+    A copy under `home()` wins over the installed one, so a user can edit it.
+
+    Raises:
+        ConfigError: neither place has it.
+    """
+    candidates = (home() / relative, _PACKAGE.parent / relative, _PACKAGE / "_resources" / relative)
+    for path in candidates:
+        if path.exists():
+            return path
+    raise ConfigError(f"{relative}: shipped file not found; reinstall inspection-toolkit")
