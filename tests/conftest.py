@@ -1,0 +1,56 @@
+"""Fixtures for all tests: the real bottle where it is present, and a small synthetic sample."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def _bottle() -> Path | None:
+    named = os.environ.get("TOOLKIT_BOTTLE")
+    places = [Path(named)] if named else []
+    places += [ROOT.parent / "shared/data/mvtec/bottle", ROOT / "datasets/bottle"]
+    return next((p for p in places if (p / "train/good").is_dir()), None)
+
+
+@pytest.fixture(scope="session")
+def bottle_dir() -> Path:
+    """The real MVTec AD category `bottle`."""
+    found = _bottle()
+    if found is None:
+        pytest.skip("real MVTec bottle not found; set TOOLKIT_BOTTLE to its folder")
+    return found
+
+
+@pytest.fixture(scope="session")
+def sample_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small synthetic sample, made once per test session."""
+    from toolkit.data.synthetic import make_sample
+
+    return make_sample(
+        tmp_path_factory.mktemp("data") / "sample",
+        seed=1,
+        size=128,
+        train_good=12,
+        test_good=6,
+        per_defect=6,
+    )
+
+
+@pytest.fixture(autouse=True)
+def _private_home(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep tests away from the user's downloads; those that need weights ask for `real_home`."""
+    if "real_home" not in request.fixturenames:
+        folder = request.getfixturevalue("tmp_path_factory").mktemp("home")
+        monkeypatch.setenv("TOOLKIT_HOME", str(folder))
+
+
+@pytest.fixture
+def real_home(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The checkout as home, with whatever weights were fetched there."""
+    monkeypatch.setenv("TOOLKIT_HOME", str(ROOT))
+    return ROOT

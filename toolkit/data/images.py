@@ -1,0 +1,163 @@
+"""Reading pixels: one place decides how an image or a mask file is decoded.
+
+Masks are decoded with Pillow's modes in mind rather than by OpenCV's colour conversion: a palette
+index, a 16-bit value and an alpha channel all have to survive (OpenCV turns palette index 1 into
+grey 38, 16-bit 1 into 0, and an opaque alpha channel into "everything").
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from toolkit.errors import DataError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from toolkit.data.types import Sample
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+_LOSSY = frozenset({".jpg", ".jpeg"})
+_LOSSY_THRESHOLD = 127
+
+
+def is_image_file(path: Path) -> bool:
+    """Whether the file name ends like an image's, in any case."""
+    return path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def read_rgb(path: Path) -> NDArray[np.uint8]:
+    """Decode an image as RGB.
+
+    Grey images are repeated over three channels; EXIF rotation is not applied, so that pixels stay
+    where the mask has them.
+
+    Returns:
+        uint8 array (H, W, 3).
+
+    Raises:
+        DataError: the file is missing, no image, or cut short.
+    """
+    import cv2
+
+    data = _bytes(path)
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    if image is None or _is_truncated_png(data):
+        raise DataError(f"{path}: not a readable image (damaged or cut short); replace the file")
+    return np.ascontiguousarray(image[..., ::-1])
+
+
+def read_mask(path: Path) -> NDArray[np.bool_]:
+    """Decode a mask file: any value but zero is defect (over 127 in a JPEG, which is lossy).
+
+    For colour masks any channel but alpha counts; a fully opaque alpha channel says nothing.
+
+    Returns:
+        bool array (H, W).
+
+    Raises:
+        DataError: the file is missing, no image, or cut short.
+    """
+    values = read_mask_values(path)
+    return values > (_LOSSY_THRESHOLD if path.suffix.lower() in _LOSSY else 0)
+
+
+def read_mask_values(path: Path) -> NDArray[np.integer]:
+    """Decode a mask file to its raw values: grey level, palette index or the channels' maximum.
+
+    Returns:
+        integer array (H, W).
+
+    Raises:
+        DataError: the file is missing, no image, or cut short.
+    """
+    import cv2
+
+    data = _bytes(path)
+    if _is_plain_png(data):  # the common case by far, at OpenCV's speed
+        flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
+        grey = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        if grey is not None and grey.ndim == 2 and not _is_truncated_png(data):
+            return grey
+        raise DataError(f"{path}: not a readable mask (damaged or cut short); replace the file")
+    return _read_mask_with_pillow(path)
+
+
+def _read_mask_with_pillow(path: Path) -> NDArray[np.integer]:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            image.load()
+            values = np.asarray(image)
+            alpha = image.mode in {"RGBA", "LA", "PA"}
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"{path}: not a readable mask ({error}); replace the file") from error
+    if values.dtype == np.bool_:
+        values = values.astype(np.uint8)
+    if values.ndim == 3:
+        colour = values[..., :-1] if alpha else values
+        values = colour.max(axis=2)
+    return values
+
+
+def image_size(path: Path) -> tuple[int, int, int]:
+    """Read width, height and number of channels from a file's header.
+
+    Raises:
+        DataError: the file is missing or no image.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return image.width, image.height, len(image.getbands())
+    except (OSError, SyntaxError) as error:
+        raise DataError(f"{path}: not a readable image; replace the file") from error
+
+
+def read_truth(sample: Sample) -> NDArray[np.bool_]:
+    """Return the union of a sample's masks; all false for a good image.
+
+    Returns:
+        bool array (H, W), of the image's size.
+
+    Raises:
+        DataError: a mask cannot be read, or its size is not the image's.
+    """
+    width, height, _ = image_size(sample.image)
+    truth = np.zeros((height, width), dtype=np.bool_)
+    for path in sample.masks:
+        mask = read_mask(path)
+        if mask.shape != truth.shape:
+            raise DataError(
+                f"{path}: mask is {mask.shape[1]}x{mask.shape[0]} but its image {sample.image.name}"
+                f" is {width}x{height}; replace one of them"
+            )
+        truth |= mask
+    return truth
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_GREY = 0
+
+
+def _is_plain_png(data: bytes) -> bool:
+    """Whether this is a grey PNG of 8 or 16 bits (no palette, colour or alpha)."""
+    return data[:8] == _PNG and len(data) > 25 and data[25] == _PNG_GREY and data[24] in (8, 16)
+
+
+def _is_truncated_png(data: bytes) -> bool:
+    # OpenCV returns a half-decoded image for a PNG that was cut short.
+    return data[:8] == _PNG and b"IEND" not in data[-16:]

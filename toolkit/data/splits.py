@@ -1,0 +1,258 @@
+"""Split files: which image trains, validates and tests, by content and not by name.
+
+A `SplitPlan` is one file for all folds; a `Split` is one fold of it bound to a data set. Two runs
+are comparable if and only if they name the same plan hash and cover the same folds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+from toolkit.data.types import GOOD, Dataset, Sample
+from toolkit.errors import DataError, did_you_mean
+from toolkit.files import read_json, write_json
+
+SCHEMA = 1
+PROTOCOLS = ("official", "supervised", "balanced")
+TRAIN, VAL, TEST = "train", "val", "test"
+_OFFICIAL_VAL_SHARE = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """Where one image goes: `train`, `val`, `test`, or the number of its fold.
+
+    Attributes:
+        id: the sample's id, for the human reader.
+        sha256: hash of the image file; this is what counts.
+        label: `good` or the defect type.
+        slot: `train`, `val`, `test`, or a fold number.
+    """
+
+    id: str
+    sha256: str
+    label: str
+    slot: str | int
+
+
+@dataclass(frozen=True)
+class Split:
+    """One fold, ready for a method. The three parts share no image content."""
+
+    dataset: Dataset
+    plan_hash: str
+    protocol: str
+    fold: int
+    train: tuple[Sample, ...]
+    val: tuple[Sample, ...]
+    test: tuple[Sample, ...]
+
+
+@dataclass(frozen=True)
+class SplitPlan:
+    """The assignment of every image of a data set, for all folds.
+
+    Attributes:
+        dataset: name of the data set.
+        fingerprint: its content fingerprint.
+        protocol: one of `PROTOCOLS`.
+        folds: number of folds.
+        seed: seed of the assignment.
+        slots: one per sample that takes part.
+    """
+
+    dataset: str
+    fingerprint: str
+    protocol: str
+    folds: int
+    seed: int
+    slots: tuple[Slot, ...]
+
+    @cached_property
+    def hash(self) -> str:
+        """Twelve hexadecimal digits over the protocol and every (content, slot) pair."""
+        pairs = sorted((s.sha256, str(s.slot)) for s in self.slots)
+        text = json.dumps([self.protocol, self.folds, pairs])
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def fold(self, dataset: Dataset, fold: int) -> Split:
+        """Bind one fold to the data set.
+
+        In fold i, slot i is test, slot i+1 validation, all other folds and `train` are training.
+
+        Raises:
+            DataError: no such fold, or the data set is not the one that was split.
+        """
+        if not 0 <= fold < self.folds:
+            raise DataError(f"fold {fold}: the split has folds 0 to {self.folds - 1}")
+        if dataset.fingerprint != self.fingerprint:
+            raise DataError(
+                f"{dataset.root}: not the data that was split (fingerprint "
+                f"{dataset.fingerprint[:12]}, the split has {self.fingerprint[:12]}); "
+                "write a new split with: toolkit dataset split"
+            )
+        parts: dict[str, list[Sample]] = {TRAIN: [], VAL: [], TEST: []}
+        for slot in self.slots:
+            parts[self._part(slot.slot, fold)].append(dataset.by_id[slot.id])
+        return Split(
+            dataset=dataset,
+            plan_hash=self.hash,
+            protocol=self.protocol,
+            fold=fold,
+            train=tuple(parts[TRAIN]),
+            val=tuple(parts[VAL]),
+            test=tuple(parts[TEST]),
+        )
+
+    def _part(self, slot: str | int, fold: int) -> str:
+        if isinstance(slot, str):
+            return slot
+        if slot == fold:
+            return TEST
+        return VAL if slot == (fold + 1) % self.folds else TRAIN
+
+    def write(self, path: Path) -> None:
+        """Write the split file (JSON), atomically."""
+        write_json(path, {"schema": SCHEMA, "hash": self.hash, **asdict(self)})
+
+    @classmethod
+    def read(cls, path: Path) -> SplitPlan:
+        """Read a split file.
+
+        Raises:
+            DataError: missing, not a split file, of another schema, or edited by hand.
+        """
+        record = read_json(path)
+        if not isinstance(record, dict) or record.get("schema") != SCHEMA:
+            raise DataError(f"{path}: not a split file of schema {SCHEMA}; write a new one")
+        try:
+            plan = cls(
+                dataset=record["dataset"],
+                fingerprint=record["fingerprint"],
+                protocol=record["protocol"],
+                folds=record["folds"],
+                seed=record["seed"],
+                slots=tuple(Slot(**slot) for slot in record["slots"]),
+            )
+        except (KeyError, TypeError) as error:
+            raise DataError(f"{path}: damaged split file ({error}); write a new one") from error
+        if plan.hash != record.get("hash"):
+            raise DataError(f"{path}: changed since it was written; write a new one")
+        return plan
+
+
+def make_plan(
+    dataset: Dataset,
+    *,
+    protocol: str = "supervised",
+    folds: int = 5,
+    seed: int = 0,
+    per_class: int = 20,
+) -> SplitPlan:
+    """Assign every image to a part, so that equal content never falls on two sides.
+
+    Protocols:
+        official: a tenth of `train/good` validates, the rest trains, all of `test/` tests.
+        supervised: `test/` is dealt into folds, stratified by defect type; `train/good` trains.
+        balanced: `per_class` images of each class, the same folds inside them.
+
+    Images are dealt in the order of a hash over seed and content, so the result depends neither
+    on file names nor on a random generator's version.
+
+    Raises:
+        DataError: unknown protocol, a class too small for the folds, or no test images.
+    """
+    if protocol not in PROTOCOLS:
+        raise DataError(f"protocol {protocol}: unknown{did_you_mean(protocol, PROTOCOLS)}")
+    if not any(s.part == "test" for s in dataset):
+        raise DataError(f"{dataset.root}: no test images, so nothing can be split; check test/")
+    if protocol == "official":
+        folds, slots = 1, _official(dataset, seed)
+    else:
+        if folds < 3:
+            raise DataError(f"folds {folds}: test, validation and training need at least 3")
+        limit = per_class if protocol == "balanced" else None
+        slots = _folded(dataset, folds=folds, seed=seed, per_class=limit)
+    return SplitPlan(
+        dataset=dataset.name,
+        fingerprint=dataset.fingerprint,
+        protocol=protocol,
+        folds=folds,
+        seed=seed,
+        slots=tuple(
+            _slot(dataset, s, slots[dataset.content[s.id]])
+            for s in dataset
+            if dataset.content[s.id] in slots
+        ),
+    )
+
+
+def _slot(dataset: Dataset, sample: Sample, slot: str | int) -> Slot:
+    return Slot(id=sample.id, sha256=dataset.content[sample.id], label=sample.label, slot=slot)
+
+
+def _official(dataset: Dataset, seed: int) -> dict[str, str | int]:
+    tested = {dataset.content[s.id] for s in dataset if s.part == "test"}
+    good = _dealt_order(
+        {dataset.content[s.id] for s in dataset if s.part == "train" and not s.is_defect} - tested,
+        seed,
+    )
+    held_out = max(1, round(len(good) * _OFFICIAL_VAL_SHARE)) if len(good) > 1 else 0
+    slots: dict[str, str | int] = dict.fromkeys(tested, TEST)
+    slots.update(dict.fromkeys(good[:held_out], VAL))
+    slots.update(dict.fromkeys(good[held_out:], TRAIN))
+    return slots
+
+
+def _folded(
+    dataset: Dataset, *, folds: int, seed: int, per_class: int | None
+) -> dict[str, str | int]:
+    by_label: dict[str, set[str]] = defaultdict(set)
+    dealt: set[str] = set()
+    for sample in dataset:
+        content = dataset.content[sample.id]
+        # The first label wins for content that stands under two; `dataset check` reports it.
+        if sample.part == "test" and content not in dealt:
+            by_label[sample.label].add(content)
+            dealt.add(content)
+    slots: dict[str, str | int] = {}
+    position = 0
+    for label in sorted(by_label):
+        order = _dealt_order(by_label[label], seed)
+        if per_class is not None:
+            order = order[:per_class]
+            if label == GOOD:
+                order += _spare_good(dataset, dealt, seed)[: per_class - len(order)]
+        if len(order) < folds and label != GOOD:
+            raise DataError(
+                f"{dataset.root}: class {label} has {len(order)} images, too few for {folds} "
+                f"folds; use --folds {max(3, len(order))} or add images"
+            )
+        for content in order:  # the next class goes on where this one stopped: even folds
+            slots[content] = position % folds
+            position += 1
+    if per_class is None:
+        for content in set(_spare_good(dataset, dealt, seed)):
+            slots[content] = TRAIN
+    return slots
+
+
+def _spare_good(dataset: Dataset, dealt: set[str], seed: int) -> list[str]:
+    spare = {dataset.content[s.id] for s in dataset if s.part == "train" and not s.is_defect}
+    return _dealt_order(spare - dealt, seed)
+
+
+def _dealt_order(contents: Iterable[str], seed: int) -> list[str]:
+    return sorted(contents, key=lambda c: hashlib.sha256(f"{seed}:{c}".encode()).digest())
+
+
+def part_counts(samples: Iterable[Sample]) -> dict[str, int]:
+    """Count samples per label, `good` first."""
+    counts = Counter(s.label for s in samples)
+    return {label: counts[label] for label in sorted(counts, key=lambda x: (x != GOOD, x))}

@@ -1,0 +1,46 @@
+"""Names of methods and where they live; a module is imported when its method is used.
+
+Third parties add theirs through the entry point group `toolkit.methods`
+(`name = "package.module:Class"`).
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any
+
+from toolkit.errors import ConfigError, did_you_mean
+from toolkit.methods.base import Method
+
+_BUILT_IN = {
+    "patchcore": "toolkit.methods.patchcore.method:PatchCore",
+    "resnet": "toolkit.methods.resnet.method:ResNet",
+    "sam": "toolkit.methods.sam.method:Sam",
+    "yolo": "toolkit.methods.yolo.method:Yolo",
+    "yolo-world": "toolkit.methods.yolo.method:YoloWorld",
+}
+
+
+def method_names() -> list[str]:
+    """Return the names of all methods, sorted."""
+    return sorted(_targets())
+
+
+def method_class(name: str) -> type[Method[Any]]:
+    """Import and return a method's class.
+
+    Raises:
+        ConfigError: no method of that name.
+    """
+    targets = _targets()
+    if name not in targets:
+        raise ConfigError(f"method {name}: unknown{did_you_mean(name, targets)}")
+    module, _, attribute = targets[name].partition(":")
+    found: type[Method[Any]] = getattr(import_module(module), attribute)
+    return found
+
+
+def _targets() -> dict[str, str]:
+    outside = {point.name: point.value for point in entry_points(group="toolkit.methods")}
+    return {**outside, **_BUILT_IN}

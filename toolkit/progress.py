@@ -1,0 +1,108 @@
+"""Progress of long work: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sized
+from contextlib import contextmanager
+from typing import TypeVar
+
+T = TypeVar("T")
+
+_LINE_EVERY_SECONDS = 10.0
+
+
+class Progress:
+    """One piece of work with a known number of steps."""
+
+    def advance(self, steps: float = 1, **figures: float | str) -> None:
+        """Go on by `steps` and show the given figures (loss, IoU, …) beside the bar."""
+
+
+class _Silent(Progress):
+    pass
+
+
+class _Lines(Progress):
+    def __init__(self, title: str, total: float | None) -> None:
+        self._title, self._total = title, total
+        self._done = 0.0
+        self._started = self._told = time.monotonic()
+
+    def advance(self, steps: float = 1, **figures: float | str) -> None:
+        self._done += steps
+        now = time.monotonic()
+        last = self._total is not None and self._done >= self._total
+        if now - self._told < _LINE_EVERY_SECONDS and not last:
+            return
+        self._told = now
+        words = [f"{self._title}: {self._done:g}"]
+        if self._total:
+            words[0] += f"/{self._total:g}"
+            left = (now - self._started) / max(self._done, 1e-9) * (self._total - self._done)
+            words.append(f"{left:.0f} s left" if not last else f"{now - self._started:.0f} s")
+        words += _texts(figures)
+        print("  ".join(words), file=sys.stderr, flush=True)
+
+
+@contextmanager
+def progress(title: str, total: float | None = None, *, show: bool = True) -> Iterator[Progress]:
+    """Show the progress of one piece of work on standard error.
+
+    Args:
+        title: what is being done.
+        total: number of steps; None if unknown.
+        show: False keeps silent.
+    """
+    if not show:
+        yield _Silent()
+    elif sys.stderr.isatty():
+        with _bar(title, total) as bar:
+            yield bar
+    else:
+        yield _Lines(title, total)
+
+
+def track(
+    items: Iterable[T], title: str, total: int | None = None, *, show: bool = True
+) -> Iterator[T]:
+    """Yield the items while showing progress."""
+    count = total
+    if count is None and isinstance(items, Sized):
+        count = len(items)
+    with progress(title, count, show=show) as bar:
+        for item in items:
+            yield item
+            bar.advance()
+
+
+@contextmanager
+def _bar(title: str, total: float | None) -> Iterator[Progress]:
+    from rich import progress as rich_progress
+    from rich.console import Console
+
+    columns = rich_progress.Progress(
+        rich_progress.TextColumn("{task.description}"),
+        rich_progress.BarColumn(),
+        rich_progress.MofNCompleteColumn(),
+        rich_progress.TimeElapsedColumn(),
+        rich_progress.TimeRemainingColumn(),
+        rich_progress.TextColumn("{task.fields[figures]}"),
+        console=Console(stderr=True),
+    )
+    with columns:
+        task = columns.add_task(title, total=total, figures="")
+
+        class _Rich(Progress):
+            def advance(self, steps: float = 1, **figures: float | str) -> None:
+                text = "  ".join(_texts(figures))
+                columns.update(task, advance=steps)
+                if text:
+                    columns.update(task, figures=text)
+
+        yield _Rich()
+
+
+def _texts(figures: dict[str, float | str]) -> list[str]:
+    return [f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in figures.items()]

@@ -1,0 +1,129 @@
+"""Versions, hardware, memory, devices and seeds: what a number depends on besides the code."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from toolkit import __version__
+from toolkit.errors import ConfigError
+
+_PACKAGES = (
+    "torch",
+    "torchvision",
+    "ultralytics",
+    "timm",
+    "numpy",
+    "opencv-python",
+    "scikit-learn",
+)
+
+
+def environment() -> dict[str, Any]:
+    """Return versions, the git commit of a checkout, and the hardware, without importing torch."""
+    return {
+        "toolkit": __version__,
+        "commit": git_commit(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": usable_cores(),
+        "memory_gb": round(_memory_bytes() / 2**30, 1),
+        "packages": {name: _version(name) for name in _PACKAGES},
+    }
+
+
+def usable_cores() -> int:
+    """Return how many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def peak_memory_bytes() -> int:
+    """Return the largest resident size of this process so far, in bytes."""
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def choose_device(wanted: str) -> str:
+    """Turn `auto`, `cpu`, `cuda`, `cuda:1` or `mps` into a device that is there.
+
+    Raises:
+        ConfigError: the wanted device is not available.
+    """
+    import torch
+
+    available = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if wanted == "auto":
+        return next(name for name in ("cuda", "mps", "cpu") if available[name])
+    if not available.get(wanted.split(":")[0], False):
+        there = ", ".join(name for name, found in available.items() if found)
+        raise ConfigError(f"--device {wanted}: not available here; this machine has {there}")
+    return wanted
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch, and ask torch for deterministic algorithms."""
+    import random
+
+    import numpy as np
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def git_commit() -> str | None:
+    """Return the commit of the checkout that this package runs from; `+` marks local changes."""
+    folder = Path(__file__).resolve().parent
+
+    def git(*words: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=10
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    commit = git("rev-parse", "--short=12", "HEAD")
+    if commit and git("status", "--porcelain", "--untracked-files=no"):
+        return commit + "+"
+    return commit
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _memory_bytes() -> int:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 0

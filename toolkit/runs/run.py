@@ -1,0 +1,217 @@
+"""The run directory: everything that is known of one training, in files a person can read.
+
+    runs/<method>/<name>/   run.json  results.csv  log.txt  metrics.json
+                            predictions/  weights/  plots/
+
+`run.json` is written first; the run counts as finished only when `metrics.json` exists.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from toolkit.errors import RunError
+from toolkit.files import read_json, write_json, written_whole
+from toolkit.runs.machine import environment
+
+SCHEMA = 1
+
+
+@dataclass
+class Run:
+    """One run directory.
+
+    Attributes:
+        path: the directory.
+        record: the content of `run.json`: `method`, `settings`, `seed`, `device`, `data`, `split`,
+            `environment`, and `facts` that the method adds (weights and their source, times).
+    """
+
+    path: Path
+    record: dict[str, Any] = field(repr=False)
+
+    @classmethod
+    def create(
+        cls,
+        root: Path,
+        *,
+        method: str,
+        settings: Mapping[str, Any],
+        split: Mapping[str, Any],
+        data: Mapping[str, Any],
+        seed: int = 0,
+        device: str = "cpu",
+        name: str | None = None,
+        inputs: Mapping[str, str] | None = None,
+    ) -> Run:
+        """Make a new run directory and write its `run.json`.
+
+        Args:
+            root: the folder of all runs.
+            method: name of the method.
+            settings: the method's settings, as plain values.
+            split: `hash`, `protocol`, `fold` and the sample ids of each part.
+            data: `name`, `root` and `fingerprint` of the data set.
+            seed: seed of all random numbers.
+            device: torch device.
+            name: name of the run; `001`, `002`, … if None.
+            inputs: run directories that this run reads, by role (`prompts_from`).
+
+        Raises:
+            RunError: a run of that name is there already.
+        """
+        folder = root / method
+        path = folder / (name if name is not None else _next_number(folder))
+        if path.exists():
+            raise RunError(f"{path}: a run of this name exists; choose another --name or --resume")
+        record = {
+            "schema": SCHEMA,
+            "method": method,
+            "name": path.name,
+            "settings": dict(settings),
+            "seed": seed,
+            "device": device,
+            "data": dict(data),
+            "split": dict(split),
+            "inputs": dict(inputs or {}),
+            "environment": environment(),
+            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "facts": {},
+        }
+        run = cls(path=path, record=record)
+        run._save()
+        return run
+
+    @classmethod
+    def open(cls, path: Path | str) -> Run:
+        """Open an existing run directory.
+
+        Raises:
+            RunError: no run there, or of another schema version.
+        """
+        path = Path(path)
+        file = path / "run.json"
+        if not file.is_file():
+            raise RunError(f"{path}: not a run directory (no run.json); see runs/<method>/<name>")
+        record = read_json(file)
+        if not isinstance(record, dict) or record.get("schema") != SCHEMA:
+            raise RunError(f"{file}: schema is not {SCHEMA}; make the run again")
+        return cls(path=path, record=record)
+
+    @property
+    def method(self) -> str:
+        """Name of the method."""
+        return str(self.record["method"])
+
+    @property
+    def seed(self) -> int:
+        """Seed of all random numbers."""
+        return int(self.record["seed"])
+
+    @property
+    def device(self) -> str:
+        """Torch device."""
+        return str(self.record["device"])
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the method and the engine noted; change it with `note`."""
+        facts: dict[str, Any] = self.record["facts"]
+        return facts
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has been evaluated."""
+        return (self.path / "metrics.json").is_file()
+
+    @property
+    def weights(self) -> Path:
+        """The folder of checkpoints (made when asked for)."""
+        return self._folder("weights")
+
+    @property
+    def plots(self) -> Path:
+        """The folder of pictures (made when asked for)."""
+        return self._folder("plots")
+
+    @property
+    def predictions(self) -> Path:
+        """The folder of stored predictions (made when asked for)."""
+        return self._folder("predictions")
+
+    def input(self, role: str) -> Run | None:
+        """Open the run that plays a role for this one, such as `prompts_from`; None if none."""
+        named = self.record["inputs"].get(role)
+        return Run.open(named) if named else None
+
+    def note(self, **facts: Any) -> None:
+        """Add facts to `run.json`; a later one of the same name replaces the earlier."""
+        self.facts.update(facts)
+        self._save()
+
+    def log(self, message: str) -> None:
+        """Append one line, with the time, to `log.txt`."""
+        with (self.path / "log.txt").open("a", encoding="utf-8") as file:
+            file.write(f"{time.strftime('%H:%M:%S')} {message}\n")
+
+    def add_result(self, row: Mapping[str, float | int | str]) -> None:
+        """Write one row (one epoch) to `results.csv`; a row of the same epoch is replaced."""
+        path = self.path / "results.csv"
+        rows: list[Mapping[str, Any]] = []
+        if path.is_file():
+            with path.open(newline="", encoding="utf-8") as file:
+                rows = [r for r in csv.DictReader(file) if r.get("epoch") != str(row.get("epoch"))]
+        rows.append(row)
+        columns = list(dict.fromkeys(key for r in rows for key in r))
+        with written_whole(path) as temporary, temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, columns, restval="")
+            writer.writeheader()
+            writer.writerows(rows)
+
+    def results(self) -> list[dict[str, str]]:
+        """Return the rows of `results.csv`, oldest first; empty if there is none."""
+        path = self.path / "results.csv"
+        if not path.is_file():
+            return []
+        with path.open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+
+    def metrics(self) -> dict[str, Any]:
+        """Return the content of `metrics.json`.
+
+        Raises:
+            RunError: the run is not finished.
+        """
+        if not self.finished:
+            raise RunError(f"{self.path}: not finished (no metrics.json); continue with --resume")
+        metrics: dict[str, Any] = read_json(self.path / "metrics.json")
+        return metrics
+
+    def finish(self, metrics: Mapping[str, Any]) -> None:
+        """Write `metrics.json`, which marks the run as finished."""
+        write_json(self.path / "metrics.json", dict(metrics))
+
+    def _folder(self, name: str) -> Path:
+        folder = self.path / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def _save(self) -> None:
+        write_json(self.path / "run.json", self.record)
+
+
+def find_runs(places: list[Path]) -> list[Path]:
+    """Return all run directories at or below the given places, sorted."""
+    found = {file.parent for place in places for file in place.rglob("run.json")}
+    return sorted(found)
+
+
+def _next_number(folder: Path) -> str:
+    taken = [int(f.name) for f in folder.glob("*") if re.fullmatch(r"\d+", f.name)]
+    return f"{max(taken, default=0) + 1:03d}"
