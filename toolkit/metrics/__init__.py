@@ -1,0 +1,44 @@
+"""Metrics as pure functions: NumPy arrays in, frozen dataclasses out.
+
+Higher scores are worse, an image or pixel is flagged when `score >= threshold`, and what has no
+value is `Undefined` with a reason. Importing this package imports nothing heavier than NumPy.
+"""
+
+from toolkit.metrics.boxes import BoxMetrics, PredictedBoxes, TrueBoxes, box_metrics
+from toolkit.metrics.classification import ClassificationMetrics, classification_metrics
+from toolkit.metrics.image import (
+    DecisionMetrics,
+    ImageMetrics,
+    decision_metrics,
+    flagged,
+    image_metrics,
+)
+from toolkit.metrics.masks import MaskMetrics, boundary_iou, mask_dice, mask_iou, mask_metrics
+from toolkit.metrics.threshold import f1_threshold, false_alarm_threshold
+from toolkit.metrics.values import MetricError, Undefined, Value, to_json, value_from_json
+
+__all__ = [
+    "BoxMetrics",
+    "ClassificationMetrics",
+    "DecisionMetrics",
+    "ImageMetrics",
+    "MaskMetrics",
+    "MetricError",
+    "PredictedBoxes",
+    "TrueBoxes",
+    "Undefined",
+    "Value",
+    "boundary_iou",
+    "box_metrics",
+    "classification_metrics",
+    "decision_metrics",
+    "f1_threshold",
+    "false_alarm_threshold",
+    "flagged",
+    "image_metrics",
+    "mask_dice",
+    "mask_iou",
+    "mask_metrics",
+    "to_json",
+    "value_from_json",
+]

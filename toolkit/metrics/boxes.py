@@ -1,0 +1,209 @@
+"""Boxes: COCO average precision and recall, computed by pycocotools.
+
+Source: the COCO detection protocol (Lin et al., ECCV 2014) as `pycocotools.cocoeval.COCOeval`
+implements it: 101-point interpolated precision, IoU 0.50 to 0.95, at most 100 boxes per image.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from toolkit.metrics.values import MetricError, Undefined, Value
+
+NO_BOXES = Undefined("no true boxes")
+
+
+@dataclass(frozen=True)
+class TrueBoxes:
+    """What is on one image.
+
+    Attributes:
+        boxes_xyxy: float[k, 4], half-open pixel intervals x0, y0, x1, y1; k may be 0.
+        labels: int[k], index into the class names.
+    """
+
+    boxes_xyxy: NDArray[Any]
+    labels: NDArray[Any]
+
+
+@dataclass(frozen=True)
+class PredictedBoxes:
+    """What a method says is on one image.
+
+    Attributes:
+        boxes_xyxy: float[k, 4], half-open pixel intervals x0, y0, x1, y1; k may be 0.
+        scores: float[k], raw confidences; only their order counts.
+        labels: int[k], index into the class names.
+    """
+
+    boxes_xyxy: NDArray[Any]
+    scores: NDArray[Any]
+    labels: NDArray[Any]
+
+
+@dataclass(frozen=True)
+class BoxMetrics:
+    """COCO metrics of one method on one set of images.
+
+    Attributes:
+        n_images: number of images, those without boxes included.
+        n_true: number of true boxes.
+        n_predicted: number of predicted boxes.
+        map50: AP at IoU 0.50, mean over classes that have true boxes.
+        map50_95: mean AP at IoU 0.50, 0.55 … 0.95, mean over the same classes.
+        ar100: mean recall at those IoUs with at most 100 boxes per image.
+        ap50_by_class: AP at IoU 0.50 of each class.
+        agnostic_map50, agnostic_map50_95, agnostic_ar100: the same with all classes taken as one:
+            was the defect found, whatever it was called.
+    """
+
+    n_images: int
+    n_true: int
+    n_predicted: int
+    map50: Value
+    map50_95: Value
+    ar100: Value
+    ap50_by_class: Mapping[str, Value]
+    agnostic_map50: Value
+    agnostic_map50_95: Value
+    agnostic_ar100: Value
+
+
+def box_metrics(
+    truth: Sequence[TrueBoxes],
+    predicted: Sequence[PredictedBoxes],
+    *,
+    class_names: Sequence[str],
+) -> BoxMetrics:
+    """Score predicted boxes against true ones.
+
+    Args:
+        truth: one entry per image; images without defects have no boxes but do count, since every
+            box predicted on them is a false alarm.
+        predicted: one entry per image, in the same order.
+        class_names: name of each label.
+
+    Raises:
+        MetricError: the lists differ in length, an array has the wrong shape, a label has no name,
+            or a number is NaN or infinite.
+    """
+    if len(truth) != len(predicted):
+        raise MetricError(
+            f"{len(predicted)} predictions for {len(truth)} images: give one for each"
+        )
+    for index, (true, said) in enumerate(zip(truth, predicted, strict=True)):
+        _check(true.boxes_xyxy, true.labels, None, n_classes=len(class_names), image=index)
+        _check(said.boxes_xyxy, said.labels, said.scores, n_classes=len(class_names), image=index)
+    by_class = _evaluate(truth, predicted, n_classes=len(class_names))
+    agnostic = _evaluate(
+        [TrueBoxes(it.boxes_xyxy, np.zeros_like(it.labels)) for it in truth],
+        [PredictedBoxes(it.boxes_xyxy, it.scores, np.zeros_like(it.labels)) for it in predicted],
+        n_classes=1,
+    )
+    return BoxMetrics(
+        n_images=len(truth),
+        n_true=sum(len(it.labels) for it in truth),
+        n_predicted=sum(len(it.labels) for it in predicted),
+        map50=_mean(by_class.precision[0]),
+        map50_95=_mean(by_class.precision),
+        ar100=_mean(by_class.recall),
+        ap50_by_class={
+            name: _mean(by_class.precision[0, :, k]) for k, name in enumerate(class_names)
+        },
+        agnostic_map50=_mean(agnostic.precision[0]),
+        agnostic_map50_95=_mean(agnostic.precision),
+        agnostic_ar100=_mean(agnostic.recall),
+    )
+
+
+@dataclass(frozen=True)
+class _Evaluated:
+    """Precision float[10 IoUs, 101 recalls, K] and recall float[10 IoUs, K]; -1 for no truth."""
+
+    precision: NDArray[np.float64]
+    recall: NDArray[np.float64]
+
+
+def _evaluate(
+    truth: Sequence[TrueBoxes], predicted: Sequence[PredictedBoxes], *, n_classes: int
+) -> _Evaluated:
+    if not any(len(it.labels) for it in truth):
+        return _Evaluated(np.full((10, 101, n_classes), -1.0), np.full((10, n_classes), -1.0))
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    def indexed(items: Sequence[TrueBoxes | PredictedBoxes]) -> Any:
+        # Not COCO.loadRes, which fails on a method that predicts nothing at all.
+        coco = COCO()
+        coco.dataset = {
+            "images": [{"id": image} for image in range(1, len(items) + 1)],
+            "categories": [{"id": label} for label in range(n_classes)],
+            "annotations": _annotations(items),
+        }
+        coco.createIndex()
+        return coco
+
+    # pycocotools prints its progress.
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation = COCOeval(indexed(truth), indexed(predicted), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+    # Last two axes: all areas (0), at most 100 boxes per image (-1).
+    return _Evaluated(
+        precision=evaluation.eval["precision"][:, :, :, 0, -1],
+        recall=evaluation.eval["recall"][:, :, 0, -1],
+    )
+
+
+def _annotations(items: Sequence[TrueBoxes | PredictedBoxes]) -> list[dict[str, Any]]:
+    annotations: list[dict[str, Any]] = []
+    for image, item in enumerate(items, start=1):
+        boxes = np.asarray(item.boxes_xyxy, dtype=np.float64).reshape(-1, 4)
+        sizes = boxes[:, 2:] - boxes[:, :2]
+        scores = item.scores if isinstance(item, PredictedBoxes) else np.zeros(len(boxes))
+        for box, (w, h), score, label in zip(boxes, sizes, scores, item.labels, strict=True):
+            annotations.append(
+                {
+                    # Ids from 1: COCOeval reads a match with id 0 as no match.
+                    "id": len(annotations) + 1,
+                    "image_id": image,
+                    "category_id": int(label),
+                    "bbox": [float(box[0]), float(box[1]), float(w), float(h)],
+                    "area": float(w * h),
+                    "iscrowd": 0,
+                    "score": float(score),
+                }
+            )
+    return annotations
+
+
+def _mean(entries: NDArray[np.float64]) -> Value:
+    """Return the mean of the entries that are not -1, COCOeval's mark of a class without truth."""
+    known = entries[entries > -1]
+    return float(np.mean(known)) if known.size else NO_BOXES
+
+
+def _check(
+    boxes: NDArray[Any],
+    labels: NDArray[Any],
+    scores: NDArray[Any] | None,
+    *,
+    n_classes: int,
+    image: int,
+) -> None:
+    n = len(labels)
+    if np.shape(boxes) != (n, 4) and not (n == 0 and np.size(boxes) == 0):
+        raise MetricError(f"image {image}: boxes of shape {np.shape(boxes)} for {n} labels")
+    if not np.isfinite(boxes).all():
+        raise MetricError(f"image {image}: a box holds NaN or infinity; drop it before scoring")
+    if n and (np.min(labels) < 0 or np.max(labels) >= n_classes):
+        raise MetricError(f"image {image}: a label lies outside the {n_classes} class names")
+    if scores is not None and (np.shape(scores) != (n,) or not np.isfinite(scores).all()):
+        raise MetricError(f"image {image}: give one finite score for each of the {n} boxes")

@@ -1,0 +1,75 @@
+"""Classification: which class was said against which it is, for a handful of classes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from toolkit.metrics.values import MetricError, Undefined, Value, mean_of
+
+
+@dataclass(frozen=True)
+class ClassificationMetrics:
+    """Metrics of one classifier; means go over the classes that have images.
+
+    Attributes:
+        n_images: number of images.
+        accuracy: share of right answers.
+        balanced_accuracy: mean recall (ACSA, average class-specific accuracy).
+        macro_f1: mean F1.
+        geometric_mean: geometric mean of the recalls; 0 when one class is never recognised.
+        recall_by_class: recall of each class.
+        confusion: int[K][K], rows are true classes, columns answers.
+    """
+
+    n_images: int
+    accuracy: Value
+    balanced_accuracy: Value
+    macro_f1: Value
+    geometric_mean: Value
+    recall_by_class: Mapping[str, Value]
+    confusion: tuple[tuple[int, ...], ...]
+
+
+def classification_metrics(
+    true_labels: ArrayLike, predicted_labels: ArrayLike, *, class_names: Sequence[str]
+) -> ClassificationMetrics:
+    """Score one answer per image.
+
+    Args:
+        true_labels: int[n], index into the class names.
+        predicted_labels: int[n].
+        class_names: name of each label.
+
+    Raises:
+        MetricError: the lengths differ, there is no image, or a label has no name.
+    """
+    truth, said = np.asarray(true_labels), np.asarray(predicted_labels)
+    k = len(class_names)
+    if truth.shape != said.shape or truth.ndim != 1 or truth.size == 0:
+        raise MetricError(f"{said.shape} answers for {truth.shape} images: give one for each")
+    for labels in (truth, said):
+        if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= k:
+            raise MetricError(f"a label is no index into the {k} class names")
+    confusion = np.bincount(truth.astype(np.intp) * k + said, minlength=k * k).reshape(k, k)
+    right = np.diagonal(confusion)
+    n_true, n_said = confusion.sum(axis=1), confusion.sum(axis=0)
+    recalls: list[Value] = [
+        int(right[i]) / int(n_true[i]) if n_true[i] else Undefined("no images of this class")
+        for i in range(k)
+    ]
+    known = [recall for recall in recalls if not isinstance(recall, Undefined)]
+    f1s = [2 * int(right[i]) / int(n_true[i] + n_said[i]) for i in range(k) if n_true[i]]
+    return ClassificationMetrics(
+        n_images=truth.size,
+        accuracy=int(right.sum()) / truth.size,
+        balanced_accuracy=mean_of(recalls, reason="no images"),
+        macro_f1=math.fsum(f1s) / len(f1s),
+        geometric_mean=math.prod(known) ** (1 / len(known)),
+        recall_by_class=dict(zip(class_names, recalls, strict=True)),
+        confusion=tuple(tuple(int(count) for count in row) for row in confusion),
+    )
