@@ -37,11 +37,11 @@ def draw_defect(defect_type: str, bottle: Canvas, pose: Pose, rng: np.random.Gen
 
 def _broken_large(bottle: Canvas, pose: Pose, rng: np.random.Generator) -> Defect:
     """A sector of the rim is gone: fracture faces from the mouth outwards."""
-    span = rng.uniform(0.9, 2.7)
+    span = rng.uniform(0.9, 4.2)
     middle = rng.uniform(0, 2 * np.pi)
     inner = HOLE_RADIUS - rng.uniform(0.0, 0.04)
-    outer = rng.uniform(0.76, 0.96)
-    outline = _sector(rng, middle=middle, span=span, inner=inner, outer=outer, jag=0.035)
+    outer = rng.uniform(0.78, 0.97)
+    outline = _sector(rng, middle=middle, span=span, inner=inner, outer=outer, jag=0.03)
     stencil = _fill(pose, [pose.points(*outline)])
     paint = _fracture(bottle, pose, stencil, rng, facets=int(rng.integers(9, 22)), glare=0.22)
     return Defect(paint, stencil)
@@ -53,8 +53,8 @@ def _broken_small(bottle: Canvas, pose: Pose, rng: np.random.Generator) -> Defec
     for _ in range(1 + int(rng.random() < 0.2)):
         middle = rng.uniform(0, 2 * np.pi)
         inner = rng.uniform(HOLE_RADIUS - 0.01, 0.58)
-        outer = inner + rng.uniform(0.16, 0.3)
-        span = rng.uniform(0.35, 1.0)
+        outer = inner + rng.uniform(0.2, 0.4)
+        span = rng.uniform(0.35, 1.5)
         outline = _sector(rng, middle=middle, span=span, inner=inner, outer=outer, jag=0.022)
         stencil |= _fill(pose, [pose.points(*outline)])
     paint = _fracture(bottle, pose, stencil, rng, facets=int(rng.integers(10, 26)), glare=0.4)
@@ -71,15 +71,14 @@ def _scrap(bottle: Canvas, pose: Pose, rng: np.random.Generator) -> Defect:
     angle, away = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.2)
     centre = pose.point(away, angle)
     outline = centre + _blob(rng, corners=int(rng.integers(6, 12)), rough=0.3) * (
-        rng.uniform(0.22, 0.42) * pose.radius
+        rng.uniform(0.2, 0.5) * pose.radius
     )
     stencil = _fill(pose, [outline])
     threads = outline[rng.integers(0, len(outline), int(rng.integers(4, 12)))]
     for start in threads:
         _thread(stencil, start, length=rng.uniform(0.04, 0.12) * pose.radius, rng=rng)
     size = (pose.size, pose.size)
-    cells = max(pose.size // 3, 8)
-    weave = smooth_noise(rng, size, (cells, cells)) * 8 + smooth_noise(rng, size, (9, 9)) * 7
+    weave = smooth_noise(rng, size, (170, 170)) * 8 + smooth_noise(rng, size, (9, 9)) * 7
     # One end hangs into the dark of the bottle.
     shade = _slope(pose, rng) * rng.uniform(15, 60)
     tint = np.array(((1.0, 1.0, 1.0), (0.88, 0.96, 1.04), (1.05, 1.0, 0.92))[rng.integers(3)])
@@ -91,10 +90,10 @@ def _washer(bottle: Canvas, pose: Pose, rng: np.random.Generator) -> Defect:
     """A translucent plastic disc with a hole, lying in the mouth."""
     import cv2
 
-    angle, away = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.12)
+    angle, away = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.1)
     x, y = pose.point(away, angle)
     centre = (round(float(x) * _SUBPIXEL), round(float(y) * _SUBPIXEL))
-    outer = rng.uniform(0.22, 0.36) * pose.radius
+    outer = rng.uniform(0.22, 0.43) * pose.radius
     hole = rng.uniform(0.15, 0.35) * outer
     stencil = np.zeros((pose.size, pose.size), np.uint8)
     cv2.circle(stencil, centre, round(outer * _SUBPIXEL), 255, -1, cv2.LINE_8, 4)
@@ -125,6 +124,8 @@ def _washer(bottle: Canvas, pose: Pose, rng: np.random.Generator) -> Defect:
 
 def _crumbs(bottle: Canvas, pose: Pose, rng: np.random.Generator) -> Defect:
     """Loose bits of residue, in the mouth or on the shoulder."""
+    import cv2
+
     angle, away = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.72)
     centre = pose.point(away, angle)
     pieces = []
@@ -132,10 +133,12 @@ def _crumbs(bottle: Canvas, pose: Pose, rng: np.random.Generator) -> Defect:
         place = centre + rng.normal(0, 0.16, 2) * pose.radius
         pieces.append(place + _blob(rng, corners=9, rough=0.22) * scale * pose.radius)
     stencil = _fill(pose, pieces)
-    cells = max(pose.size // 6, 8)
-    speckle = smooth_noise(rng, (pose.size, pose.size), (cells, cells)) * 14
-    tint = np.array(((0.55, 0.78, 1.05), (0.95, 1.0, 1.0), (0.72, 0.88, 0.95))[rng.integers(3)])
-    level = rng.uniform(80, 140) + speckle + _slope(pose, rng) * 22
+    speckle = smooth_noise(rng, (pose.size, pose.size), (85, 85)) * 14
+    tint = np.array(((0.68, 0.85, 1.05), (0.95, 1.0, 1.0), (0.8, 0.95, 0.95))[rng.integers(3)])
+    level = rng.uniform(70, 125) + speckle + _slope(pose, rng) * 40
+    # A light rim above and a dark one below round the pieces off.
+    relief = cv2.GaussianBlur(stencil.astype(np.float32) / 255, (0, 0), pose.size * 0.008)
+    level += np.clip(relief - np.roll(relief, pose.size // 80, axis=0), -1, 1) * 60
     return Defect((level[..., None] * tint).astype(np.float32), stencil)
 
 
@@ -185,15 +188,15 @@ def _fracture(
     tone += ripple * smooth_noise(rng, (size, size), (7, 7)) * 6
     tone += smooth_noise(rng, (size, size), (11, 11)) * 6
     powder = np.clip(smooth_noise(rng, (size, size), (6, 6)), 0, 2)
-    tone += np.abs(smooth_noise(rng, (size, size), (size // 3, size // 3))) * (3 + 9 * powder)
+    tone += np.abs(smooth_noise(rng, (size, size), (170, 170))) * (3 + 9 * powder)
 
     cross = np.ones((3, 3), np.uint8)
     ridge = cv2.morphologyEx(label.astype(np.float32), cv2.MORPH_GRADIENT, cross) > 0
     rim = cv2.morphologyEx(stencil, cv2.MORPH_GRADIENT, cross) > 0
-    catch = np.clip(smooth_noise(rng, (size, size), (14, 14)) - 0.3, 0, 2)
-    tone += ridge * catch * 55 + rim * (10 + catch * 60)
-    glint = smooth_noise(rng, (size, size), (size // 6, size // 6))
-    tone += np.clip(glint - 1.5, 0, 0.7) * 300 * (catch > 0.6) * (0.4 + glare)
+    catch = np.clip(smooth_noise(rng, (size, size), (14, 14)) - 0.2, 0, 2)
+    tone += ridge * catch * 70 + rim * (10 + catch * 75)
+    glint = smooth_noise(rng, (size, size), (64, 64))
+    tone += np.clip(glint - 1.1, 0, 0.7) * 420 * (catch > 0.35) * (0.3 + glare)
     tint = np.array([1.05, 1.0, 0.98]) + rng.normal(0, 0.03, 3)
     glass = tone[..., None] * tint
     return np.asarray(0.78 * glass + 0.22 * np.minimum(bottle, 120), np.float32)
@@ -203,13 +206,13 @@ def _sector(
     rng: np.random.Generator, *, middle: float, span: float, inner: float, outer: float, jag: float
 ) -> tuple[Canvas, Canvas]:
     """Return radii and angles of a jagged, lens-like outline between two radii."""
-    steps = max(int(span * 14), 7)
+    steps = max(int(span * 9), 7)
     across = np.linspace(-0.5, 0.5, steps)
     bulge = np.sqrt(np.maximum(1 - (2 * across) ** 2, 0)) ** rng.uniform(0.25, 0.7)
     wild = rng.normal(0, jag, steps)
     wild += np.interp(across, np.linspace(-0.5, 0.5, 5), rng.normal(0, 2.0 * jag, 5))
     far = inner + np.maximum((outer - inner) * bulge + wild, 0.02)
-    near = np.full(steps, inner) + rng.normal(0, 0.25 * jag, steps)
+    near = np.full(steps, inner) + rng.normal(0, 0.15 * jag, steps)
     angles = middle + span * across
     edge = angles + rng.normal(0, 0.12 * span / steps, steps)
     radii = np.concatenate([np.minimum(far, 0.97), near[::-1]])
