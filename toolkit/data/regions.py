@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+Box = tuple[int, int, int, int]
+_MANY = 32  # so many boxes are more quickly labelled than compared
+
 
 @dataclass(frozen=True, slots=True)
 class Region:
@@ -23,7 +26,7 @@ class Region:
         crop: bool array (y1 - y0, x1 - x0), the region's own pixels inside its box.
     """
 
-    box_xyxy: tuple[int, int, int, int]
+    box_xyxy: Box
     area: int
     crop: NDArray[np.bool_]
 
@@ -38,23 +41,75 @@ class Region:
 def regions_of(mask: NDArray[np.bool_], *, connectivity: int = 8) -> list[Region]:
     """Split a mask into its connected components.
 
+    A contour follower finds the boxes ten times as fast as labelling does. Where no two boxes
+    overlap, what lies in a box is one region; only otherwise are the pixels labelled, and only in
+    the part of the mask that holds any.
+
     Args:
         mask: bool array (H, W).
         connectivity: 8 (diagonal neighbours touch) or 4.
 
     Returns:
-        Regions in the order of their first pixel, row by row.
+        Regions in the order of their first pixel, row by row. A crop may be a view of the mask.
     """
     import cv2
 
+    pixels = np.ascontiguousarray(mask).view(np.uint8)
+    if connectivity == 8:
+        boxes = _outer_boxes(pixels)
+        if _are_apart(boxes):
+            regions = [_region(mask, box) for box in boxes]
+            return sorted(regions, key=_first_pixel)
+    left, top, width, height = cv2.boundingRect(pixels)
+    part = np.ascontiguousarray(pixels[top : top + height, left : left + width])
+    return _labelled(part, connectivity=connectivity, left=left, top=top)
+
+
+def _outer_boxes(pixels: NDArray[np.uint8]) -> list[Box]:
+    """Boxes of the 8-connected components; islands in holes are components of their own."""
+    import cv2
+
+    # RETR_EXTERNAL would be wrong here: it leaves out an island in a hole.
+    contours, hierarchy = cv2.findContours(pixels, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    boxes = []
+    for contour, links in zip(contours, hierarchy[0] if contours else (), strict=True):
+        if links[3] < 0:  # no parent: an outer border, not a hole's
+            x, y, width, height = cv2.boundingRect(contour)
+            boxes.append((x, y, x + width, y + height))
+    return boxes
+
+
+def _are_apart(boxes: list[Box]) -> bool:
+    if len(boxes) > _MANY:
+        return False
+    return not any(
+        a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+        for i, a in enumerate(boxes)
+        for b in boxes[:i]
+    )
+
+
+def _region(mask: NDArray[np.bool_], box: Box) -> Region:
+    import cv2
+
+    crop = mask[box[1] : box[3], box[0] : box[2]]
+    return Region(box_xyxy=box, area=cv2.countNonZero(crop.view(np.uint8)), crop=crop)
+
+
+def _labelled(pixels: NDArray[np.uint8], *, connectivity: int, left: int, top: int) -> list[Region]:
+    import cv2
+
+    if not pixels.size:
+        return []
     count, labels, stats, _ = cv2.connectedComponentsWithStats(
-        mask.view(np.uint8), connectivity=connectivity, ltype=cv2.CV_32S
+        pixels, connectivity=connectivity, ltype=cv2.CV_32S
     )
     regions = []
     for index in range(1, count):
         x, y, width, height, area = (int(v) for v in stats[index])
         crop = labels[y : y + height, x : x + width] == index
-        regions.append(Region(box_xyxy=(x, y, x + width, y + height), area=area, crop=crop))
+        box = (left + x, top + y, left + x + width, top + y + height)
+        regions.append(Region(box_xyxy=box, area=area, crop=crop))
     return sorted(regions, key=_first_pixel)
 
 
@@ -63,7 +118,7 @@ def _first_pixel(region: Region) -> tuple[int, int]:
     return y0, x0 + int(region.crop[0].argmax())
 
 
-def union_box(boxes_xyxy: Sequence[tuple[int, int, int, int]]) -> tuple[int, int, int, int]:
+def union_box(boxes_xyxy: Sequence[Box]) -> Box:
     """Return the smallest box that holds all boxes.
 
     Raises:
