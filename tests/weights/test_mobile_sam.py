@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -106,8 +107,6 @@ def test_rebuild(onnx_parts: list[Path], tmp_path: Path, monkeypatch: pytest.Mon
         find("mobile-sam")
     # And a record that was made to fit the changed file does not help against verify.
     record = target.parent / "mobile_sam.pt.json"
-    import hashlib
-
     facts["file_sha256"] = hashlib.sha256(target.read_bytes()).hexdigest()
     record.write_text(json.dumps(facts))
     assert verify("mobile-sam").state == "damaged"

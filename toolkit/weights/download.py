@@ -46,34 +46,38 @@ def download(
     silent_for = _seconds_since_failure(host)
     if silent_for is not None:
         raise WeightsError(f"{host} was not reachable {silent_for:.0f} s ago")
-    # Checkpoints do not compress, and a compressed answer would make the length useless.
-    headers = {"Accept-Encoding": "identity"}
-    try:
-        with (
-            requests.get(
-                url, stream=True, headers=headers, timeout=(CONNECT_SECONDS, READ_SECONDS)
-            ) as response,
-            replacing(target) as temporary,
-        ):
-            response.raise_for_status()
+    with _open(url, host) as response, replacing(target) as temporary:
+        if not response.ok:
+            raise WeightsError(f"{host} answered {response.status_code} {response.reason}")
+        try:
             _stream(response, temporary, progress)
-            sha256 = file_sha256(temporary)
-            if not accepts(sha256):
-                raise WeightsError(f"{host} sent another file (sha256 {sha256[:12]}…)")
-    except requests.HTTPError as error:
-        raise WeightsError(f"{host} answered {str(error)[:60]}") from error
-    except requests.exceptions.ChunkedEncodingError as error:
-        raise WeightsError(f"{host}: download was cut off") from error
-    except (requests.ConnectionError, requests.Timeout) as error:
-        _remember_failure(host)
-        raise WeightsError(f"{host} is not reachable") from error
-    except requests.RequestException as error:
-        raise WeightsError(f"{host}: {type(error).__name__}") from error
+        except requests.RequestException as error:
+            raise WeightsError(f"{host}: download was cut off") from error
+        sha256 = file_sha256(temporary)
+        if not accepts(sha256):
+            raise WeightsError(f"{host} sent another file (sha256 {sha256[:12]}…)")
 
 
 def forget_unreachable_hosts() -> None:
     """Try every host again, because a person asked."""
     _memory().unlink(missing_ok=True)
+
+
+def _open(url: str, host: str) -> requests.Response:
+    import requests
+
+    # Checkpoints do not compress, and a compressed answer would make the length useless.
+    headers = {"Accept-Encoding": "identity"}
+    timeout = (CONNECT_SECONDS, READ_SECONDS)
+    try:
+        return requests.get(url, stream=True, headers=headers, timeout=timeout)
+    except requests.exceptions.SSLError as error:
+        raise WeightsError(f"{host}: its TLS certificate is not accepted here") from error
+    except (requests.ConnectionError, requests.Timeout) as error:
+        _remember_failure(host)
+        raise WeightsError(f"{host} is not reachable") from error
+    except requests.RequestException as error:
+        raise WeightsError(f"{host}: {type(error).__name__}") from error
 
 
 def _stream(response: requests.Response, path: Path, progress: Progress | None) -> None:

@@ -83,9 +83,11 @@ def find(name: str) -> Path | None:
         return None
     verdict = judge(entry, path)
     if verdict.state == "damaged":
-        raise WeightsError(
-            f"{path}: {verdict.detail}; delete it and run: toolkit weights fetch {name}"
+        ours = path == place(entry)
+        mend = (
+            f"delete it and run: toolkit weights fetch {name}" if ours else "reinstall its package"
         )
+        raise WeightsError(f"{path}: {verdict.detail}; {mend}")
     return path
 
 

@@ -63,7 +63,10 @@ def rebuild(members: Sequence[Path], target: Path, entry: Weights) -> None:
         raise WeightsError(f"rebuilt MobileSAM has other tensors than pinned ({found[:12]}…)")
     parity = check_parity(state, encoder_onnx, decoder_onnx)
     with replacing(target) as temporary:
-        torch.save(state, temporary)
+        # To a stream, not to a name: torch writes the name into the file, and with a random
+        # temporary name two processes that rebuild at once would spoil each other's record.
+        with temporary.open("xb") as stream:
+            torch.save(state, stream)
         facts = {
             "name": entry.name,
             "file_sha256": file_sha256(temporary),
