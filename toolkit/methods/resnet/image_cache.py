@@ -1,0 +1,89 @@
+"""Resized images on disk, so that no training decodes an image twice at full size.
+
+One file per image content and size, shared between runs and processes. A file that was cut short
+is made again.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from toolkit.data.images import read_rgb
+from toolkit.data.types import Dataset, Sample
+from toolkit.files import written_whole
+from toolkit.home import cache_dir
+from toolkit.progress import track
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+# Part of the path: change it when `resized` changes, and old files are no longer found.
+_RECIPE = "square-area-1"
+
+
+def resized(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """Resize to a square, averaging over areas (the aspect ratio is not kept).
+
+    Args:
+        image: uint8 array (H, W, 3).
+        size: side of the square in pixels.
+
+    Returns:
+        uint8 array (size, size, 3).
+    """
+    import cv2
+
+    shrinks = size <= min(image.shape[:2])
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, (size, size), interpolation=method), dtype=np.uint8)
+
+
+def load_resized(samples: Sequence[Sample], dataset: Dataset, *, size: int) -> Tensor:
+    """Return all images, resized; from the cache where it has them.
+
+    Args:
+        samples: of the data set.
+        dataset: knows the hash of each image file, which is the key.
+        size: side in pixels.
+
+    Returns:
+        uint8 tensor (n, 3, size, size), RGB.
+
+    Raises:
+        DataError: an image that is not in the cache cannot be read.
+        OutputError: the cache cannot be written.
+    """
+    import torch
+
+    folder = cache_dir() / "resized" / _RECIPE / str(size)
+    images = np.empty((len(samples), size, size, 3), np.uint8)
+    for index, sample in enumerate(track(samples, f"reading at {size} px")):
+        images[index] = _cached(folder / f"{dataset.content[sample.id]}.npy", sample, size)
+    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+
+
+def _cached(path: Path, sample: Sample, size: int) -> NDArray[np.uint8]:
+    found = _read(path, size)
+    if found is None:
+        found = resized(read_rgb(sample.image), size)
+        with written_whole(path) as temporary:
+            np.save(temporary, found)
+    return found
+
+
+def _read(path: Path, size: int) -> NDArray[np.uint8] | None:
+    """Return a cached image; None where there is none, or a damaged one."""
+    try:
+        image = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    if not isinstance(image, np.ndarray):
+        return None
+    fits = image.shape == (size, size, 3) and image.dtype == np.uint8
+    return image if fits else None

@@ -1,0 +1,135 @@
+"""The image classifier behind the method interface."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from toolkit.data.images import read_rgb
+from toolkit.methods.base import Labels, Method
+from toolkit.methods.resnet.settings import ResNetSettings
+from toolkit.runs.prediction import Prediction
+
+if TYPE_CHECKING:
+    from toolkit.data.splits import Split
+    from toolkit.data.types import Sample
+    from toolkit.methods.resnet.checkpoint import ModelCard
+    from toolkit.methods.resnet.network import Classifier
+    from toolkit.runs.run import Run
+
+
+class ResNet(Method[ResNetSettings]):
+    """A pretrained (or random) backbone with a linear head over `good` and the defect types.
+
+    The anomaly score is the log-odds of a defect, log (1 − P(good)) − log P(good).
+    """
+
+    name: ClassVar[str] = "resnet"
+    Settings: ClassVar[type] = ResNetSettings
+    labels: ClassVar[Labels] = "image"
+    scoring: ClassVar[str] = "log-odds of any defect class"
+
+    def fit(self, split: Split, run: Run) -> None:
+        """Train on `split.train`, choose the epoch by `split.val`.
+
+        Raises:
+            DataError: a class has fewer than two training images.
+            WeightsError: weights that were asked for by name cannot be had.
+            ConfigError: unknown network, or the loss became infinite.
+        """
+        import torch
+
+        from toolkit.methods.resnet import checkpoint
+        from toolkit.methods.resnet.image_cache import load_resized
+        from toolkit.methods.resnet.labels import class_indices, class_names
+        from toolkit.methods.resnet.network import build_classifier
+        from toolkit.methods.resnet.pretrained import load_pretrained
+        from toolkit.methods.resnet.train import Part, train
+
+        settings = self.settings
+        classes = class_names(split, binary=settings.classes == "binary")
+        torch.manual_seed(run.seed)
+        model = build_classifier(settings.network, len(classes))
+        origin = load_pretrained(model, network=settings.network, weights=settings.weights)
+        run.note(weights=origin.weights, weights_source=origin.source)
+        run.log(f"{settings.network}, weights: {origin.weights} ({origin.source})")
+        checkpoint.write_card(
+            run.weights, checkpoint.ModelCard(settings.network, classes, settings.image_size)
+        )
+        train_part, val_part = (
+            Part(
+                load_resized(samples, split.dataset, size=settings.image_size),
+                torch.tensor(class_indices(samples, classes)),
+            )
+            for samples in (split.train, split.val)
+        )
+        state = train(
+            model,
+            train_part=train_part,
+            val_part=val_part,
+            classes=classes,
+            settings=settings,
+            run=run,
+        )
+        run.note(best_epoch=state.best_epoch, epochs_done=state.epochs_done)
+        self._plot(run, classes)
+
+    def predict(self, samples: Sequence[Sample], run: Run) -> Iterator[Prediction]:
+        """Classify one image at a time, from `run.weights` alone.
+
+        Raises:
+            RunError: the run holds no trained classifier.
+        """
+        from toolkit.methods.resnet.checkpoint import load_best
+
+        model, card = load_best(run.weights)
+        return _predictions(model.to(run.device), card, samples, run.device)
+
+    def report(self, split: Split, run: Run) -> Mapping[str, Any]:
+        """Return the validation figures of the chosen epoch, and the seconds of an epoch."""
+        from statistics import median
+
+        from toolkit.methods.resnet.checkpoint import BEST, read_checkpoint
+
+        _, facts = read_checkpoint(run.weights / BEST)
+        seconds = [float(row["seconds"]) for row in run.results()]
+        return {
+            "validation": facts,
+            "epochs": len(seconds),
+            "seconds_per_epoch": median(seconds),
+        }
+
+    def _plot(self, run: Run, classes: tuple[str, ...]) -> None:
+        from toolkit.methods.resnet.checkpoint import BEST, read_checkpoint
+        from toolkit.methods.resnet.plots import plot_confusion, plot_curves
+
+        _, facts = read_checkpoint(run.weights / BEST)
+        plot_curves(run.results(), run.plots / "curves.png", best_epoch=facts["epoch"])
+        plot_confusion(
+            facts["confusion"],
+            classes,
+            run.plots / "confusion_val.png",
+            title=f"validation, epoch {facts['epoch']}",
+        )
+
+
+def _predictions(
+    model: Classifier, card: ModelCard, samples: Sequence[Sample], device: str
+) -> Iterator[Prediction]:
+    import torch
+
+    from toolkit.methods.resnet.evaluate import anomaly_scores
+    from toolkit.methods.resnet.image_cache import resized
+    from toolkit.methods.resnet.train import normalised
+
+    for sample in samples:
+        image = torch.from_numpy(resized(read_rgb(sample.image), card.image_size))
+        inputs = normalised(image.permute(2, 0, 1)[None].float() / 255, model, device)
+        with torch.no_grad():
+            logits = model(inputs).double().cpu()
+        probabilities = logits.softmax(1)[0].tolist()
+        yield Prediction(
+            sample_id=sample.id,
+            score=float(anomaly_scores(logits)[0]),
+            class_probabilities=dict(zip(card.classes, probabilities, strict=True)),
+        )

@@ -1,0 +1,76 @@
+"""Pictures of a training: learning curves, and the confusion matrix of the validation part."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from toolkit.files import written_whole
+
+_TRAIN, _VAL = "#1f6fb4", "#d1622b"
+
+
+def plot_curves(rows: Sequence[Mapping[str, str]], path: Path, *, best_epoch: int) -> None:
+    """Draw loss and accuracy over the epochs.
+
+    Args:
+        rows: of `results.csv`.
+        path: PNG file to write.
+        best_epoch: is marked.
+    """
+    epochs = [int(row["epoch"]) for row in rows]
+
+    def column(name: str) -> list[float]:
+        return [float(row[name]) for row in rows]
+
+    figure, (left, right) = _figure(1, 2, size=(10, 3.8))
+    left.plot(epochs, column("train_loss"), color=_TRAIN, label="training")
+    left.plot(epochs, column("val_loss"), color=_VAL, label="validation")
+    left.set_ylabel("cross-entropy")
+    left.set_ylim(bottom=0)
+    right.plot(epochs, column("train_accuracy"), color=_TRAIN, label="training")
+    right.plot(epochs, column("val_accuracy"), color=_VAL, label="validation")
+    right.plot(epochs, column("val_balanced_accuracy"), color=_VAL, linestyle=":", label="balanced")
+    right.set_ylabel("accuracy")
+    right.set_ylim(0, 1.02)
+    for axes in (left, right):
+        axes.axvline(best_epoch, color="0.6", linewidth=0.8, label=f"chosen: {best_epoch}")
+        axes.set_xlabel("epoch")
+        axes.grid(alpha=0.25)
+        axes.legend(frameon=False)
+    _save(figure, path)
+
+
+def plot_confusion(
+    confusion: Sequence[Sequence[int]], classes: Sequence[str], path: Path, *, title: str
+) -> None:
+    """Draw a confusion matrix (rows are true classes) with counts, shaded by the row's share."""
+    figure, axes = _figure(1, 1, size=(1.6 + 0.85 * len(classes), 1.2 + 0.75 * len(classes)))
+    shares = [[count / max(sum(row), 1) for count in row] for row in confusion]
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for i, row in enumerate(confusion):
+        for j, count in enumerate(row):
+            dark = shares[i][j] > 0.5
+            axes.text(j, i, str(count), ha="center", va="center", color="w" if dark else "k")
+    axes.set_xticks(range(len(classes)), classes, rotation=30, ha="right")
+    axes.set_yticks(range(len(classes)), classes)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    axes.set_title(title, fontsize=10)
+    _save(figure, path)
+
+
+def _figure(rows: int, columns: int, *, size: tuple[float, float]) -> tuple[Any, Any]:
+    # A figure of its own, without pyplot: no display is asked for and nothing global is changed.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(rows, columns)
+
+
+def _save(figure: Any, path: Path) -> None:
+    with written_whole(path) as temporary:
+        figure.savefig(temporary, dpi=130)
