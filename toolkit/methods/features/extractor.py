@@ -1,0 +1,109 @@
+"""From an image to a grid of locally aware patch features (PatchCore, section 3.1)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from toolkit.errors import ConfigError
+from toolkit.methods.features.maps import resample
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from toolkit.methods.features.backbone import Backbone
+
+
+class FeatureExtractor:
+    """Turns images into patch features on the grid of the finest layer.
+
+    Args:
+        backbone: the frozen network.
+        image_size: images are resized to this many pixels on each side, whatever their aspect.
+        patch_size: side of the neighbourhood, in cells, over which features are averaged; odd.
+        device: torch device.
+
+    Attributes:
+        grid_hw: rows and columns of the patch grid.
+        channels: length of a patch feature.
+
+    Raises:
+        ConfigError: a layer's output is no feature map, or the image size does not fit.
+    """
+
+    def __init__(
+        self, backbone: Backbone, *, image_size: int, patch_size: int = 3, device: str = "cpu"
+    ) -> None:
+        import torch
+
+        if patch_size % 2 == 0 or patch_size < 1:
+            raise ConfigError(f"patch_size={patch_size}: must be odd")
+        self.backbone = backbone
+        self.image_size = image_size
+        self.patch_size = patch_size
+        self.device = device
+        backbone.network.to(device)
+        self._mean = torch.tensor(backbone.mean, device=device).mul(255).view(1, 3, 1, 1)
+        self._std = torch.tensor(backbone.std, device=device).mul(255).view(1, 3, 1, 1)
+        maps = self._layer_maps(np.zeros((8, 8, 3), np.uint8))
+        finest = max(range(len(maps)), key=lambda i: maps[i].shape[-1])
+        self.grid_hw: tuple[int, int] = (maps[finest].shape[2], maps[finest].shape[3])
+        self.channels = sum(int(m.shape[1]) for m in maps)
+        self._finest = finest
+
+    def __call__(self, image: NDArray[np.uint8]) -> Tensor:
+        """Return the patch features of one image.
+
+        Args:
+            image: uint8 array (H, W, 3), RGB.
+
+        Returns:
+            float32 tensor (rows * columns, channels), row by row.
+        """
+        import torch
+        from torch.nn.functional import avg_pool2d
+
+        with torch.inference_mode():
+            maps = self._layer_maps(image)
+            aligned = []
+            for i, layer in enumerate(maps):
+                if self.patch_size > 1:
+                    layer = avg_pool2d(
+                        layer, self.patch_size, 1, self.patch_size // 2, count_include_pad=False
+                    )
+                if i != self._finest:
+                    layer = resample(layer, self.grid_hw)
+                aligned.append(layer)
+            patches = torch.cat(aligned, dim=1)[0]
+            return patches.permute(1, 2, 0).reshape(-1, self.channels)
+
+    def _layer_maps(self, image: NDArray[np.uint8]) -> list[Tensor]:
+        import cv2
+        import torch
+
+        size = self.image_size
+        # Area averaging keeps small defects when shrinking; it is nearest neighbour when enlarging.
+        shrinks = image.shape[0] >= size and image.shape[1] >= size
+        method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        if image.shape[:2] != (size, size):
+            image = cv2.resize(image, (size, size), interpolation=method)
+        with torch.inference_mode():
+            pixels = torch.from_numpy(image).to(self.device).permute(2, 0, 1)[None].float()
+            pixels = pixels.sub_(self._mean).div_(self._std)
+            pixels = pixels.contiguous(memory_format=torch.channels_last)
+            try:
+                maps = self.backbone.maps(pixels)
+            except (AssertionError, RuntimeError) as error:
+                raise ConfigError(
+                    f"backbone {self.backbone.name}: cannot take images of {size} pixels "
+                    f"({str(error).splitlines()[0]}); choose another --image-size"
+                ) from error
+        for layer, found in zip(self.backbone.layers, maps, strict=True):
+            if found.ndim != 4:
+                raise ConfigError(
+                    f"layer {layer} of {self.backbone.name}: gives {found.ndim - 1}-dimensional "
+                    "output, not a feature map; use numbers of timm's stages, such as 5,8"
+                )
+        return maps

@@ -1,0 +1,60 @@
+"""A fixed number of patches, drawn evenly from a stream of any length."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Reservoir:
+    """Keeps a uniform sample of all rows that it was given, in memory that it takes once.
+
+    While there is room every row is kept; then each new row replaces a kept one at random with the
+    probability that keeps the sample uniform (Vitter 1985, algorithm R).
+
+    Args:
+        capacity: rows to keep.
+        channels: length of a row.
+        seed: of the choices.
+        half: keep rows as 16-bit floats, in half the memory.
+
+    Attributes:
+        seen: rows given so far.
+    """
+
+    def __init__(self, capacity: int, channels: int, *, seed: int, half: bool = False) -> None:
+        import torch
+
+        self._rows = torch.empty(capacity, channels, dtype=torch.float16 if half else torch.float32)
+        self._generator = torch.Generator().manual_seed(seed)
+        self.seen = 0
+
+    def __len__(self) -> int:
+        return min(self.seen, len(self._rows))
+
+    def add(self, rows: Tensor) -> None:
+        """Take in rows, float tensor (n, channels)."""
+        import torch
+
+        capacity = len(self._rows)
+        room = min(capacity - len(self), len(rows))
+        if room:
+            self._rows[len(self) : len(self) + room] = rows[:room]
+        rest = rows[room:]
+        if len(rest):
+            # Row number i (from 1) lands in a place from 0 to i - 1, and is lost beyond capacity.
+            numbers = torch.arange(len(rest), dtype=torch.float64) + (self.seen + room + 1)
+            draws = torch.rand(len(rest), dtype=torch.float64, generator=self._generator)
+            places = (draws * numbers).long()
+            kept = places < capacity
+            # Of several rows for one place the last must win, which indexing does not promise.
+            last = {int(p): i for i, p in zip(kept.nonzero()[:, 0], places[kept], strict=True)}
+            if last:
+                self._rows[list(last)] = rest[list(last.values())].to(self._rows)
+        self.seen += len(rows)
+
+    def rows(self) -> Tensor:
+        """Return the kept rows, tensor (len(self), channels); a view, not a copy."""
+        return self._rows[: len(self)]

@@ -1,0 +1,123 @@
+"""Greedy k-centre coresets: few patches that leave no other patch far away (PatchCore, alg. 1)."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from toolkit.progress import progress
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_GROUP = 4096
+"""Largest group of the approximate coreset: its distances stay in the processor's cache."""
+
+
+def random_projection(features: Tensor, dimensions: int, *, seed: int) -> Tensor:
+    """Project features by a Gaussian matrix that keeps distances on average.
+
+    The lemma of Johnson and Lindenstrauss (1984) bounds the error.
+
+    Args:
+        features: float tensor (n, d).
+        dimensions: wanted length; features that are as short already are returned as they are.
+        seed: of the matrix.
+
+    Returns:
+        float tensor (n, min(d, dimensions)).
+    """
+    import torch
+
+    if dimensions <= 0 or features.shape[1] <= dimensions:
+        return features
+    generator = torch.Generator().manual_seed(seed)
+    matrix = torch.randn(features.shape[1], dimensions, generator=generator)
+    return features @ (matrix / math.sqrt(dimensions)).to(features)
+
+
+def exact_coreset(features: Tensor, size: int, *, seed: int, show: bool = False) -> Tensor:
+    """Choose patches greedily, each the furthest from all chosen before it.
+
+    Takes O(n · size) distances, without ever holding more than n of them.
+
+    Args:
+        features: float32 tensor (n, d).
+        size: how many to choose, at most n.
+        seed: of the first choice.
+        show: show the progress.
+
+    Returns:
+        int64 tensor (size,), in the order of choice; where several are furthest, the lowest index.
+    """
+    import torch
+
+    count = features.shape[0]
+    generator = torch.Generator().manual_seed(seed)
+    first = int(torch.randint(count, (1,), generator=generator))
+    chosen = torch.empty(size, dtype=torch.int64)
+    half_squares = features.square().sum(dim=1).mul_(0.5)
+    # Half the squared distance less the candidate's own half square: argmax needs the whole, so
+    # |x|²/2 is kept in `nearest` from the start.
+    nearest = torch.full((count,), math.inf, dtype=features.dtype, device=features.device)
+    latest = first
+    with progress("coreset", size, show=show) as bar:
+        for i in range(size):
+            chosen[i] = latest
+            distance = torch.addmv(half_squares, features, features[latest], alpha=-1.0)
+            distance += half_squares[latest]
+            torch.minimum(nearest, distance, out=nearest)
+            nearest[latest] = -1.0  # rounding must never let a patch be chosen twice
+            latest = int(nearest.argmax())
+            bar.advance()
+    return chosen
+
+
+def grouped_coreset(features: Tensor, size: int, *, seed: int, show: bool = False) -> Tensor:
+    """Choose patches greedily within random groups: an approximation in O(group · size).
+
+    Each group is a random sample of all patches, so the furthest of a group is nearly the furthest
+    of all; `covering_radius` tells how nearly.
+
+    Args:
+        features: float32 tensor (n, d).
+        size: how many to choose, at most n.
+        seed: of the groups and of the first choice in each.
+        show: show the progress.
+
+    Returns:
+        int64 tensor (size,), sorted.
+    """
+    import torch
+
+    count = features.shape[0]
+    groups = max(1, math.ceil(count / _GROUP))
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(count, generator=generator)
+    chosen = []
+    with progress("coreset", size, show=show) as bar:
+        for g in range(groups):
+            members = order[g * count // groups : (g + 1) * count // groups]
+            share = (g + 1) * size // groups - g * size // groups
+            if share:
+                chosen.append(members[exact_coreset(features[members], share, seed=seed + g)])
+                bar.advance(share)
+    return torch.cat(chosen).sort().values
+
+
+def covering_radius(features: Tensor, chosen: Tensor, *, chunk: int = 1024) -> float:
+    """Return the largest distance of any feature to the nearest chosen one.
+
+    Args:
+        features: float32 tensor (n, d).
+        chosen: int64 tensor of indices.
+        chunk: features per matrix product, which bounds the memory.
+    """
+    import torch
+
+    centres = features[chosen]
+    worst = 0.0
+    for part in torch.split(features, chunk):
+        nearest = torch.cdist(part, centres).amin(dim=1)
+        worst = max(worst, float(nearest.max()))
+    return worst

@@ -1,0 +1,33 @@
+"""Settings of PatchCore."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from toolkit.config import setting
+from toolkit.methods.features.backbone import LITE0
+
+
+@dataclass(frozen=True)
+class PatchCoreSettings:
+    """Settings of PatchCore; the defaults were chosen on pseudo-defects, never on test images."""
+
+    backbone: str = setting(LITE0, "network of timm or torchvision whose features are used")
+    weights: str = setting("auto", "auto (pretrained), none (random), or a state dict file")
+    layers: tuple[str, ...] = setting((), "layers whose features are used; empty: the family's")
+    image_size: int = setting(384, "side in pixels to which images are resized")
+    patch_size: int = setting(3, "side, in cells, of the neighbourhood that is averaged; odd")
+    coreset_size: int = setting(10000, "patches to keep at most")
+    coreset_ratio: float = setting(0.1, "share of the patches to keep at most")
+    coreset: Literal["grouped", "exact"] = setting(
+        "grouped", "greedy choice within groups (fast), or over all patches"
+    )
+    projection: int = setting(64, "dimensions in which the coreset is chosen; 0: all")
+    max_patches: int = setting(500_000, "patches held in memory at most; more are sampled evenly")
+    neighbours: int = setting(1, "nearest patches whose mean distance is a patch's score")
+    reweight: int = setting(9, "neighbours that reweight the image score (paper: 9); 0: none")
+    image_score: Literal["max", "top1"] = setting(
+        "max", "image score: reweighted maximum, or mean of the map's top 1 %"
+    )
+    sigma: float = setting(4.0, "smoothing of the score map, in pixels of the resized image")
