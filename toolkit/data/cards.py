@@ -7,6 +7,7 @@ one there is found too.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from toolkit.data.types import GOOD, file_sha256
 from toolkit.errors import DataError, did_you_mean
 from toolkit.home import datasets_dir, resource
 
@@ -85,7 +87,7 @@ class Card:
         licence_url: its text.
         archive: None: nothing to download.
         counts: expected numbers of images.
-        fingerprint: SHA-256 over the images, see `toolkit.data.download.folder_fingerprint`.
+        fingerprint: SHA-256 over the images, see `folder_fingerprint`.
         symmetry: what augmentation may do.
         defects: defect type (the name of its folder) to phrases, the best one first.
     """
@@ -155,6 +157,43 @@ def prompts_for(dataset_name: str, defect_type: str) -> tuple[str, ...]:
         if phrases:
             return phrases
     return (re.sub(r"[_/\s]+", " ", defect_type).strip(),)
+
+
+def mismatch(folder: Path, card: Card) -> str | None:
+    """Compare a folder with what its card promises: counts, and the fingerprint where known.
+
+    Returns:
+        The first difference as words, or None where there is none.
+    """
+    test = {path.name: _pictures(path) for path in folder.glob("test/*")}
+    good = test.pop(GOOD, 0)
+    found = Counts(_pictures(folder / "train" / GOOD), good, sum(test.values()))
+    for name, expected in vars(card.counts).items():
+        if vars(found)[name] != expected:
+            what = name.replace("_", "/")
+            return f"{vars(found)[name]} images in {what}, expected {expected} for {card.name}"
+    masks = sum(_pictures(path) for path in folder.glob("ground_truth/*"))
+    if masks != card.counts.test_defective:
+        return f"{masks} masks for {card.counts.test_defective} defective images"
+    if card.fingerprint is not None and folder_fingerprint(folder) != card.fingerprint:
+        return f"the images are not those of {card.name} (fingerprint differs)"
+    return None
+
+
+def folder_fingerprint(folder: Path) -> str:
+    """Return one SHA-256 over all PNG files below a folder and their names.
+
+    It is that of `find . -type f -name '*.png' | LC_ALL=C sort | xargs sha256sum | sha256sum`.
+    """
+    whole = hashlib.sha256()
+    names = {f"./{path.relative_to(folder).as_posix()}": path for path in folder.rglob("*.png")}
+    for name in sorted(names, key=str.encode):
+        whole.update(f"{file_sha256(names[name])}  {name}\n".encode())
+    return whole.hexdigest()
+
+
+def _pictures(folder: Path) -> int:
+    return sum(1 for _ in folder.glob("*.png"))
 
 
 def _parse(raw: Any) -> Card:
