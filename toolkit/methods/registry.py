@@ -6,12 +6,15 @@ Third parties add theirs through the entry point group `toolkit.methods`
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
 
+from toolkit.config import build_settings
 from toolkit.errors import ConfigError, did_you_mean
 from toolkit.methods.base import Method
+from toolkit.runs.run import Run
 
 _BUILT_IN = {
     "patchcore": "toolkit.methods.patchcore.method:PatchCore",
@@ -39,6 +42,21 @@ def method_class(name: str) -> type[Method[Any]]:
     module, _, attribute = targets[name].partition(":")
     found: type[Method[Any]] = getattr(import_module(module), attribute)
     return found
+
+
+def make_method(name: str, settings: Mapping[str, Any], *, source: str) -> Method[Any]:
+    """Make a method from plain settings.
+
+    Raises:
+        ConfigError: unknown method, key or value.
+    """
+    cls = method_class(name)
+    return cls(build_settings(cls.Settings, settings, source=source))
+
+
+def load_method(run: Run) -> Method[Any]:
+    """Make the method that a run was made with, with the same settings."""
+    return make_method(run.method, run.record["settings"], source=f"{run.path}/run.json")
 
 
 def _targets() -> dict[str, str]:

@@ -35,8 +35,13 @@ def write_predictions(folder: Path, part: str, predictions: Iterable[Prediction]
     return count
 
 
-def read_predictions(folder: Path, part: str) -> Iterator[Prediction]:
-    """Read stored predictions one by one; masks and score maps are decoded on the way.
+def read_predictions(folder: Path, part: str, *, pixels: bool = True) -> Iterator[Prediction]:
+    """Read stored predictions one by one.
+
+    Args:
+        folder: the run's `predictions/`.
+        part: name of the part.
+        pixels: whether masks and score maps are decoded too.
 
     Raises:
         RunError: there are none, or the file is damaged.
@@ -46,7 +51,7 @@ def read_predictions(folder: Path, part: str) -> Iterator[Prediction]:
         with path.open(encoding="utf-8") as file:
             for number, line in enumerate(file, start=1):
                 try:
-                    yield _from_record(folder, json.loads(line))
+                    yield _from_record(folder, json.loads(line), pixels)
                 except (KeyError, TypeError, ValueError) as error:
                     raise RunError(
                         f"{path}: line {number} is damaged ({error}); run the method again"
@@ -97,7 +102,7 @@ def _to_record(folder: Path, part: str, prediction: Prediction) -> dict[str, Any
     return record
 
 
-def _from_record(folder: Path, record: dict[str, Any]) -> Prediction:
+def _from_record(folder: Path, record: dict[str, Any], pixels: bool) -> Prediction:
     boxes = None
     if "boxes" in record:
         stored = record["boxes"]
@@ -106,13 +111,15 @@ def _from_record(folder: Path, record: dict[str, Any]) -> Prediction:
             scores=np.asarray(stored["scores"], np.float32),
             labels=tuple(stored["labels"]),
         )
-    score_map = np.load(folder / record["score_map"]) if "score_map" in record else None
+    score_map = None
+    if pixels and "score_map" in record:
+        score_map = np.load(folder / record["score_map"])
     return Prediction(
         sample_id=record["id"],
         score=record["score"],
         class_probabilities=record.get("class_probabilities"),
         boxes=boxes,
-        mask=decode_mask(record["mask"]) if "mask" in record else None,
+        mask=decode_mask(record["mask"]) if pixels and "mask" in record else None,
         score_map=score_map,
         seconds=record.get("seconds"),
     )

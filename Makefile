@@ -1,0 +1,42 @@
+# Two commands on a fresh machine (Debian, Python 3.10 or newer, make): `make demo`, `make test`.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt
+
+.PHONY: demo test test-fast lint clean
+
+demo: $(VENV)/demo.done
+	$(BIN)/toolkit demo
+
+test: $(VENV)/test.done
+	$(BIN)/python -m pytest
+
+test-fast: $(VENV)/test.done
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: $(VENV)/dev.done
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/demo.done: $(BIN)/python pyproject.toml constraints.txt
+	@echo "installing (a few minutes the first time: torch is large)"
+	$(PIP) -e ".[onnx]"
+	@touch $@
+
+$(VENV)/test.done: $(BIN)/python pyproject.toml constraints.txt
+	@echo "installing (a few minutes the first time: torch is large)"
+	$(PIP) -e ".[test]"
+	@touch $@
+
+$(VENV)/dev.done: $(BIN)/python pyproject.toml constraints.txt
+	$(PIP) -e ".[dev]"
+	@touch $@
+
+clean:
+	rm -rf $(VENV) runs converted cache

@@ -1,0 +1,76 @@
+"""A whole grid: split once, run what is not finished, collect the runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from toolkit.benchmark.executor import Executor, LocalExecutor
+from toolkit.benchmark.grid import Grid, expand
+from toolkit.benchmark.task import Task, run_task
+from toolkit.data.splits import SplitPlan, make_plan
+from toolkit.data.types import Dataset
+from toolkit.errors import ToolkitError
+from toolkit.runs.run import Run
+
+SPLIT_FILE = "split.json"
+
+
+def run_grid(
+    grid: Grid,
+    dataset: Dataset,
+    *,
+    runs: Path,
+    device: str = "auto",
+    executor: Executor | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> tuple[list[Run], list[ToolkitError]]:
+    """Run every task of a grid that is not finished yet.
+
+    Args:
+        grid: what to run.
+        dataset: on which data.
+        runs: the benchmark's own folder; its split file lies there too.
+        device: torch device.
+        executor: who carries the tasks out; this process if None.
+        say: receives one line per task.
+
+    Returns:
+        The finished runs, and the errors of the tasks that could not be done.
+    """
+    plan = _plan(grid, dataset, runs / SPLIT_FILE)
+    tasks = expand(grid, device=device)
+    splits = {fold: plan.fold(dataset, fold) for fold in grid.folds}
+    finished: list[Run] = []
+    errors: list[ToolkitError] = []
+
+    def work(task: Task) -> Run:
+        say(f"[{tasks.index(task) + 1}/{len(tasks)}] {task.name}")
+        return run_task(task, splits[task.fold], runs=runs, resume=True)
+
+    for outcome in (executor or LocalExecutor()).run(tasks, work):
+        if outcome.error is not None:
+            say(f"failed: {outcome.task.name}: {outcome.error}")
+            errors.append(outcome.error)
+        elif outcome.result is not None:
+            finished.append(outcome.result)
+    return finished, errors
+
+
+def _plan(grid: Grid, dataset: Dataset, path: Path) -> SplitPlan:
+    plan = make_plan(
+        dataset,
+        protocol=grid.protocol,
+        folds=grid.split_folds,
+        seed=grid.split_seed,
+        per_class=grid.per_class,
+    )
+    if path.is_file():
+        stored = SplitPlan.read(path)
+        if stored.hash != plan.hash:
+            raise ToolkitError(
+                f"{path}: these runs were made on another split ({stored.hash}, now {plan.hash}); "
+                "choose another --runs"
+            )
+    plan.write(path)
+    return plan

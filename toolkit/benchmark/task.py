@@ -1,0 +1,166 @@
+"""One task is one run directory: fit, predict, evaluate. It depends on nothing but its inputs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from toolkit.config import settings_dict
+from toolkit.data.splits import Split
+from toolkit.data.types import Dataset
+from toolkit.errors import RunError
+from toolkit.files import read_json, write_json
+from toolkit.methods.base import Method
+from toolkit.methods.registry import make_method
+from toolkit.progress import track
+from toolkit.runs.evaluate import evaluate
+from toolkit.runs.machine import choose_device, peak_memory_bytes, seed_everything
+from toolkit.runs.prediction import Prediction
+from toolkit.runs.run import Run
+from toolkit.runs.storage import write_predictions
+
+REPORT = "report.json"
+
+
+@dataclass(frozen=True)
+class Task:
+    """What has to be done, in plain values, so that any executor can send it anywhere.
+
+    Attributes:
+        method: name of the method.
+        entry: name of the leaderboard's row; folds and seeds of one entry are pooled.
+        settings: the method's settings that differ from its defaults.
+        source: where the settings come from, for error messages.
+        fold: number of the fold.
+        seed: seed of all random numbers.
+        device: `auto`, `cpu`, `cuda`, `mps`.
+        name: name of the run; numbered if None.
+        inputs: names of the tasks' runs that this one reads, by role.
+    """
+
+    method: str
+    entry: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    source: str = "options"
+    fold: int = 0
+    seed: int = 0
+    device: str = "auto"
+    name: str | None = None
+    inputs: Mapping[str, str] = field(default_factory=dict)
+
+
+def run_task(task: Task, split: Split, *, runs: Path, resume: bool = False) -> Run:
+    """Carry out one task; a finished run is returned as it is when resuming.
+
+    Args:
+        task: what to do.
+        split: the fold that the task names.
+        runs: folder of all run directories.
+        resume: go on with the run of this name if it is there.
+
+    Raises:
+        ToolkitError: wrong settings or data, before anything is written where possible.
+    """
+    method = make_method(task.method, task.settings, source=task.source)
+    run = _open_run(task, method, split, runs, resume=resume)
+    if run.finished:
+        return run
+    seed_everything(run.seed)
+    started = time.perf_counter()
+    method.fit(split, run)
+    fit_seconds = run.facts.get("fit_seconds", 0.0) + time.perf_counter() - started
+    run.note(fit_seconds=round(fit_seconds, 2))
+    for part in ("val", "test"):
+        samples = split.val if part == "val" else split.test
+        timed = _timed(method.predict(samples, run))
+        shown = track(timed, f"{task.entry}: predict {part}", len(samples))
+        write_predictions(run.predictions, part, shown)
+    write_json(run.path / REPORT, dict(method.report(split, run)))
+    run.note(peak_memory_mb=round(peak_memory_bytes() / 2**20))
+    run.finish(score(run, split.dataset))
+    return run
+
+
+def score(run: Run, dataset: Dataset) -> dict[str, Any]:
+    """Return the run's metrics, from what it stored alone."""
+    metrics = evaluate([run], dataset)
+    report = run.path / REPORT
+    if report.is_file():
+        metrics["report"] = read_json(report)
+    return metrics
+
+
+def _open_run(task: Task, method: Method[Any], split: Split, runs: Path, *, resume: bool) -> Run:
+    settings = settings_dict(method.settings)
+    path = runs / task.method / task.name if task.name else None
+    if resume and path is not None and (path / "run.json").is_file():
+        run = Run.open(path)
+        _check_same(run, settings, split, task)
+        return run
+    inputs = {role: str(runs / name) for role, name in task.inputs.items()}
+    for role, place in inputs.items():
+        if role not in method.inputs:
+            raise RunError(f"{task.method} takes no {role}")
+        if not Run.open(place).finished:
+            raise RunError(f"{place}: not finished, so it cannot be the {role} of {task.entry}")
+    run = Run.create(
+        runs,
+        method=task.method,
+        settings=settings,
+        split={
+            "hash": split.plan_hash,
+            "protocol": split.protocol,
+            "fold": split.fold,
+            "train": [s.id for s in split.train],
+            "val": [s.id for s in split.val],
+            "test": [s.id for s in split.test],
+        },
+        data={
+            "name": split.dataset.name,
+            "root": str(split.dataset.root.resolve()),
+            "layout": split.dataset.layout,
+            "fingerprint": split.dataset.fingerprint,
+        },
+        seed=task.seed,
+        device=choose_device(task.device),
+        name=task.name,
+        inputs=inputs,
+    )
+    run.note(entry=task.entry, scoring=method.scoring, labels=labels_used(method, split))
+    return run
+
+
+def labels_used(method: Method[Any], split: Split) -> dict[str, Any]:
+    """Say how much a method is told: kind of label, and how many defective images of each part."""
+    defects = sum(s.is_defect for s in split.train) if method.labels != "none" else 0
+    return {
+        "kind": method.labels,
+        "train": defects,
+        "val": sum(s.is_defect for s in split.val),
+    }
+
+
+def _check_same(run: Run, settings: Mapping[str, Any], split: Split, task: Task) -> None:
+    stored = run.record
+    differing = [key for key, value in settings.items() if stored["settings"].get(key) != value]
+    if differing:
+        raise RunError(
+            f"{run.path}: was made with another {differing[0]}; choose another --name or --runs"
+        )
+    here = (split.plan_hash, split.fold, task.seed)
+    if here != (stored["split"]["hash"], stored["split"]["fold"], stored["seed"]):
+        raise RunError(
+            f"{run.path}: was made with another split or seed; choose another --name or --runs"
+        )
+
+
+def _timed(predictions: Iterable[Prediction]) -> Iterator[Prediction]:
+    from dataclasses import replace
+
+    started = time.perf_counter()
+    for prediction in predictions:
+        yield replace(prediction, seconds=time.perf_counter() - started)
+        started = time.perf_counter()

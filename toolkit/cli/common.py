@@ -1,0 +1,45 @@
+"""What several command groups share: opening data, splits and runs from their options."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from toolkit.data.splits import Split, SplitPlan
+    from toolkit.data.types import Dataset
+
+
+def open_dataset(data: Path | None) -> Dataset:
+    """Read the data set of `--data`; the synthetic sample, made on first use, if None."""
+    from toolkit.data.layouts import read_dataset
+
+    if data is None:
+        from toolkit.data.synthetic import default_sample
+
+        data = default_sample()
+        say(f"no --data given: using the synthetic sample in {data}")
+    return read_dataset(data)
+
+
+def open_plan(
+    dataset: Dataset, split: Path | None, *, protocol: str, folds: int = 5, seed: int = 0,
+    per_class: int = 20,
+) -> SplitPlan:  # fmt: skip
+    """Read the plan of `--split`, or make the one of the protocol."""
+    from toolkit.data.splits import SplitPlan, make_plan
+
+    if split is not None:
+        return SplitPlan.read(split)
+    return make_plan(dataset, protocol=protocol, folds=folds, seed=seed, per_class=per_class)
+
+
+def open_split(dataset: Dataset, split: Path | None, *, protocol: str, fold: int) -> Split:
+    """Return one fold of a plan, see `open_plan`."""
+    return open_plan(dataset, split, protocol=protocol).fold(dataset, fold)
+
+
+def say(message: str) -> None:
+    """Print a remark to standard error, so that standard output stays clean."""
+    print(message, file=sys.stderr)

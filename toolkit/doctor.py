@@ -1,0 +1,45 @@
+"""An examination of the installation."""
+
+from __future__ import annotations
+
+import shutil
+from importlib.util import find_spec
+from typing import Any
+
+from toolkit.home import home
+from toolkit.runs.machine import environment
+
+_OPTIONAL = {"onnx": "onnx", "onnxruntime": "onnx"}
+
+
+def examine() -> dict[str, dict[str, Any]]:
+    """Return, by heading: versions and hardware, devices, folders, extras, weights."""
+    import torch
+
+    from toolkit.weights import local, registry
+
+    machine = environment()
+    packages = machine.pop("packages")
+    place = home()
+    there = next(p for p in (place, *place.parents) if p.exists())
+    return {
+        "machine": machine,
+        "packages": packages,
+        "devices": {
+            "cuda": torch.cuda.is_available(),
+            "mps": torch.backends.mps.is_available(),
+            "threads": torch.get_num_threads(),
+        },
+        "folders": {
+            "home": str(place),
+            "free_gb": round(shutil.disk_usage(there).free / 2**30, 1),
+        },
+        "optional packages": {
+            name: "here" if find_spec(name) else f"missing; extra [{extra}]"
+            for name, extra in _OPTIONAL.items()
+        },
+        "weights": {
+            name: "here" if local.locate(entry) is not None else "not fetched"
+            for name, entry in registry.load().items()
+        },
+    }

@@ -1,0 +1,203 @@
+"""The leaderboard as a terminal table, Markdown, CSV or JSON."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from toolkit.errors import ConfigError, did_you_mean
+from toolkit.leaderboard.board import Board, Group, Row
+from toolkit.metrics.values import Undefined, Value
+
+HEADINGS = (
+    "method", "AUROC", "AP", "F1", "acc", "mAP50", "IoU", "pixel", "AUPRO",
+    "labels", "weights", "fit", "ms",
+)  # fmt: skip
+LEGEND = (
+    "AUROC, AP: image level, on raw scores. F1, acc: at the threshold chosen on validation. "
+    "mAP50: boxes. IoU: union mask on defective images. pixel, AUPRO: pixel AUROC and area under "
+    "PRO to 0.3. labels: training defects and what was told of them (the threshold also uses the "
+    "labels of the validation part). fit: seconds. ms: per image, from file to prediction."
+)
+
+
+def render(board: Board, form: str) -> str:
+    """Return the leaderboard as text.
+
+    Args:
+        board: what to show.
+        form: `table`, `markdown`, `csv` or `json`.
+
+    Raises:
+        ConfigError: another form.
+    """
+    if form not in FORMS:
+        raise ConfigError(f"--format {form}: unknown{did_you_mean(form, FORMS)}")
+    return FORMS[form](board)
+
+
+def _table(board: Board) -> str:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(file=io.StringIO(), width=118, highlight=False)
+    for group in board.groups:
+        console.print(f"\n[bold]{_title(group)}[/bold]\n{_subtitle(group)}", soft_wrap=True)
+        table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+        for heading in HEADINGS:
+            numeric = heading not in ("method", "labels", "weights")
+            table.add_column(heading, justify="right" if numeric else "left", no_wrap=numeric)
+        for row in group.rows:
+            table.add_row(*_cells(row))
+        console.print(table)
+        for line in _notes(group):
+            console.print(line, soft_wrap=True)
+    for line in board.left_out:
+        console.print(f"left out: {line}", soft_wrap=True)
+    console.print(f"\n{LEGEND}")
+    assert isinstance(console.file, io.StringIO)
+    return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
+
+
+def _markdown(board: Board) -> str:
+    lines = []
+    for group in board.groups:
+        lines += [f"### {_title(group)}", "", _subtitle(group), ""]
+        lines.append("| " + " | ".join(HEADINGS) + " |")
+        lines.append("|---" * len(HEADINGS) + "|")
+        lines += ["| " + " | ".join(_cells(row)) + " |" for row in group.rows]
+        lines += ["", *(f"- {line}" for line in _notes(group)), ""]
+    lines += [f"- left out: {line}" for line in board.left_out]
+    return "\n".join([*lines, LEGEND])
+
+
+def _csv(board: Board) -> str:
+    text = io.StringIO()
+    writer = None
+    for group in board.groups:
+        for record in _records(group):
+            if writer is None:
+                writer = csv.DictWriter(text, list(record), lineterminator="\n")
+                writer.writeheader()
+            writer.writerow(record)
+    return text.getvalue().rstrip("\n")
+
+
+def _json(board: Board) -> str:
+    groups = [
+        {**_facts(group), "rows": [_json_row(row) for row in group.rows]} for group in board.groups
+    ]
+    return json.dumps({"groups": groups, "left_out": list(board.left_out)}, indent=2)
+
+
+FORMS: dict[str, Callable[[Board], str]] = {
+    "table": _table, "markdown": _markdown, "csv": _csv, "json": _json,
+}  # fmt: skip
+
+
+def _title(group: Group) -> str:
+    folds = (
+        "fold " + ", ".join(map(str, group.folds))
+        if len(group.folds) == 1
+        else (f"{len(group.folds)} folds pooled")
+    )
+    return f"{group.data}: protocol {group.protocol}, {folds}"
+
+
+def _subtitle(group: Group) -> str:
+    return (
+        f"{group.test_images} test images ({group.test_defects} defective); "
+        f"split {group.split_hash}; {group.hardware}"
+    )
+
+
+def _cells(row: Row) -> list[str]:
+    v = row.values
+    return [
+        row.entry,
+        _number(v["auroc"]),
+        _number(v["ap"]),
+        _number(v["f1"]),
+        _number(v["accuracy"]),
+        _number(v["map50"]),
+        _number(v["mask_iou"]),
+        _number(v["pixel_auroc"]),
+        _number(v["aupro"]),
+        row.labels,
+        row.weights,
+        f"{row.fit_seconds:.0f}",
+        "-" if row.ms_per_image is None else f"{row.ms_per_image:.0f}",
+    ]
+
+
+def _number(value: Value) -> str:
+    return "-" if isinstance(value, Undefined) else f"{value:.3f}"
+
+
+def _notes(group: Group) -> list[str]:
+    notes = []
+    for row in group.rows:
+        source = f" ({row.weights_source})" if row.weights_source else ""
+        notes.append(f"{row.entry}: score = {row.scoring}; weights {row.weights}{source}")
+        notes += [f"{row.entry}: {line}" for line in prompted_lines(row.prompted)]
+    return notes
+
+
+def prompted_lines(prompted: Any) -> list[str]:
+    """Say, per kind of true prompt, what fine-tuning changed."""
+    return [
+        f"true {kind} prompts: IoU {r['zero_shot']:.3f} zero-shot, {r['tuned']:.3f} fine-tuned "
+        f"({r['difference']:+.3f}, 95 % interval {r['low']:+.3f} to {r['high']:+.3f}, "
+        f"{r['regions']} regions)"
+        for kind, r in prompted.items()
+    ]
+
+
+def _facts(group: Group) -> dict[str, Any]:
+    record = dataclasses.asdict(group)
+    del record["rows"]
+    return {**record, "folds": list(group.folds)}
+
+
+def _records(group: Group) -> Sequence[dict[str, Any]]:
+    return [
+        {
+            "data": group.data,
+            "protocol": group.protocol,
+            "split": group.split_hash,
+            "folds": " ".join(map(str, group.folds)),
+            "test_images": group.test_images,
+            "method": row.entry,
+            **{k: "" if isinstance(v, Undefined) else v for k, v in row.values.items()},
+            "labels": row.labels,
+            "weights": row.weights,
+            "weights_source": row.weights_source,
+            "scoring": row.scoring,
+            "fit_seconds": row.fit_seconds,
+            "ms_per_image": row.ms_per_image,
+        }
+        for row in group.rows
+    ]
+
+
+def _json_row(row: Row) -> dict[str, Any]:
+    from toolkit.metrics.values import to_json
+
+    return {
+        "entry": row.entry,
+        "method": row.method,
+        "values": to_json(dict(row.values)),
+        "labels": row.labels,
+        "weights": row.weights,
+        "weights_source": row.weights_source,
+        "scoring": row.scoring,
+        "fit_seconds": row.fit_seconds,
+        "ms_per_image": row.ms_per_image,
+        "prompted": row.prompted,
+        "runs": [str(path) for path in row.runs],
+    }

@@ -1,0 +1,190 @@
+"""SAM as a method: the decoder learns from masks; at test time others say where to look."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from toolkit.data.images import image_size, read_rgb
+from toolkit.data.splits import Split
+from toolkit.data.types import Sample
+from toolkit.errors import DataError
+from toolkit.methods.base import Method
+from toolkit.methods.sam.prompts import Prompt, box_prompt, click_prompt
+from toolkit.methods.sam.settings import SamSettings
+from toolkit.runs.prediction import Prediction
+from toolkit.runs.run import Run
+
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+    from segment_anything.modeling import Sam as SamModel
+
+_CHUNK = 16
+_GOOD_IMAGES = 40
+
+
+class Sam(Method[SamSettings]):
+    """Fine-tuned mask decoder, prompted by another run's boxes or by a grid of points.
+
+    An image's score is the best predicted quality (IoU) of any mask, times the confidence of the
+    box that prompted it where another run prompts.
+    """
+
+    name = "sam"
+    Settings = SamSettings
+    labels = "mask"
+    scoring = "predicted mask quality (x box confidence, where boxes prompt)"
+    inputs = ("prompts_from",)
+
+    def fit(self, split: Split, run: Run) -> None:
+        """Cache the embeddings, train the decoder, keep the epoch that validates best."""
+        from toolkit.methods.sam.embeddings import EmbeddingCache
+        from toolkit.methods.sam.model import load_sam, save_tuned
+        from toolkit.methods.sam.targets import region_targets
+        from toolkit.methods.sam.train import BEST, train
+
+        defects = [s for s in split.train if s.is_defect]
+        if not defects:
+            raise DataError(
+                f"{split.dataset.root}: no defective training image, so SAM has nothing to learn "
+                f"from under the protocol {split.protocol}; use supervised, or --epochs 0"
+            )
+        targets = region_targets(defects, views=self.settings.views)
+        val = region_targets(split.val)
+        sam = load_sam(self.settings, run)
+        if self.settings.epochs == 0:
+            save_tuned(sam, run.weights / BEST)
+            return
+        cache = EmbeddingCache(sam)
+        rng = np.random.default_rng(run.seed)
+        good = [s for s in split.train if not s.is_defect]
+        good = [good[i] for i in rng.permutation(len(good))[: self._good_images()]]
+        cache.fill(defects, self.settings.views)
+        cache.fill([*(s for s in split.val if s.is_defect), *good])
+        train(sam, cache, targets=targets, good=good, val=val, settings=self.settings, run=run)
+
+    def predict(self, samples: Sequence[Sample], run: Run) -> Iterator[Prediction]:
+        """Encode each image anew, decode every prompt, join the masks that score well."""
+        from toolkit.methods.sam.embeddings import embed
+
+        sam = self._tuned(run)
+        for sample, (prompts, confidence) in zip(samples, self._prompts(samples, run), strict=True):
+            image = read_rgb(sample.image)
+            size_wh = (image.shape[1], image.shape[0])
+            if prompts is None:
+                prompts = grid_prompts(size_wh, self.settings.grid)
+                confidence = np.ones(len(prompts), np.float32)
+            if not prompts:
+                empty = np.zeros(image.shape[:2], np.bool_)
+                yield Prediction(sample.id, score=0.0, mask=empty)
+                continue
+            masks, quality = _decode_all(sam, embed(sam, image), prompts, size_wh)
+            scores = quality * confidence
+            chosen = scores >= self.settings.keep * scores.max()
+            yield Prediction(sample.id, score=float(scores.max()), mask=masks[chosen].any(axis=0))
+
+    def report(self, split: Split, run: Run) -> Mapping[str, Any]:
+        """IoU under true prompts, zero-shot beside fine-tuned, per kind of prompt."""
+        from toolkit.methods.sam.embeddings import EmbeddingCache
+        from toolkit.methods.sam.evaluate import KINDS, compare, prompted
+        from toolkit.methods.sam.model import load_sam
+        from toolkit.methods.sam.targets import region_targets
+
+        targets = region_targets(split.test)
+        untouched = load_sam(self.settings, run)
+        cache = EmbeddingCache(untouched)
+        cache.fill([t.sample for t in targets])
+        tuned = self._tuned(run)
+        return {
+            "prompted": {
+                kind: compare(
+                    prompted(untouched, cache, targets, kind), prompted(tuned, cache, targets, kind)
+                )
+                for kind in KINDS
+            }
+        }
+
+    def _good_images(self) -> int:
+        return _GOOD_IMAGES if self.settings.negatives else 0
+
+    def _tuned(self, run: Run) -> SamModel:
+        from toolkit.methods.sam.model import load_sam, load_tuned
+        from toolkit.methods.sam.train import BEST
+
+        sam = load_sam(self.settings, run)
+        load_tuned(sam, run.weights / BEST)
+        return sam
+
+    def _prompts(
+        self, samples: Sequence[Sample], run: Run
+    ) -> Iterator[tuple[list[Prompt] | None, NDArray[np.float32]]]:
+        """Yield the prompts of each image with their confidences; None where the grid serves."""
+        from toolkit.methods.registry import load_method
+
+        other = run.input("prompts_from")
+        if other is None:
+            for _ in samples:
+                yield None, np.zeros(0, np.float32)
+            return
+        prompter = load_method(other)
+        for sample, prediction in zip(samples, prompter.predict(samples, other), strict=True):
+            width, height, _ = image_size(sample.image)
+            yield prompts_of(prediction, settings=self.settings, size_wh=(width, height))
+
+
+def prompts_of(
+    prediction: Prediction, *, settings: SamSettings, size_wh: tuple[int, int]
+) -> tuple[list[Prompt], NDArray[np.float32]]:
+    """Turn another method's prediction into prompts: its boxes, or the peaks of its score map.
+
+    Returns:
+        The prompts, best first, and their confidences.
+
+    Raises:
+        DataError: the prediction has neither boxes nor a score map.
+    """
+    from toolkit.methods.sam.peaks import peaks
+
+    if prediction.boxes is not None:
+        boxes = prediction.boxes
+        order = np.argsort(-boxes.scores, kind="stable")[: settings.prompt_limit]
+        kept = [int(i) for i in order if boxes.scores[i] >= settings.prompt_confidence]
+        prompts = [box_prompt(tuple(float(v) for v in boxes.xyxy[i])) for i in kept]  # type: ignore[arg-type]
+        return prompts, boxes.scores[kept]
+    if prediction.score_map is not None:
+        found = peaks(prediction.score_map, size_wh, limit=settings.prompt_limit)
+        values = np.array([value for _, _, value in found], np.float32)
+        return [click_prompt(x, y) for x, y, _ in found], values
+    raise DataError(
+        f"{prediction.sample_id}: the prompting run gives neither boxes nor score maps; "
+        "use a run of yolo, yolo-world or patchcore"
+    )
+
+
+def grid_prompts(size_wh: tuple[int, int], side: int) -> list[Prompt]:
+    """Return one click in the middle of each of `side` x `side` cells."""
+    width, height = size_wh
+    steps = (np.arange(side) + 0.5) / side
+    return [click_prompt(x * width, y * height) for y in steps for x in steps]
+
+
+def _decode_all(
+    sam: SamModel, embedding: torch.Tensor, prompts: Sequence[Prompt], size_wh: tuple[int, int]
+) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+    """Decode all prompts of one image in chunks; masks (n, H, W) and qualities (n,)."""
+    import torch
+
+    from toolkit.methods.sam.decoder import decode, scale_to_input, to_image_size
+
+    masks, quality = [], []
+    with torch.no_grad():
+        for start in range(0, len(prompts), _CHUNK):
+            chunk = prompts[start : start + _CHUNK]
+            repeated = embedding.expand(len(chunk), -1, -1, -1)
+            decoded = decode(sam, repeated, chunk, [scale_to_input(size_wh)] * len(chunk))
+            masks.append((to_image_size(decoded.logits[:, :1], size_wh)[:, 0] > 0).cpu().numpy())
+            quality.append(decoded.quality[:, 0].cpu().numpy())
+    return np.concatenate(masks), np.concatenate(quality)

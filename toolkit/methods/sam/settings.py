@@ -1,0 +1,36 @@
+"""Settings of the SAM method."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from toolkit.config import setting
+
+
+@dataclass(frozen=True)
+class SamSettings:
+    """See `configs/sam/default.yaml`."""
+
+    model: Literal["mobile-sam", "sam-vit-b", "sam-vit-l", "sam-vit-h"] = setting(
+        "mobile-sam", "which SAM; its image encoder stays frozen"
+    )
+    weights: str = setting(
+        "pretrained", "pretrained, auto (none where they cannot be fetched), none, or a FILE"
+    )
+    train: Literal["decoder", "decoder+prompt"] = setting("decoder", "which parts learn")
+    epochs: int = setting(12, "passes over all training regions in all views; 0 is zero-shot")
+    views: int = setting(4, "cached turned, flipped and lightened views per image (1 to 8)")
+    batch: int = setting(4, "prompts per step, decoded in one call")
+    lr: float = setting(2e-4, "peak learning rate of the one-cycle schedule")
+    weight_decay: float = setting(1e-4, "AdamW weight decay")
+    ema: float = setting(0.98, "decay of the weights' moving average, which is what is kept")
+    box_share: float = setting(0.5, "share of first prompts that are boxes; the rest are clicks")
+    jitter: float = setting(0.1, "noise of training boxes, in shares of their sides")
+    corrections: int = setting(1, "rounds of a click on the error with the mask fed back")
+    negatives: int = setting(24, "good places per epoch that teach the quality to stay low")
+    patience: int = setting(5, "epochs without a better validation IoU before stopping")
+    grid: int = setting(8, "points per side of the grid that prompts where no other run does")
+    prompt_confidence: float = setting(0.05, "boxes of the prompting run below this are ignored")
+    prompt_limit: int = setting(10, "at most this many boxes of the prompting run per image")
+    keep: float = setting(0.5, "masks scoring at least this share of the best join the answer")

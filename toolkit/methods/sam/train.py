@@ -1,0 +1,278 @@
+"""Training of the mask decoder on cached embeddings: SAM's interactive recipe, in batches."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from toolkit.errors import RunError
+from toolkit.files import written_whole
+from toolkit.methods.sam.decoder import decode, scale_to_input
+from toolkit.methods.sam.embeddings import EmbeddingCache
+from toolkit.methods.sam.evaluate import mean_iou
+from toolkit.methods.sam.losses import low_iou, mask_loss
+from toolkit.methods.sam.model import copy_decoder, load_tuned, save_tuned, trained_modules
+from toolkit.methods.sam.prompts import (
+    Prompt,
+    box_prompt,
+    click_prompt,
+    correction,
+    jittered_box,
+    random_pixel,
+    with_click,
+)
+from toolkit.methods.sam.settings import SamSettings
+from toolkit.methods.sam.targets import Target, good_targets
+from toolkit.progress import progress
+from toolkit.runs.run import Run
+
+if TYPE_CHECKING:
+    from segment_anything.modeling import Sam
+
+BEST, LAST = "decoder.safetensors", "last.pt"
+_INPUT_PER_LOW = 4
+_GRADIENT_NORM = 1.0
+
+
+def train(
+    sam: Sam,
+    cache: EmbeddingCache,
+    *,
+    targets: Sequence[Target],
+    good: Sequence[Any],
+    val: Sequence[Target],
+    settings: SamSettings,
+    run: Run,
+) -> None:
+    """Fine-tune the decoder and leave the best weights in the run, and in `sam`.
+
+    The kept weights are a moving average of the trained ones; the epoch is chosen by the mean of
+    box and click IoU over `val`. Epoch 0 is the untouched model: if nothing beats it, it is kept.
+    An interrupted training goes on after its last whole epoch, to the same result.
+
+    Args:
+        sam: the model; changed in place.
+        cache: embeddings of every sample that occurs.
+        targets: training regions of all views.
+        good: good training samples, for places without a defect.
+        val: validation regions.
+        settings: of the method.
+        run: receives `results.csv`, the checkpoints, and the log.
+
+    Raises:
+        RunError: the loss is no longer a number; the best weights so far are kept.
+    """
+    state = _State(sam, settings, steps=_steps(len(targets), settings))
+    best_path, last_path = run.weights / BEST, run.weights / LAST
+    if last_path.is_file() and best_path.is_file():
+        state.load(last_path)
+        run.log(f"resumed after epoch {state.epoch}")
+    else:
+        state.best = _validate(state.average, cache, val, run, epoch=0)
+        save_tuned(state.average, best_path)
+    total = _steps(len(targets), settings) * settings.epochs
+    with progress("fine-tune sam", total) as bar:
+        bar.advance(state.epoch * _steps(len(targets), settings))
+        while state.epoch < settings.epochs and state.stale < settings.patience:
+            started = time.perf_counter()
+            rng = np.random.default_rng([run.seed, state.epoch])
+            chosen = _epoch_targets(targets, good, settings, rng)
+            losses, ious = [], []
+            for start in range(0, len(chosen), settings.batch):
+                batch = chosen[start : start + settings.batch]
+                loss, iou = _step(state, cache, batch, settings, rng)
+                if not math.isfinite(loss):
+                    raise RunError(
+                        f"{run.path}: the loss is {loss} in epoch {state.epoch + 1}; the best "
+                        "weights so far are kept; lower --lr"
+                    )
+                losses.append(loss)
+                ious.append(iou)
+                bar.advance(loss=loss, iou=float(np.nanmean(ious)))
+            state.epoch += 1
+            score = _validate(
+                state.average, cache, val, run, epoch=state.epoch,
+                train_loss=float(np.mean(losses)), train_iou=float(np.nanmean(ious)),
+                lr=state.schedule.get_last_lr()[0], seconds=time.perf_counter() - started,
+            )  # fmt: skip
+            state.stale += 1
+            if score > state.best:
+                state.best, state.stale = score, 0
+                save_tuned(state.average, best_path)
+            state.save(last_path)
+    load_tuned(sam, best_path)
+
+
+class _State:
+    """Everything that changes during training, and its checkpoint."""
+
+    def __init__(self, sam: Sam, settings: SamSettings, *, steps: int) -> None:
+        self.sam, self.average = sam, copy_decoder(sam)
+        self.modules = trained_modules(sam, settings.train)
+        self.average_modules = trained_modules(self.average, settings.train)
+        self.parameters = [p for m in self.modules for p in m.parameters()]
+        for parameter in self.parameters:
+            parameter.requires_grad_(True)
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=settings.lr, weight_decay=settings.weight_decay
+        )
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimizer, max_lr=settings.lr, total_steps=steps * max(settings.epochs, 1) + 1
+        )
+        self.decay = settings.ema
+        self.updates = self.epoch = self.stale = 0
+        self.best = -math.inf
+
+    def apply(self) -> None:
+        """Take one optimiser step and follow it with the moving average."""
+        torch.nn.utils.clip_grad_norm_(self.parameters, _GRADIENT_NORM)
+        self.optimizer.step()
+        self.schedule.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.updates += 1
+        # Short at first, so that the average does not drag the untrained weights along.
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        with torch.no_grad():
+            for ours, theirs in zip(self.average_modules, self.modules, strict=True):
+                for mean, now in zip(ours.parameters(), theirs.parameters(), strict=True):
+                    mean.lerp_(now, 1 - decay)
+
+    def save(self, path: Path) -> None:
+        record = {
+            "modules": [m.state_dict() for m in self.modules],
+            "average": [m.state_dict() for m in self.average_modules],
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "numbers": [self.updates, self.epoch, self.stale],
+            "best": self.best,
+        }
+        with written_whole(path) as temporary:
+            torch.save(record, temporary)
+
+    def load(self, path: Path) -> None:
+        record = torch.load(path, weights_only=True, map_location=self.sam.device)
+        for module, tensors in zip(self.modules, record["modules"], strict=True):
+            module.load_state_dict(tensors)
+        for module, tensors in zip(self.average_modules, record["average"], strict=True):
+            module.load_state_dict(tensors)
+        self.optimizer.load_state_dict(record["optimizer"])
+        self.schedule.load_state_dict(record["schedule"])
+        self.updates, self.epoch, self.stale = record["numbers"]
+        self.best = record["best"]
+
+
+def _steps(count: int, settings: SamSettings) -> int:
+    return math.ceil((count + settings.negatives) / settings.batch)
+
+
+def _epoch_targets(
+    targets: Sequence[Target], good: Sequence[Any], settings: SamSettings, rng: np.random.Generator
+) -> list[Target]:
+    """Shuffle the targets among good places; the number of steps is the same in every epoch."""
+    mixed = [*targets, *good_targets(good, list(targets), settings.negatives, rng)]
+    return [mixed[i] for i in rng.permutation(len(mixed))]
+
+
+def _step(
+    state: _State,
+    cache: EmbeddingCache,
+    batch: Sequence[Target],
+    settings: SamSettings,
+    rng: np.random.Generator,
+) -> tuple[float, float]:
+    """Run the first prompt and the corrections of one batch; return mean loss and first IoU."""
+    sam = state.sam
+    device = sam.device
+    embeddings = torch.stack([cache.get(t.sample, t.view) for t in batch]).float().to(device)
+    truth = torch.from_numpy(np.stack([t.low for t in batch]))[:, None].to(device)
+    real = torch.tensor([t.region is not None for t in batch], device=device)
+    scales = [scale_to_input(t.size_wh) for t in batch]
+    prompts = [_first_prompt(t, settings, rng) for t in batch]
+    ambiguous = torch.tensor([bool(p.labels[-1] < 0) for p in prompts], device=device)
+    rounds = 1 + settings.corrections
+    feedback: Tensor | None = None
+    losses, first_iou = [], float("nan")
+    for number in range(rounds):
+        decoded = decode(sam, embeddings, prompts, scales, feedback)
+        loss, iou = _loss(decoded.logits, decoded.quality, truth, real, ambiguous)
+        (loss / rounds).backward()
+        losses.append(float(loss.detach()))
+        if number == 0 and bool(real.any()):
+            first_iou = float(iou[real].mean())
+        if number + 1 < rounds:
+            feedback = decoded.logits[:, :1].detach().clamp(-32, 32)
+            prompts = [
+                _corrected(p, t, logits, scale, rng)
+                for p, t, logits, scale in zip(prompts, batch, feedback[:, 0], scales, strict=True)
+            ]
+            ambiguous = torch.zeros_like(ambiguous)
+    state.apply()
+    return float(np.mean(losses)), first_iou
+
+
+def _loss(
+    logits: Tensor, quality: Tensor, truth: Tensor, real: Tensor, ambiguous: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the batch's loss, and the IoU (B,) of the single masks.
+
+    The single mask learns from every prompt; of the three candidates for an ambiguous prompt only
+    the best one learns. Good places have no mask to learn: only the quality is pulled to zero.
+    """
+    iou = low_iou(logits, truth.expand_as(logits)) * real[:, None]
+    single = mask_loss(logits[:, 0], truth[:, 0])
+    quality_error = (quality - iou) ** 2
+    total = real * single + quality_error[:, 0]
+    if bool(ambiguous.any()):
+        candidates = mask_loss(logits[:, 1:], truth.expand(-1, 3, -1, -1))
+        best, index = candidates.min(dim=1)
+        chosen = quality_error[:, 1:].gather(1, index[:, None])[:, 0]
+        total = total + ambiguous * (real * best + chosen)
+    return total.mean(), iou[:, 0]
+
+
+def _first_prompt(target: Target, settings: SamSettings, rng: np.random.Generator) -> Prompt:
+    if rng.random() < settings.box_share:
+        return box_prompt(jittered_box(target.box_xyxy, target.size_wh, rng, share=settings.jitter))
+    x0, y0, x1, y1 = target.box_xyxy
+    if target.region is None:
+        return click_prompt(float(rng.integers(x0, x1)), float(rng.integers(y0, y1)))
+    x, y = random_pixel(target.region.crop, rng)
+    return click_prompt(x0 + x, y0 + y)
+
+
+def _corrected(
+    prompt: Prompt, target: Target, logits: Tensor, scale: float, rng: np.random.Generator
+) -> Prompt:
+    """Add a click on the error; where there is none, one on the object (or beside it)."""
+    truth = target.low > 0.5
+    found = correction((logits > 0).cpu().numpy(), truth, rng)
+    if found is None:
+        found = (*random_pixel(truth if truth.any() else ~truth, rng), bool(truth.any()))
+    x, y, positive = found
+    per_pixel = _INPUT_PER_LOW / scale
+    width, height = target.size_wh
+    return with_click(
+        prompt,
+        min((x + 0.5) * per_pixel, width - 1),
+        min((y + 0.5) * per_pixel, height - 1),
+        positive=positive,
+    )
+
+
+def _validate(
+    sam: Sam, cache: EmbeddingCache, val: Sequence[Target], run: Run, *, epoch: int, **row: float
+) -> float:
+    if not val:
+        run.add_result({"epoch": epoch, **row})
+        return float(epoch)  # nothing to choose by: the last epoch is kept
+    box, click = mean_iou(sam, cache, val, "box"), mean_iou(sam, cache, val, "1-click")
+    run.add_result({"epoch": epoch, "val_box_iou": box, "val_click_iou": click, **row})
+    run.log(f"epoch {epoch}: validation IoU box {box:.4f}, one click {click:.4f}")
+    return (box + click) / 2

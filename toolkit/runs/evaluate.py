@@ -1,0 +1,229 @@
+"""From stored predictions to metrics: the same predictions always give the same bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from toolkit.data.images import read_truth
+from toolkit.data.regions import regions_of
+from toolkit.data.types import GOOD, Dataset, Sample
+from toolkit.errors import RunError
+from toolkit.metrics.boxes import PredictedBoxes, TrueBoxes, box_metrics
+from toolkit.metrics.classification import classification_metrics
+from toolkit.metrics.image import image_metrics
+from toolkit.metrics.masks import mask_metrics
+from toolkit.metrics.pixel import pixel_metrics
+from toolkit.metrics.threshold import f1_threshold
+from toolkit.metrics.values import to_json
+from toolkit.runs.prediction import Boxes, Prediction
+from toolkit.runs.run import Run
+from toolkit.runs.storage import read_predictions
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The stored predictions of one run on one part, beside the truth.
+
+    Attributes:
+        run: the run.
+        part: `val` or `test`.
+        samples: the images, in the order of the split.
+    """
+
+    run: Run
+    part: str
+    samples: tuple[Sample, ...]
+
+    @cached_property
+    def scores(self) -> NDArray[np.float64]:
+        """Raw image-level scores, float64 (n,)."""
+        return np.array([p.score for p in self.light], np.float64)
+
+    @cached_property
+    def is_defect(self) -> NDArray[np.bool_]:
+        """Truth, bool (n,)."""
+        return np.array([s.is_defect for s in self.samples], np.bool_)
+
+    @cached_property
+    def light(self) -> tuple[Prediction, ...]:
+        """The predictions without masks and score maps, in the order of `samples`.
+
+        Raises:
+            RunError: a prediction is missing, or there is one for an unknown image.
+        """
+        found = {
+            p.sample_id: p for p in read_predictions(self.run.predictions, self.part, pixels=False)
+        }
+        wanted = [s.id for s in self.samples]
+        odd = set(found) ^ set(wanted)
+        if odd:
+            name = sorted(odd)[0]
+            what = "no prediction for" if name in set(wanted) else "a prediction for unknown image"
+            raise RunError(f"{self.run.path}: {what} {name}; run the method again")
+        return tuple(found[name] for name in wanted)
+
+    def pixels(self) -> Iterator[tuple[Prediction, Sample]]:
+        """Yield the predictions with masks and score maps, one by one, as they are stored."""
+        by_id = {s.id: s for s in self.samples}
+        for prediction in read_predictions(self.run.predictions, self.part):
+            yield prediction, by_id[prediction.sample_id]
+
+
+def judged(run: Run, dataset: Dataset, part: str) -> Judged:
+    """Put a run's predictions beside the truth.
+
+    Raises:
+        RunError: the data set is not the one the run was made on.
+    """
+    ids = run.record["split"][part]
+    missing = [name for name in ids if name not in dataset.by_id]
+    if missing:
+        raise RunError(f"{run.path}: {dataset.root} has no image {missing[0]}; give the right data")
+    return Judged(run=run, part=part, samples=tuple(dataset.by_id[name] for name in ids))
+
+
+def threshold_of(run: Run, dataset: Dataset) -> float | None:
+    """Choose the image-level threshold on the run's validation part; None where it is empty."""
+    val = judged(run, dataset, "val")
+    return f1_threshold(val.scores, val.is_defect) if len(val.samples) else None
+
+
+def evaluate(runs: Sequence[Run], dataset: Dataset) -> dict[str, Any]:
+    """Score the test predictions of one run, or of the runs of several folds pooled.
+
+    Each fold keeps the threshold that its own validation part chose.
+
+    Returns:
+        JSON values with sorted keys; every figure is a number or `{"value": null, "reason": …}`.
+    """
+    parts = [judged(run, dataset, "test") for run in runs]
+    samples = [s for part in parts for s in part.samples]
+    light = [p for part in parts for p in part.light]
+    thresholds = [threshold_of(run, dataset) for run in runs]
+    image = image_metrics(
+        np.concatenate([part.scores for part in parts]),
+        np.concatenate([part.is_defect for part in parts]),
+        threshold=_per_image(thresholds, parts),
+        defect_types=[s.label for s in samples],
+    )
+    metrics: dict[str, Any] = {
+        "schema": SCHEMA,
+        "thresholds": thresholds,
+        "image": image,
+        "speed": _speed(light),
+    }
+    if all(p.boxes is not None for p in light):
+        metrics["boxes"] = _boxes(samples, light, dataset.classes)
+    if all(p.class_probabilities is not None for p in light):
+        metrics["classification"] = _classification(samples, light, dataset.classes)
+    if _has(parts, "mask"):
+        metrics["masks"] = _masks(parts)
+    if _has(parts, "score_map"):
+        metrics["pixel"] = pixel_metrics(_Maps(parts))
+    result: dict[str, Any] = to_json(metrics)
+    return result
+
+
+def _per_image(
+    thresholds: Sequence[float | None], parts: Sequence[Judged]
+) -> NDArray[np.float64] | None:
+    known = [t for t in thresholds if t is not None]
+    if len(known) < len(thresholds):
+        return None
+    return np.repeat(np.array(known), [len(part.samples) for part in parts])
+
+
+def _speed(predictions: Sequence[Prediction]) -> dict[str, float]:
+    # The first image pays for loading the model.
+    seconds = [p.seconds for p in predictions[1:] if p.seconds is not None]
+    if not seconds:
+        return {}
+    return {
+        "ms_per_image_median": round(float(np.median(seconds)) * 1e3, 3),
+        "ms_per_image_p95": round(float(np.percentile(seconds, 95)) * 1e3, 3),
+    }
+
+
+def _boxes(samples: Sequence[Sample], light: Sequence[Prediction], classes: Sequence[str]) -> Any:
+    index = {name: i for i, name in enumerate(classes)}
+    truth, predicted = [], []
+    for sample, prediction in zip(samples, light, strict=True):
+        boxes = [r.box_xyxy for r in regions_of(read_truth(sample))] if sample.is_defect else []
+        labels = np.full(len(boxes), index.get(sample.label, 0), np.int64)
+        truth.append(TrueBoxes(np.asarray(boxes, np.float64).reshape(-1, 4), labels))
+        said = prediction.boxes if prediction.boxes is not None else Boxes.none()
+        known = [i for i, name in enumerate(said.labels) if name in index]
+        predicted.append(
+            PredictedBoxes(
+                said.xyxy[known].astype(np.float64),
+                said.scores[known].astype(np.float64),
+                np.array([index[said.labels[i]] for i in known], np.int64),
+            )
+        )
+    return box_metrics(truth, predicted, class_names=classes)
+
+
+def _classification(
+    samples: Sequence[Sample], light: Sequence[Prediction], classes: Sequence[str]
+) -> Any:
+    said = [
+        max(p.class_probabilities or {}, key=(p.class_probabilities or {}).__getitem__)
+        for p in light
+    ]
+    names = [GOOD, *classes]
+    if not set(said) <= set(names):  # good against defect: the true labels follow
+        names = [GOOD, *sorted(set(said) - {GOOD})]
+        true = [names[-1] if s.is_defect else GOOD for s in samples]
+    else:
+        true = [s.label for s in samples]
+    index = {name: i for i, name in enumerate(names)}
+    return {
+        "classes": names,
+        **to_json(
+            classification_metrics(
+                [index[t] for t in true], [index[s] for s in said], class_names=names
+            )
+        ),
+    }
+
+
+def _has(parts: Sequence[Judged], what: str) -> bool:
+    first = (next(iter(read_predictions(p.run.predictions, p.part)), None) for p in parts)
+    return all(p is not None and getattr(p, what) is not None for p in first)
+
+
+def _masks(parts: Sequence[Judged]) -> Any:
+    """Mean over defective images of the union mask's overlap with the union of true masks."""
+    return mask_metrics(
+        (prediction.mask, read_truth(sample))
+        for part in parts
+        for prediction, sample in part.pixels()
+        if sample.is_defect and prediction.mask is not None
+    )
+
+
+class _Maps:
+    """Score maps at image size beside true masks; can be gone through more than once."""
+
+    def __init__(self, parts: Sequence[Judged]) -> None:
+        self._parts = parts
+
+    def __iter__(self) -> Iterator[tuple[NDArray[np.float32], NDArray[np.bool_]]]:
+        import cv2
+
+        for part in self._parts:
+            for prediction, sample in part.pixels():
+                truth = read_truth(sample)
+                assert prediction.score_map is not None
+                size = (truth.shape[1], truth.shape[0])
+                yield cv2.resize(prediction.score_map, size, interpolation=cv2.INTER_LINEAR), truth

@@ -1,0 +1,76 @@
+"""Predict new images with a finished run: a JSON line and an overlay for each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from toolkit.data.images import image_size, is_image_file, read_rgb
+from toolkit.data.types import GOOD, Sample
+from toolkit.errors import DataError
+from toolkit.files import write_text
+from toolkit.runs.overlay import overlay, save_picture
+from toolkit.runs.prediction import Prediction
+
+
+def image_samples(places: Sequence[Path]) -> list[Sample]:
+    """Turn image files, and folders of them, into samples without truth.
+
+    Raises:
+        DataError: a place does not exist, is no image, or two images share their stem.
+    """
+    files: list[Path] = []
+    for place in places:
+        if place.is_dir():
+            files += sorted(f for f in place.rglob("*") if is_image_file(f))
+        elif place.is_file():
+            files.append(place)
+        else:
+            raise DataError(f"{place}: no such file or folder; give images")
+    if not files:
+        raise DataError(f"{places[0]}: no images there")
+    ids: dict[str, Path] = {}
+    for file in files:
+        image_size(file)
+        name = file.stem if file.stem not in ids else f"{file.parent.name}__{file.stem}"
+        if name in ids:
+            raise DataError(f"{file}: has the name of {ids[name]}; predict them one by one")
+        ids[name] = file
+    return [Sample(id=name, image=file, label=GOOD) for name, file in ids.items()]
+
+
+def write_answers(
+    samples: Sequence[Sample],
+    predictions: Iterator[Prediction],
+    *,
+    out: Path,
+    threshold: float | None,
+) -> Iterator[tuple[Sample, Prediction, bool | None]]:
+    """Write an overlay per image and `predictions.json`; yield each answer as it is made.
+
+    Yields:
+        The sample, its prediction, and whether it is defective at the run's threshold (None where
+        the run has none).
+    """
+    records = []
+    for sample, prediction in zip(samples, predictions, strict=True):
+        defective = None if threshold is None else prediction.score >= threshold
+        save_picture(overlay(read_rgb(sample.image), prediction), out / f"{sample.id}.jpg")
+        record = {
+            "image": str(sample.image),
+            "score": float(prediction.score),
+            "threshold": threshold,
+            "defective": None if defective is None else bool(defective),
+        }
+        if prediction.class_probabilities is not None:
+            record["class_probabilities"] = dict(prediction.class_probabilities)
+        if prediction.boxes is not None:
+            boxes = prediction.boxes
+            record["boxes"] = [
+                {"box_xyxy": [float(v) for v in box], "score": float(score), "label": label}
+                for box, score, label in zip(boxes.xyxy, boxes.scores, boxes.labels, strict=True)
+            ]
+        records.append(record)
+        yield sample, prediction, defective
+    write_text(out / "predictions.json", json.dumps(records, indent=2) + "\n")
