@@ -14,7 +14,7 @@ from toolkit.errors import MissingExtraError, WeightsError
 from toolkit.weights import registry
 from toolkit.weights.fetch import find, verify
 from toolkit.weights.mobile_sam import module_path, rebuild, require_onnx, unspread_biases
-from toolkit.weights.mobile_sam_network import build_mobile_sam, empty_mobile_sam, finish
+from toolkit.weights.mobile_sam_network import build_mobile_sam, empty_mobile_sam
 
 
 @pytest.fixture
@@ -66,14 +66,14 @@ def test_missing_onnx_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         require_onnx()
 
 
-def test_finish_renews_the_cached_attention_biases() -> None:
+def test_attention_biases_are_tabulated_after_loading(monkeypatch: pytest.MonkeyPatch) -> None:
     network = empty_mobile_sam().eval()
-    attention = network.image_encoder.layers[1].blocks[0].attn
-    with torch.no_grad():
-        attention.attention_biases.fill_(3.0)
-    assert attention.ab.max() == 0, "the cache is stale: the trap that finish() is for"
-    assert not finish(network).training
-    assert attention.ab.min() == 3
+    state = network.state_dict()
+    state["image_encoder.layers.1.blocks.0.attn.attention_biases"] = torch.full((4, 49), 3.0)
+    monkeypatch.setattr("toolkit.weights.mobile_sam_network.empty_mobile_sam", lambda: network)
+    built = build_mobile_sam(state)
+    assert not built.training
+    assert built.image_encoder.layers[1].blocks[0].attn.ab.min() == 3
 
 
 def test_foreign_weights_are_refused(tmp_path: Path) -> None:

@@ -50,18 +50,10 @@ def build_mobile_sam(weights: Mapping[str, Tensor] | Path) -> Sam:
         raise WeightsError(
             f"{where}not the weights of MobileSAM ({' '.join(first).strip()[:160]})"
         ) from error
-    return finish(network)
-
-
-def finish(network: Sam) -> Sam:
-    """Put a network whose weights were just loaded into eval mode.
-
-    TinyViT computes its table of attention biases on entering eval mode and keeps it; the
-    detour through train mode throws away one made from earlier weights.
-    """
-    network.train()
-    network.eval()
-    return network
+    # Only after loading: TinyViT tabulates its attention biases when it enters eval mode, and a
+    # table from earlier weights would stay in use. Whoever loads other weights into the network
+    # must call eval() again.
+    return network.eval()
 
 
 def empty_mobile_sam() -> Sam:
