@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from toolkit.data.types import GOOD, Dataset, Sample
 from toolkit.errors import DataError, did_you_mean
@@ -76,9 +77,12 @@ class SplitPlan:
 
     @cached_property
     def hash(self) -> str:
-        """Twelve hexadecimal digits over the protocol and every (content, slot) pair."""
-        pairs = sorted((s.sha256, str(s.slot)) for s in self.slots)
-        text = json.dumps([self.protocol, self.folds, pairs])
+        """Twelve hexadecimal digits over the protocol and every (content, label, slot).
+
+        File names do not matter; labels do, or relabelled data would count as the same test.
+        """
+        triples = sorted((s.sha256, s.label, str(s.slot)) for s in self.slots)
+        text = json.dumps([self.protocol, self.folds, triples])
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def fold(self, dataset: Dataset, fold: int) -> Split:
@@ -119,7 +123,8 @@ class SplitPlan:
 
     def write(self, path: Path) -> None:
         """Write the split file (JSON), atomically."""
-        write_json(path, {"schema": SCHEMA, "hash": self.hash, **asdict(self)})
+        record = {"schema": SCHEMA, "hash": self.hash, **asdict(self)}
+        write_json(path, {**record, "checksum": _checksum(record)})
 
     @classmethod
     def read(cls, path: Path) -> SplitPlan:
@@ -142,9 +147,15 @@ class SplitPlan:
             )
         except (KeyError, TypeError) as error:
             raise DataError(f"{path}: damaged split file ({error}); write a new one") from error
-        if plan.hash != record.get("hash"):
+        stored = record.pop("checksum", None)
+        # The hash says nothing of ids, and an id decides which file is read: all of it must fit.
+        if plan.hash != record.get("hash") or stored != _checksum(record):
             raise DataError(f"{path}: changed since it was written; write a new one")
         return plan
+
+
+def _checksum(record: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def make_plan(
@@ -160,13 +171,15 @@ def make_plan(
     Protocols:
         official: a tenth of `train/good` validates, the rest trains, all of `test/` tests.
         supervised: `test/` is dealt into folds, stratified by defect type; `train/good` trains.
-        balanced: `per_class` images of each class, the same folds inside them.
+        balanced: `per_class` images of each class, the same folds inside them; where a class has
+            fewer, so many of each. `train/good` fills up where `test/good` is too small.
 
     Images are dealt in the order of a hash over seed and content, so the result depends neither
-    on file names nor on a random generator's version.
+    on file names nor on a random generator's version. Of a picture that is in both parts, only
+    the copies in `test/` take part; defects outside of `test/` never do.
 
     Raises:
-        DataError: unknown protocol, a class too small for the folds, or no test images.
+        DataError: unknown protocol, a class too small for the folds, or nothing to train or test.
     """
     if protocol not in PROTOCOLS:
         raise DataError(f"protocol {protocol}: unknown{did_you_mean(protocol, PROTOCOLS)}")
@@ -177,8 +190,10 @@ def make_plan(
     else:
         if folds < 3:
             raise DataError(f"folds {folds}: test, validation and training need at least 3")
-        limit = per_class if protocol == "balanced" else None
-        slots = _folded(dataset, folds=folds, seed=seed, per_class=limit)
+        if protocol == "balanced":
+            slots = _balanced(dataset, folds=folds, seed=seed, per_class=per_class)
+        else:
+            slots = _supervised(dataset, folds=folds, seed=seed)
     return SplitPlan(
         dataset=dataset.name,
         fingerprint=dataset.fingerprint,
@@ -186,66 +201,102 @@ def make_plan(
         folds=folds,
         seed=seed,
         slots=tuple(
-            _slot(dataset, s, slots[dataset.content[s.id]])
+            Slot(id=s.id, sha256=dataset.content[s.id], label=s.label, slot=slots[s.id])
             for s in dataset
-            if dataset.content[s.id] in slots
+            if s.id in slots
         ),
     )
 
 
-def _slot(dataset: Dataset, sample: Sample, slot: str | int) -> Slot:
-    return Slot(id=sample.id, sha256=dataset.content[sample.id], label=sample.label, slot=slot)
-
-
 def _official(dataset: Dataset, seed: int) -> dict[str, str | int]:
-    tested = {dataset.content[s.id] for s in dataset if s.part == "test"}
-    good = _dealt_order(
-        {dataset.content[s.id] for s in dataset if s.part == "train" and not s.is_defect} - tested,
-        seed,
-    )
+    good = _spare_good(dataset, seed)
+    if not good:
+        raise DataError(f"{dataset.root}: no train/good images of its own; nothing to train on")
     held_out = max(1, round(len(good) * _OFFICIAL_VAL_SHARE)) if len(good) > 1 else 0
-    slots: dict[str, str | int] = dict.fromkeys(tested, TEST)
-    slots.update(dict.fromkeys(good[:held_out], VAL))
-    slots.update(dict.fromkeys(good[held_out:], TRAIN))
+    slots: dict[str, str | int] = {s.id: TEST for s in dataset if s.part == "test"}
+    for position, copies in enumerate(good.values()):
+        slots.update(dict.fromkeys(copies, VAL if position < held_out else TRAIN))
     return slots
 
 
-def _folded(
-    dataset: Dataset, *, folds: int, seed: int, per_class: int | None
-) -> dict[str, str | int]:
-    by_label: dict[str, set[str]] = defaultdict(set)
-    dealt: set[str] = set()
+def _supervised(dataset: Dataset, *, folds: int, seed: int) -> dict[str, str | int]:
+    by_label = _test_contents(dataset, seed)
+    for label, order in by_label.items():
+        if label != GOOD:
+            _check_enough(dataset, label, len(order), folds)
+    dealt = _deal(by_label, folds)
+    slots: dict[str, str | int] = {
+        s.id: dealt[dataset.content[s.id]] for s in dataset if s.part == "test"
+    }
+    for copies in _spare_good(dataset, seed).values():
+        slots.update(dict.fromkeys(copies, TRAIN))
+    return slots
+
+
+def _balanced(dataset: Dataset, *, folds: int, seed: int, per_class: int) -> dict[str, str | int]:
+    if per_class < folds:
+        raise DataError(f"per class {per_class}: {folds} folds need at least {folds} of each class")
+    by_label = _test_contents(dataset, seed)
+    spare = _spare_good(dataset, seed)
+    by_label[GOOD] = [*by_label.get(GOOD, []), *spare]
+    smallest = min(by_label, key=lambda label: len(by_label[label]))
+    _check_enough(dataset, smallest, len(by_label[smallest]), folds)
+    count = min(per_class, len(by_label[smallest]))
+    dealt = _deal({label: order[:count] for label, order in by_label.items()}, folds)
+    wanted = {(c, label) for label, order in by_label.items() for c in order[:count]}
+    slots: dict[str, str | int] = {}
     for sample in dataset:
         content = dataset.content[sample.id]
-        # The first label wins for content that stands under two; `dataset check` reports it.
-        if sample.part == "test" and content not in dealt:
-            by_label[sample.label].add(content)
-            dealt.add(content)
-    slots: dict[str, str | int] = {}
-    position = 0
-    for label in sorted(by_label):
-        order = _dealt_order(by_label[label], seed)
-        if per_class is not None:
-            order = order[:per_class]
-            if label == GOOD:
-                order += _spare_good(dataset, dealt, seed)[: per_class - len(order)]
-        if len(order) < folds and label != GOOD:
-            raise DataError(
-                f"{dataset.root}: class {label} has {len(order)} images, too few for {folds} "
-                f"folds; use --folds {max(3, len(order))} or add images"
-            )
-        for content in order:  # the next class goes on where this one stopped: even folds
-            slots[content] = position % folds
-            position += 1
-    if per_class is None:
-        for content in set(_spare_good(dataset, dealt, seed)):
-            slots[content] = TRAIN
+        if content in spare and sample.id not in spare[content]:
+            continue
+        if (content, sample.label) in wanted:  # one copy only, or the classes were not balanced
+            wanted.remove((content, sample.label))
+            slots[sample.id] = dealt[content]
     return slots
 
 
-def _spare_good(dataset: Dataset, dealt: set[str], seed: int) -> list[str]:
-    spare = {dataset.content[s.id] for s in dataset if s.part == "train" and not s.is_defect}
-    return _dealt_order(spare - dealt, seed)
+def _test_contents(dataset: Dataset, seed: int) -> dict[str, list[str]]:
+    """Return the contents of `test/` by label, each once, in the order of dealing."""
+    by_label: dict[str, set[str]] = defaultdict(set)
+    taken: set[str] = set()
+    for sample in sorted(dataset, key=lambda s: s.label):
+        content = dataset.content[sample.id]
+        # The first label wins for content that stands under two; `dataset check` reports it.
+        if sample.part == "test" and content not in taken:
+            by_label[sample.label].add(content)
+            taken.add(content)
+    if not by_label.keys() - {GOOD}:
+        raise DataError(f"{dataset.root}: no defect images in test/; use --protocol official")
+    return {label: _dealt_order(by_label[label], seed) for label in sorted(by_label)}
+
+
+def _deal(by_label: dict[str, list[str]], folds: int) -> dict[str, int]:
+    slots = {}
+    position = 0
+    for label in sorted(by_label):
+        for content in by_label[label]:  # the next class goes on where this one stopped: even folds
+            slots[content] = position % folds
+            position += 1
+    return slots
+
+
+def _check_enough(dataset: Dataset, label: str, count: int, folds: int) -> None:
+    if count < folds:
+        mend = f"use --folds {count} or add images" if count >= 3 else "add images"
+        raise DataError(
+            f"{dataset.root}: class {label} has {count} different images, too few for {folds} "
+            f"folds; {mend}"
+        )
+
+
+def _spare_good(dataset: Dataset, seed: int) -> dict[str, list[str]]:
+    """Return the ids of `train/good` by content that is not in `test/`, in the order of dealing."""
+    tested = {dataset.content[s.id] for s in dataset if s.part == "test"}
+    ids: dict[str, list[str]] = defaultdict(list)
+    for sample in dataset:
+        if sample.part == "train" and not sample.is_defect:
+            ids[dataset.content[sample.id]].append(sample.id)
+    return {content: ids[content] for content in _dealt_order(ids.keys() - tested, seed)}
 
 
 def _dealt_order(contents: Iterable[str], seed: int) -> list[str]:
