@@ -89,9 +89,9 @@ def trained_modules(sam: Sam, train: str) -> list[nn.Module]:
 
 
 def _build_mobile_sam(path: Path | None) -> Sam:
-    from toolkit.weights.mobile_sam_network import build_mobile_sam, empty_mobile_sam, finish
+    from toolkit.weights.mobile_sam_network import build_mobile_sam, empty_mobile_sam
 
-    return finish(empty_mobile_sam()) if path is None else build_mobile_sam(path)
+    return empty_mobile_sam() if path is None else build_mobile_sam(path)
 
 
 def _build_meta(name: str, path: Path | None) -> Sam:

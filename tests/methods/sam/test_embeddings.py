@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from toolkit.data.types import Sample
+from toolkit.methods.sam.embeddings import EmbeddingCache, encoder_hash
+
+
+class _Encoder(nn.Module):
+    """A stand-in: pools the picture to the size of an embedding."""
+
+    img_size = 64
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(1))
+        self.calls = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        grey = nn.functional.adaptive_avg_pool2d(x.mean(1, keepdim=True), 64) * self.gain
+        return grey.expand(-1, 256, -1, -1)
+
+
+class _Sam(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.image_encoder = _Encoder()
+        self.device = torch.device("cpu")
+
+    def preprocess(self, x: torch.Tensor) -> torch.Tensor:
+        return x / 255
+
+
+@pytest.fixture
+def sample(tmp_path: Path) -> Sample:
+    path = tmp_path / "image.png"
+    picture = np.random.default_rng(0).integers(0, 256, (40, 64, 3), np.uint8)
+    cv2.imwrite(str(path), picture)
+    return Sample(id="image.png", image=path, label="good")
+
+
+def test_an_image_is_encoded_once_per_view(sample: Sample, tmp_path: Path) -> None:
+    sam = _Sam()
+    first = EmbeddingCache(sam, tmp_path / "cache")
+    one, two = first.get(sample), first.get(sample, 1)
+    assert sam.image_encoder.calls == 2
+    assert not torch.equal(one, two)
+    again = EmbeddingCache(sam, tmp_path / "cache")  # another run
+    assert torch.equal(again.get(sample), one)
+    assert sam.image_encoder.calls == 2
+    assert one.dtype == torch.float16
+
+
+def test_a_file_cut_short_is_made_anew_and_named(sample: Sample, tmp_path: Path) -> None:
+    sam = _Sam()
+    cache = EmbeddingCache(sam, tmp_path / "cache")
+    whole = cache.get(sample)
+    (path,) = cache.folder.glob("*.npy")
+    path.write_bytes(path.read_bytes()[:1000])
+    assert torch.equal(cache.get(sample), whole)
+    assert cache.rebuilt == [path]
+
+
+def test_other_weights_have_another_folder(tmp_path: Path) -> None:
+    one, other = _Sam(), _Sam()
+    other.image_encoder.gain.data *= 2
+    assert encoder_hash(one) != encoder_hash(other)
+    assert encoder_hash(one) == encoder_hash(_Sam())
+
+
+def test_fill_computes_only_what_is_missing(sample: Sample, tmp_path: Path) -> None:
+    cache = EmbeddingCache(_Sam(), tmp_path / "cache")
+    assert cache.fill([sample], views=3, show=False) == 3
+    assert cache.fill([sample], views=4, show=False) == 1

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torchvision.ops import sigmoid_focal_loss
+
+from toolkit.methods.sam.losses import dice_loss, focal_loss, low_iou, mask_loss
+
+
+def _case(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(3, 16, 16, generator=generator)
+    return logits, (torch.rand(3, 16, 16, generator=generator) > 0.7).float()
+
+
+def test_focal_loss_equals_torchvision() -> None:
+    logits, target = _case()
+    expected = sigmoid_focal_loss(logits, target, alpha=0.25, gamma=2).mean(dim=(-2, -1))
+    torch.testing.assert_close(focal_loss(logits, target), expected)
+
+
+@pytest.mark.parametrize(
+    ("logit", "target", "expected"),
+    [
+        (50.0, 1.0, 0.0),  # perfect
+        (-50.0, 1.0, 1 - 1 / 257),  # nothing found of 256 pixels; one is added on both sides
+        (-50.0, 0.0, 0.0),  # nothing there, nothing said
+    ],
+)
+def test_dice_loss_of_clear_cases(logit: float, target: float, expected: float) -> None:
+    shape = (1, 16, 16)
+    loss = dice_loss(torch.full(shape, logit), torch.full(shape, target))
+    assert loss.item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_mask_loss_weighs_focal_twenty_to_one() -> None:
+    logits, target = _case(1)
+    expected = 20 * focal_loss(logits, target) + dice_loss(logits, target)
+    torch.testing.assert_close(mask_loss(logits, target), expected)
+
+
+def test_iou_counts_pixels() -> None:
+    logits = torch.tensor([[[1.0, 1.0, -1.0, -1.0]]])
+    target = torch.tensor([[[1.0, 0.0, 1.0, 0.0]]])
+    assert low_iou(logits, target).item() == pytest.approx(1 / 3)
+    assert low_iou(-torch.ones(1, 1, 4), torch.zeros(1, 1, 4)).item() == 1

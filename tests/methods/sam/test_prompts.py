@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from toolkit.methods.sam.prompts import (
+    NEGATIVE,
+    PADDING,
+    POSITIVE,
+    box_prompt,
+    centre_pixel,
+    click_prompt,
+    correction,
+    jittered_box,
+    random_pixel,
+    with_click,
+)
+
+
+def _mask(rows: list[str]) -> np.ndarray:
+    return np.array([[c == "#" for c in row] for row in rows])
+
+
+def test_a_half_open_box_becomes_its_corner_pixels() -> None:
+    prompt = box_prompt((10, 20, 60, 21))
+    assert prompt.coords.tolist() == [[10, 20], [59, 20]]
+    assert prompt.labels.tolist() == [2, 3]
+
+
+@pytest.mark.parametrize("box", [(5, 5, 5, 9), (5, 5, 9, 4)])  # no width; negative height
+def test_an_empty_box_is_refused(box: tuple[float, float, float, float]) -> None:
+    with pytest.raises(ValueError, match="empty"):
+        box_prompt(box)
+
+
+def test_boxes_and_clicks_have_equally_many_points_in_every_round() -> None:
+    box, click = box_prompt((0, 0, 9, 9)), click_prompt(3, 4)
+    for _ in range(3):
+        assert len(box.labels) == len(click.labels)
+        box = with_click(box, 1, 1, positive=False)
+        click = with_click(click, 1, 1, positive=True)
+    assert box.labels.tolist() == [2, 3, NEGATIVE, NEGATIVE, NEGATIVE]
+    # the padding of a click stays last, where the decoder's authors put it
+    assert click.labels.tolist() == [POSITIVE] * 4 + [PADDING]
+
+
+@given(
+    x0=st.integers(0, 90), y0=st.integers(0, 90), width=st.integers(1, 60),
+    height=st.integers(1, 60), seed=st.integers(0, 1000),
+)  # fmt: skip
+def test_jitter_stays_in_the_image_and_moves_at_most_20_pixels(
+    x0: int, y0: int, width: int, height: int, seed: int
+) -> None:
+    box = (x0, y0, min(x0 + width, 100), min(y0 + height, 100))
+    moved = jittered_box(box, (100, 100), np.random.default_rng(seed), share=0.5)
+    assert 0 <= moved[0] < moved[2] <= 100
+    assert 0 <= moved[1] < moved[3] <= 100
+    assert all(abs(a - b) <= 20 for a, b in zip(box[:2], moved[:2], strict=True))
+
+
+def test_the_centre_is_inside_even_of_a_ring() -> None:
+    mask = _mask(["#####", "#...#", "#...#", "#####"])
+    x, y = centre_pixel(mask)
+    assert mask[int(y), int(x)]
+
+
+def test_the_centre_is_the_deepest_pixel() -> None:
+    mask = _mask([".....", ".###.", ".###.", ".###.", "....."])
+    assert centre_pixel(mask) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("predicted", "truth", "expected"),
+    [
+        (["...."], ["####"], True),  # everything missed: click on the object
+        (["####"], ["...."], False),  # everything extra: click beside it
+        (["##.."], [".###"], True),  # two pixels missed, one extra: the larger error counts
+    ],
+)
+def test_a_correction_says_which_kind_of_error_it_is_on(
+    predicted: list[str], truth: list[str], expected: bool
+) -> None:
+    found = correction(_mask(predicted), _mask(truth))
+    assert found is not None
+    x, y, positive = found
+    assert positive is expected
+    assert _mask(truth)[int(y), int(x)] is np.bool_(expected)
+
+
+def test_random_corrections_lie_on_errors_only() -> None:
+    rng = np.random.default_rng(0)
+    predicted, truth = rng.random((2, 16, 16)) > 0.5
+    for _ in range(50):
+        x, y, positive = correction(predicted, truth, rng)  # type: ignore[misc]
+        assert predicted[int(y), int(x)] != truth[int(y), int(x)]
+        assert truth[int(y), int(x)] == positive
+
+
+def test_no_error_no_correction() -> None:
+    mask = _mask(["##", ".."])
+    assert correction(mask, mask) is None
+
+
+def test_no_pixel_to_choose_from() -> None:
+    empty = np.zeros((3, 3), bool)
+    with pytest.raises(ValueError, match="no pixel"):
+        random_pixel(empty, np.random.default_rng(0))
+    with pytest.raises(ValueError, match="no pixel"):
+        centre_pixel(empty)

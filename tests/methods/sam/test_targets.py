@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from toolkit.data.types import Sample
+from toolkit.errors import DataError
+from toolkit.methods.sam.targets import good_targets, low_mask, region_targets
+
+
+def _sample(folder: Path, mask: np.ndarray | None, name: str = "a") -> Sample:
+    height, width = mask.shape if mask is not None else (30, 40)
+    cv2.imwrite(str(folder / f"{name}.png"), np.zeros((height, width, 3), np.uint8))
+    masks = ()
+    if mask is not None:
+        cv2.imwrite(str(folder / f"{name}_mask.png"), mask.astype(np.uint8) * 255)
+        masks = (folder / f"{name}_mask.png",)
+    label = "scratch" if mask is not None else "good"
+    return Sample(id=name, image=folder / f"{name}.png", label=label, masks=masks)
+
+
+def test_each_region_of_each_view_is_a_target(tmp_path: Path) -> None:
+    mask = np.zeros((30, 40), bool)
+    mask[2:5, 3:9] = mask[20:25, 30:31] = True
+    targets = region_targets([_sample(tmp_path, mask)], views=2)
+    assert [t.view for t in targets] == [0, 0, 1, 1]
+    assert targets[0].box_xyxy == (3, 2, 9, 5)
+    assert {t.size_wh for t in targets} == {(40, 30), (30, 40)}  # view 1 is a quarter turn
+    assert {t.region.area for t in targets if t.region} == {18, 5}
+
+
+def test_an_empty_mask_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"a\.png: its mask is missing or empty"):
+        region_targets([_sample(tmp_path, np.zeros((30, 40), bool))])
+
+
+@pytest.mark.parametrize(
+    ("shape", "covered"),
+    [
+        ((900, 900), 256 * 256),  # a square fills the decoder's grid
+        ((450, 900), 128 * 256),  # the rest is padding below
+        ((900, 300), 256 * 85.33),  # or to the right
+    ],
+)
+def test_low_masks_are_scaled_and_padded_like_the_image(
+    shape: tuple[int, int], covered: float
+) -> None:
+    low = low_mask(np.ones(shape, bool))
+    assert low.shape == (256, 256)
+    assert low.sum() == pytest.approx(covered, rel=0.01)
+
+
+def test_good_places_have_the_sizes_of_defects_and_no_mask(tmp_path: Path) -> None:
+    mask = np.zeros((30, 40), bool)
+    mask[2:5, 3:9] = True
+    like = region_targets([_sample(tmp_path, mask)])
+    good = [_sample(tmp_path, None, f"g{i}") for i in range(3)]
+    places = good_targets(good, like, 10, np.random.default_rng(0))
+    assert len(places) == 3
+    for place in places:
+        x0, y0, x1, y1 = place.box_xyxy
+        assert (x1 - x0, y1 - y0) == (6, 3)
+        assert x0 >= 0 and y0 >= 0 and x1 <= 40 and y1 <= 30
+        assert place.region is None and not place.low.any()
