@@ -14,6 +14,7 @@ from toolkit.metrics.image import (
     image_metrics,
 )
 from toolkit.metrics.masks import MaskMetrics, boundary_iou, mask_dice, mask_iou, mask_metrics
+from toolkit.metrics.pixel import PixelMetrics, pixel_metrics
 from toolkit.metrics.threshold import f1_threshold, false_alarm_threshold
 from toolkit.metrics.values import MetricError, Undefined, Value, to_json, value_from_json
 
@@ -24,6 +25,7 @@ __all__ = [
     "ImageMetrics",
     "MaskMetrics",
     "MetricError",
+    "PixelMetrics",
     "PredictedBoxes",
     "TrueBoxes",
     "Undefined",
@@ -39,6 +41,7 @@ __all__ = [
     "mask_dice",
     "mask_iou",
     "mask_metrics",
+    "pixel_metrics",
     "to_json",
     "value_from_json",
 ]

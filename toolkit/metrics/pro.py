@@ -1,0 +1,72 @@
+"""Regions and the per-region overlap (PRO).
+
+Source: Bergmann, Batzner, Fauser, Sattlegger, Steger, "The MVTec Anomaly Detection Dataset",
+IJCV 2021, section 5, as their evaluation script computes it: regions are 8-connected components of
+the masks, the false-positive rate goes over the anomaly-free pixels of all images, good ones
+included, the overlap is averaged over regions, and the area under the curve is cut off at a limit,
+with the end point interpolated, and divided by that limit.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def label_regions(mask: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
+    """Find the 8-connected regions of a mask.
+
+    Args:
+        mask: bool[H, W].
+
+    Returns:
+        The flat indices of the mask's pixels, int[d], and the region of each, int[d] from 0.
+    """
+    import cv2
+
+    rows = np.flatnonzero(mask.any(axis=1))
+    if not rows.size:
+        return np.empty(0, dtype=np.intp), np.empty(0, dtype=np.int64)
+    columns = np.flatnonzero(mask.any(axis=0))
+    top, left = rows[0], columns[0]
+    # Only the part that holds regions is labelled: they cover a few percent of an image.
+    part = mask[top : rows[-1] + 1, left : columns[-1] + 1].astype(np.uint8)
+    _, labels = cv2.connectedComponents(part, connectivity=8, ltype=cv2.CV_32S)
+    y, x = np.nonzero(part)
+    return (y + top) * mask.shape[1] + x + left, labels[y, x].astype(np.int64) - 1
+
+
+def area_under_pro(
+    *,
+    above: NDArray[np.integer[Any]],
+    at_or_above: NDArray[np.integer[Any]],
+    overlap: NDArray[np.float64],
+    n_good: int,
+    limit: float,
+) -> float:
+    """Return the area under the PRO curve up to a false-positive rate, divided by it.
+
+    Between two neighbouring scores of defect pixels the overlap does not change, so the curve is
+    flat there however many good pixels lie between them. It is therefore given exactly by two
+    points at each distinct defect score: just above it, and at it. Where good pixels tie with it
+    the two are joined by a slope.
+
+    Args:
+        above: int[m], good pixels that score above each distinct defect score, scores falling.
+        at_or_above: int[m], good pixels that score at or above it.
+        overlap: float[m], mean over regions of the share of pixels at or above it.
+        n_good: number of good pixels, at least 1.
+        limit: false-positive rate up to which to integrate, in (0, 1].
+    """
+    m = overlap.size
+    x = np.zeros(2 * m + 2)
+    y = np.zeros(2 * m + 2)
+    x[1:-1:2], x[2:-1:2], x[-1] = above, at_or_above, n_good
+    y[3:-1:2], y[2:-1:2], y[-1] = overlap[:-1], overlap, 1.0
+    end = limit * n_good
+    inside = int(np.searchsorted(x, end, side="right"))
+    x_end = np.append(x[:inside], end)
+    y_end = np.append(y[:inside], np.interp(end, x[inside - 1 :], y[inside - 1 :]))
+    return float(np.sum(np.diff(x_end) * (y_end[1:] + y_end[:-1])) / (2 * end))
