@@ -136,6 +136,24 @@ def image_size(path: Path) -> tuple[int, int, int]:
         raise DataError(f"{path}: not a readable image; replace the file") from error
 
 
+def is_cut_short(path: Path) -> bool:
+    """Whether a PNG file lacks its end; cheap, for images that need not be decoded.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            if file.read(8) != _PNG:
+                return False
+            file.seek(-len(_PNG_END), 2)
+            if file.read() == _PNG_END:
+                return False
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    return _is_truncated_png(_bytes(path))
+
+
 def read_truth(sample: Sample) -> NDArray[np.bool_]:
     """Return the union of a sample's masks; all false for a good image.
 
@@ -166,6 +184,7 @@ def _bytes(path: Path) -> bytes:
 
 
 _PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_END = b"IEND\xaeB`\x82"
 _PNG_GREY, _PNG_RGB = 0, 2
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _LARGEST = 1 << 28  # pixels; beyond this a header is more likely a trap than an image
@@ -195,5 +214,6 @@ def _is_plain_png(data: bytes) -> bool:
 
 
 def _is_truncated_png(data: bytes) -> bool:
-    # OpenCV returns a half-decoded image for a PNG that was cut short.
-    return data[:8] == _PNG and b"IEND" not in data[-16:]
+    # OpenCV returns a half-decoded image for a PNG that was cut short. Bytes behind the end are
+    # nothing to object to.
+    return data[:8] == _PNG and not data.endswith(_PNG_END) and _PNG_END not in data

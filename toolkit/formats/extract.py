@@ -8,14 +8,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toolkit.data.images import image_size, read_mask
+import numpy as np
+
+from toolkit.data.images import image_size, is_cut_short, read_mask, read_mask_values
 from toolkit.data.regions import Region, regions_of
+from toolkit.data.types import GOOD
 from toolkit.errors import ToolkitError
+from toolkit.formats.geometry import merged, resized, resized_wh
 from toolkit.formats.report import Problem
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from toolkit.formats.classes import ClassMap
     from toolkit.formats.options import Options
     from toolkit.formats.selection import Entry
+
+BELOW_MIN_AREA = "region below min-area"
+NO_CLASS = "region of a class mapped to nothing"
+NO_CLASS_IMAGE = "image of a class mapped to nothing"
+NOTHING_LEFT = "defect image with no region left"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +49,9 @@ class Item:
         labelled: its regions; none for a background image.
         found: number of connected components before merging and dropping.
         merged: components that were joined to another.
-        dropped: regions left out, per reason.
-        problem: why the image cannot be used; such an image is not written.
+        dropped: what was left out, per reason.
+        problem: what is wrong with the input; such an image is not written.
+        left_out: whether the image is not written though nothing is wrong with it.
     """
 
     entry: Entry
@@ -49,65 +62,129 @@ class Item:
     merged: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     problem: Problem | None = None
+    left_out: bool = False
 
 
-def extract(entry: Entry, *, class_index: Mapping[str, int | None], options: Options) -> Item:
-    """Read the masks of one image and return its labelled regions.
+class _BadInputError(Exception):
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.problem = Problem(kind, message)
+
+
+def extract(entry: Entry, *, classes: ClassMap, options: Options, with_masks: bool = True) -> Item:
+    """Read one image's size and masks and return its labelled regions.
 
     Args:
         entry: the image.
-        class_index: index of each label; None drops the label.
+        classes: index of each label.
         options: connectivity, areas and the rest.
+        with_masks: whether the target wants regions at all.
     """
     item = Item(entry)
-    sample = entry.sample
     try:
-        width, height, _ = image_size(sample.image)
-        item.source_wh = item.size_wh = (width, height)
-        masks = [(path, read_mask(path)) for path in sample.masks]
+        image = entry.sample.image
+        item.source_wh = item.size_wh = image_size(image)[:2]
+        if is_cut_short(image):
+            raise _BadInputError("unreadable", f"{image}: image is cut short; replace the file")
+        if options.image_size is not None:
+            item.size_wh = resized_wh(item.source_wh, options.image_size)
+        if with_masks and (entry.sample.is_defect or entry.sample.masks):
+            _add_regions(item, classes, options)
+        elif entry.sample.is_defect and classes.index[entry.sample.label] is None:
+            item.dropped[NO_CLASS_IMAGE] += 1
+            item.left_out = True
     except ToolkitError as error:
         item.problem = Problem("unreadable", str(error))
-        return item
-    if sample.is_defect and not masks:
-        item.problem = Problem(
-            "no mask", f"{sample.image}: defect image without a mask; add one or remove the image"
-        )
-        return item
-    whole = None
-    for path, mask in masks:
-        if mask.shape != (height, width):
-            item.problem = _wrong_size(path, mask.shape, item)
-            return item
-        whole = mask if whole is None else whole | mask
-    if whole is None:
-        return item
-    regions = regions_of(whole, connectivity=options.connectivity)
-    item.found = len(regions)
-    if not regions:
-        item.problem = Problem(
-            "empty mask", f"{sample.masks[0]}: mask of only zeros; redraw it or remove the image"
-        )
-        return item
-    if len(regions) == 1 and regions[0].area == width * height:
-        item.problem = Problem(
-            "full mask", f"{sample.masks[0]}: mask covers the whole image; redraw or remove it"
-        )
-        return item
-    index = class_index[sample.label]
-    for region in regions:
-        if index is None:
-            item.dropped["class mapped to nothing"] += 1
-        elif region.area < options.min_area:
-            item.dropped["below min-area"] += 1
-        else:
-            item.labelled.append(Labelled(index, region))
+    except _BadInputError as error:
+        item.problem = error.problem
     return item
 
 
-def _wrong_size(path: Path, shape: tuple[int, ...], item: Item) -> Problem:
+def _add_regions(item: Item, classes: ClassMap, options: Options) -> None:
+    sample = item.entry.sample
+    if not sample.masks:
+        raise _BadInputError(
+            "no mask", f"{sample.image}: defect image without a mask; add one or remove the image"
+        )
+    by_label = _masks_by_label(item, options)
+    for label, mask in by_label.items():
+        regions = regions_of(mask, connectivity=options.connectivity)
+        item.found += len(regions)
+        if sum(r.area for r in regions) == mask.size:
+            raise _BadInputError(
+                "full mask", f"{sample.masks[0]}: mask of only ones; redraw it or remove the image"
+            )
+        _add_labelled(item, regions, classes.index[label], options)
+    if not item.found:
+        raise _BadInputError(
+            "empty mask",
+            f"{sample.masks[0]}: mask of only zeros; redraw it, or remove it if the image is good",
+        )
+    if not item.labelled:
+        item.dropped[NOTHING_LEFT] += 1
+        item.left_out = True  # as a background it would teach that the defect is good
+
+
+def _add_labelled(item: Item, regions: list[Region], index: int | None, options: Options) -> None:
+    if options.merge_distance:
+        before = len(regions)
+        regions = merged(regions, distance=options.merge_distance)
+        item.merged += before - len(regions)
+    for region in regions:
+        if index is None:
+            item.dropped[NO_CLASS] += 1
+        elif region.area < options.min_area:
+            item.dropped[BELOW_MIN_AREA] += 1
+        else:
+            if item.size_wh != item.source_wh:
+                region = resized(region, from_wh=item.source_wh, to_wh=item.size_wh)
+            item.labelled.append(Labelled(index, region))
+
+
+def _masks_by_label(item: Item, options: Options) -> dict[str, NDArray[np.bool_]]:
+    """Return the union of the image's masks, per label."""
+    sample = item.entry.sample
+    by_label: dict[str, NDArray[np.bool_]] = {}
+    for path in sample.masks:
+        if options.mask_values is None:
+            if sample.label == GOOD:
+                raise _BadInputError(
+                    "label", f"{path}: mask of an image labelled good; move the image or remove it"
+                )
+            found = {sample.label: read_mask(path)}
+        else:
+            found = _by_value(path, options.mask_values)
+        for label, mask in found.items():
+            _check_size(path, mask, item)
+            by_label[label] = by_label[label] | mask if label in by_label else mask
+    return by_label
+
+
+def _by_value(path: Path, names: Mapping[int, str]) -> dict[str, NDArray[np.bool_]]:
+    if path.suffix.lower() in {".jpg", ".jpeg"}:
+        raise _BadInputError(
+            "mask value", f"{path}: JPEG blurs class indices; store the mask as PNG"
+        )
+    values = read_mask_values(path)
+    found: dict[str, NDArray[np.bool_]] = {}
+    for value in np.unique(values):
+        if value == 0:
+            continue
+        if int(value) not in names:
+            raise _BadInputError(
+                "mask value", f"{path}: value {value} has no class; add it to --mask-values"
+            )
+        name = names[int(value)]
+        mask = values == value
+        found[name] = found[name] | mask if name in found else mask
+    return found or {next(iter(names.values())): values > 0}
+
+
+def _check_size(path: Path, mask: NDArray[np.bool_], item: Item) -> None:
     width, height = item.source_wh
-    return Problem(
-        "wrong size",
-        f"{path}: mask is {shape[1]}x{shape[0]} but its image {item.entry.sample.image.name} is "
-        f"{width}x{height}; replace one of them",
-    )
+    if mask.shape != (height, width):
+        raise _BadInputError(
+            "wrong size",
+            f"{path}: mask is {mask.shape[1]}x{mask.shape[0]} but its image "
+            f"{item.entry.sample.image.name} is {width}x{height}; replace one of them",
+        )

@@ -13,7 +13,9 @@ from toolkit.files import OutputError
 from toolkit.formats.options import Options
 
 if TYPE_CHECKING:
+    from toolkit.formats.classes import ClassMap
     from toolkit.formats.extract import Item
+    from toolkit.formats.selection import Entry
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Job:
         dataset: what is converted.
         out: where the output will finally lie; while it is made it lies elsewhere.
         options: as given.
-        classes: class names in the order of their indices.
+        class_map: class names, and the index of each label.
         prompts: a readable phrase per class.
         counts: number of images chosen per part.
         fingerprint: of the data set.
@@ -35,12 +37,17 @@ class Job:
     dataset: Dataset
     out: Path
     options: Options
-    classes: tuple[str, ...]
+    class_map: ClassMap
     prompts: tuple[str, ...]
     counts: dict[str, int] = field(default_factory=dict)
     fingerprint: str = ""
     split_hash: str | None = None
     fold: int | None = None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of their indices."""
+        return self.class_map.names
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -49,15 +56,25 @@ class Job:
 
 
 class Writer(Protocol):
-    """What a target offers: made with the folder to fill and the job."""
+    """What a target offers: made with the folder to fill and the job.
+
+    Attributes:
+        job: as given.
+        needs_masks: whether masks are read at all.
+        takes_good: whether images without a defect have a place in the format.
+    """
+
+    job: Job
+    needs_masks: bool
+    takes_good: bool
 
     def __init__(self, folder: Path, job: Job) -> None: ...
 
     def encode(self, item: Item) -> Any:
-        """Turn one image into what is written of it; called from several threads."""
+        """Write what belongs to one image, return what `collect` needs; in any process."""
 
-    def collect(self, item: Item, payload: Any) -> None:
-        """Take the encoded image; called from one thread, in order."""
+    def collect(self, entry: Entry, payload: Any) -> None:
+        """Take what `encode` returned; in the first process, in the order of the images."""
 
     def finish(self) -> None:
         """Write what belongs to the whole data set."""

@@ -10,61 +10,64 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from toolkit.formats.extract import Item
 from toolkit.formats.job import Job, place_image
 
-NAME = "yolo"
-_DUPLICATE = "same box as another region"
+if TYPE_CHECKING:
+    from toolkit.data.regions import Box
+    from toolkit.formats.extract import Item, Labelled
+    from toolkit.formats.selection import Entry
+
+DUPLICATE = "region with the same label row as another"
 
 
 class YoloWriter:
-    """Writes one data set in YOLO's folders."""
+    """Writes boxes in YOLO's folders."""
+
+    needs_masks = True
+    takes_good = True
 
     def __init__(self, folder: Path, job: Job) -> None:
-        self._folder, self._job = folder, job
-        self._labels = {}
-        for part in job.parts:
-            (folder / "images" / part).mkdir(parents=True)
-            self._labels[part] = folder / "labels" / part
-            self._labels[part].mkdir(parents=True)
+        self.job = job
+        self._folder = folder
+        self._labels = {part: folder / "labels" / part for part in job.parts}
+        for part, labels in self._labels.items():
+            (folder / "images" / part).mkdir(parents=True, exist_ok=True)
+            labels.mkdir(parents=True, exist_ok=True)
 
     def encode(self, item: Item) -> None:
-        """Write the image and its label file; safe to call from several threads."""
-        place_image(item, self._folder / "images" / item.entry.part, self._job)
-        path = self._labels[item.entry.part] / f"{item.entry.stem}.txt"
-        path.write_text("".join(self.rows(item)), encoding="utf-8")
+        """Write the image and its label file."""
+        entry = item.entry
+        place_image(item, self._folder / "images" / entry.part, self.job)
+        path = self._labels[entry.part] / f"{entry.stem}.txt"
+        path.write_text("".join(self._rows(item)), encoding="utf-8")
 
-    def rows(self, item: Item) -> list[str]:
-        """Return the label rows of an image; equal rows, which trainers drop, are counted."""
+    def _rows(self, item: Item) -> list[str]:
+        """Return the label rows; rows that are equal, of which trainers keep one, are counted."""
         width, height = item.size_wh
-        rows: dict[str, None] = {}
+        rows: dict[str, Labelled] = {}
         for one in item.labelled:
-            row = f"{one.class_index} {box_text(one.region.box_xyxy, width=width, height=height)}\n"
+            row = f"{one.class_index} {self.shape_text(one, width=width, height=height)}\n"
             if row in rows:
-                item.dropped[_DUPLICATE] += 1
-            rows[row] = None
-        if len(rows) < len(item.labelled):
-            seen: set[tuple[int, tuple[int, int, int, int]]] = set()
-            kept = []
-            for one in item.labelled:
-                key = (one.class_index, one.region.box_xyxy)
-                if key not in seen:
-                    kept.append(one)
-                seen.add(key)
-            item.labelled[:] = kept
+                item.dropped[DUPLICATE] += 1
+            rows.setdefault(row, one)
+        item.labelled = list(rows.values())
         return list(rows)
 
-    def collect(self, item: Item, payload: None) -> None:
-        """Nothing is shared between images."""
+    def shape_text(self, one: Labelled, *, width: int, height: int) -> str:
+        """Return what stands behind the class in a row."""
+        return box_text(one.region.box_xyxy, width=width, height=height)
+
+    def collect(self, entry: Entry, payload: None) -> None:
+        """Take nothing: every image has its own files."""
 
     def finish(self) -> None:
         """Write `data.yaml`."""
-        path = self._folder / "data.yaml"
-        path.write_text(data_yaml(self._job), encoding="utf-8")
+        (self._folder / "data.yaml").write_text(data_yaml(self.job), encoding="utf-8")
 
 
-def box_text(box_xyxy: tuple[int, int, int, int], *, width: int, height: int) -> str:
+def box_text(box_xyxy: Box, *, width: int, height: int) -> str:
     """Return `cx cy w h` as fractions; eight decimals give the exact pixel up to 65,536 a side."""
     x0, y0, x1, y1 = box_xyxy
     return (
@@ -79,24 +82,21 @@ def data_yaml(job: Job) -> str:
     Strings are written as JSON strings, which every YAML reader takes as text: a class called
     `no` or `1e3` stays what it is.
     """
-    lines = [
-        f"path: {_quoted(str(job.out.resolve()))}",
-        "train: images/train",
-    ]
-    if job.counts["val"]:
+    lines = [f"path: {_quoted(str(job.out.resolve()))}", "train: images/train"]
+    if job.counts.get("val"):
         lines.append("val: images/val")
     else:
-        lines.append("val: images/test  # no validation part: convert with a split to get one")
-    lines.append("test: images/test")
-    lines.append("names:")
+        lines.append("val: images/test  # there is no validation part; a split gives one")
+    lines += ["test: images/test", "names:"]
     lines += [f"  {index}: {_quoted(name)}" for index, name in enumerate(job.classes)]
-    lines.append("prompts:  # phrases for open-vocabulary detectors, one per class")
+    lines.append("prompts:  # a phrase per class, for detectors with open vocabulary")
     lines += [f"  {index}: {_quoted(text)}" for index, text in enumerate(job.prompts)]
-    lines.append("toolkit:")
-    lines.append(f"  dataset: {_quoted(job.dataset.name)}")
-    lines.append(f"  fingerprint: {_quoted(job.fingerprint)}")
-    lines.append(f"  split: {_quoted(job.split_hash) if job.split_hash else 'null'}")
-    lines.append(f"  fold: {'null' if job.fold is None else job.fold}")
+    lines += [
+        f"dataset: {_quoted(job.dataset.name)}",
+        f"fingerprint: {_quoted(job.fingerprint)}",
+        f"split: {_quoted(job.split_hash) if job.split_hash else 'null'}",
+        f"fold: {'null' if job.fold is None else job.fold}",
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -1,7 +1,7 @@
 """Layouts: how a folder on disk becomes a `Dataset`.
 
-A layout is a module with `NAME`, `recognises(root) -> bool` and `read(root) -> Dataset`; a new one
-is one module and one line in `LAYOUTS`.
+A layout is a module with `NAME`, `recognises(root) -> bool`, `read(root) -> Dataset` and
+`mask_folders(root)`; a new one is one module and one entry of `LAYOUTS`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
-from toolkit.data.layouts import mvtec
+from toolkit.data.layouts import folder, loco, mvtec, mvtec_ad2, visa
+from toolkit.data.layouts.tree import left_over
 from toolkit.data.types import Dataset
 from toolkit.errors import DataError, did_you_mean
 
@@ -25,8 +26,12 @@ class Layout(Protocol):
     def read(self, root: Path) -> Dataset:
         """Read the folder."""
 
+    def mask_folders(self, root: Path) -> list[Path]:
+        """Return the folders that hold masks."""
 
-LAYOUTS: dict[str, Layout] = {"mvtec": mvtec}
+
+# The first one that recognises a folder reads it: the more particular ones stand first.
+LAYOUTS: dict[str, Layout] = {m.NAME: m for m in (visa, mvtec_ad2, loco, mvtec, folder)}
 
 
 def read_dataset(root: Path | str, *, layout: str | None = None) -> Dataset:
@@ -49,6 +54,17 @@ def read_dataset(root: Path | str, *, layout: str | None = None) -> Dataset:
     for module in LAYOUTS.values():
         if module.recognises(root):
             return module.read(root)
-    inner = [f.name for f in sorted(root.iterdir()) if f.is_dir() and mvtec.recognises(f)]
-    hint = f"; did you mean {root / inner[0]}?" if inner else "; expected train/good and test/…"
+    inner = [f.name for f in sorted(root.iterdir()) if f.is_dir() and _recognised(f)]
+    expected = "; expected train/good and test/<type>, or images/ and masks/"
+    hint = f"; did you mean {root / inner[0]}?" if inner else expected
     raise DataError(f"{root}: not a data set of a known layout{hint}")
+
+
+def unpaired_masks(dataset: Dataset) -> list[Path]:
+    """Return the mask files that belong to no image of the data set."""
+    folders = LAYOUTS[dataset.layout].mask_folders(dataset.root)
+    return left_over(folders, (mask for sample in dataset for mask in sample.masks))
+
+
+def _recognised(root: Path) -> bool:
+    return any(module.recognises(root) for module in LAYOUTS.values())
