@@ -4,6 +4,13 @@ Higher scores are worse, an image or pixel is flagged when `score >= threshold`,
 value is `Undefined` with a reason. Importing this package imports nothing heavier than NumPy.
 """
 
+from toolkit.metrics.bootstrap import (
+    Interval,
+    bootstrap_mean,
+    image_difference_intervals,
+    image_intervals,
+    resample_counts,
+)
 from toolkit.metrics.boxes import BoxMetrics, PredictedBoxes, TrueBoxes, box_metrics
 from toolkit.metrics.classification import ClassificationMetrics, classification_metrics
 from toolkit.metrics.image import (
@@ -23,6 +30,7 @@ __all__ = [
     "ClassificationMetrics",
     "DecisionMetrics",
     "ImageMetrics",
+    "Interval",
     "MaskMetrics",
     "MetricError",
     "PixelMetrics",
@@ -30,6 +38,7 @@ __all__ = [
     "TrueBoxes",
     "Undefined",
     "Value",
+    "bootstrap_mean",
     "boundary_iou",
     "box_metrics",
     "classification_metrics",
@@ -37,11 +46,14 @@ __all__ = [
     "f1_threshold",
     "false_alarm_threshold",
     "flagged",
+    "image_difference_intervals",
+    "image_intervals",
     "image_metrics",
     "mask_dice",
     "mask_iou",
     "mask_metrics",
     "pixel_metrics",
+    "resample_counts",
     "to_json",
     "value_from_json",
 ]

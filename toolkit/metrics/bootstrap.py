@@ -1,0 +1,239 @@
+"""Confidence intervals by the stratified bootstrap over images.
+
+Images are drawn with replacement within each stratum (good, and each defect type), so every
+resample keeps the make-up of the test set. An interval is the middle 95 % of the resampled values
+(percentile method, Efron 1979). Resamples are held as counts per image, so that all of them are
+scored in one go on one ranking. Equal strata and seed give equal resamples: methods scored on the
+same images are thereby paired.
+
+A resample can only hold images that are there. Where a method ranks every image right, all
+resamples do, and the interval has no width: read it as "no error among these few images".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from toolkit.metrics import curve as _curve
+from toolkit.metrics.curve import alarm_curve, checked_pair, checked_scores
+from toolkit.metrics.image import flagged
+from toolkit.metrics.values import MetricError, Undefined
+
+N_RESAMPLES = 1000
+LEVEL = 0.95
+TOO_FEW = Undefined("no stratum holds two images")
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A 95 % interval, both ends included."""
+
+    low: float
+    high: float
+
+
+MaybeInterval: TypeAlias = Interval | Undefined
+
+
+def resample_counts(
+    strata: Sequence[object], *, n_resamples: int = N_RESAMPLES, seed: int = 0
+) -> NDArray[np.int64]:
+    """Return int64[n_resamples, n], how often each image is drawn in each resample.
+
+    Args:
+        strata: the stratum of each image; anything that can be compared for equality as text.
+        n_resamples: number of resamples.
+        seed: of the draws.
+
+    Raises:
+        MetricError: there is no image.
+    """
+    if not len(strata):
+        raise MetricError("no images to resample")
+    names = np.asarray([str(stratum) for stratum in strata])
+    rng = np.random.default_rng(seed)
+    counts = np.zeros((n_resamples, names.size), dtype=np.int64)
+    for name in np.unique(names):
+        members = np.flatnonzero(names == name)
+        share = np.full(members.size, 1.0 / members.size)
+        counts[:, members] = rng.multinomial(members.size, share, size=n_resamples)
+    return counts
+
+
+def image_intervals(
+    scores: ArrayLike,
+    is_defect: ArrayLike,
+    *,
+    threshold: float | ArrayLike | None = None,
+    defect_types: Sequence[str] | None = None,
+    n_resamples: int = N_RESAMPLES,
+    seed: int = 0,
+) -> dict[str, MaybeInterval]:
+    """Return intervals of the image-level metrics.
+
+    Args:
+        scores: float[n], raw, higher is worse.
+        is_defect: bool[n].
+        threshold: as for `image_metrics`; without it there are no intervals of decisions.
+        defect_types: the defect type of each image, to resample each type by itself.
+        n_resamples: number of resamples.
+        seed: of the draws.
+
+    Returns:
+        By the name of the field of `ImageMetrics` or `DecisionMetrics`: auroc, average_precision,
+        f1_max, recall_at_false_alarm_1, recall_at_false_alarm_5, false_alarm_at_recall_95; with a
+        threshold also f1, recall, false_alarm_rate, accuracy, balanced_accuracy.
+
+    Raises:
+        MetricError: see `image_metrics`.
+    """
+    array, truth = checked_pair(scores, is_defect)
+    counts = _counts(truth, defect_types, n_resamples=n_resamples, seed=seed)
+    values = _resampled(array, truth, counts, threshold=threshold)
+    return {name: _interval(value, counts) for name, value in values.items()}
+
+
+def image_difference_intervals(
+    scores: ArrayLike,
+    other_scores: ArrayLike,
+    is_defect: ArrayLike,
+    *,
+    threshold: float | ArrayLike | None = None,
+    other_threshold: float | ArrayLike | None = None,
+    defect_types: Sequence[str] | None = None,
+    n_resamples: int = N_RESAMPLES,
+    seed: int = 0,
+) -> dict[str, MaybeInterval]:
+    """Return intervals of the metrics of one method minus those of another on the same images.
+
+    Both are scored on the same resamples (paired), which takes out what is hard for both. Where
+    the interval does not hold 0, the methods differ at the 5 % level.
+
+    Args:
+        scores: float[n] of the one method.
+        other_scores: float[n] of the other, for the same images in the same order.
+        is_defect: bool[n].
+        threshold: of the one method; decisions are compared only where both are given.
+        other_threshold: of the other.
+        defect_types: the defect type of each image.
+        n_resamples: number of resamples.
+        seed: of the draws.
+
+    Raises:
+        MetricError: see `image_metrics`.
+    """
+    array, truth = checked_pair(scores, is_defect)
+    other, _ = checked_pair(other_scores, is_defect)
+    counts = _counts(truth, defect_types, n_resamples=n_resamples, seed=seed)
+    mine = _resampled(array, truth, counts, threshold=threshold)
+    theirs = _resampled(other, truth, counts, threshold=other_threshold)
+    return {
+        name: _interval(_minus(mine[name], theirs[name]), counts) for name in mine if name in theirs
+    }
+
+
+def bootstrap_mean(
+    values: ArrayLike,
+    strata: Sequence[object],
+    *,
+    n_resamples: int = N_RESAMPLES,
+    seed: int = 0,
+) -> MaybeInterval:
+    """Return the interval of a mean over images, such as a mean IoU.
+
+    For two methods on the same images pass the differences of their values: that is the paired
+    interval of the difference of means.
+
+    Args:
+        values: float[n], one per image.
+        strata: the stratum of each image.
+        n_resamples: number of resamples.
+        seed: of the draws.
+
+    Raises:
+        MetricError: the lengths differ, there is no image, or a value is NaN or infinite.
+    """
+    array = checked_scores(values)
+    if len(strata) != array.size:
+        raise MetricError(f"{len(strata)} strata for {array.size} values: give one for each")
+    counts = resample_counts(strata, n_resamples=n_resamples, seed=seed)
+    return _interval(counts @ array / array.size, counts)
+
+
+def _counts(
+    truth: NDArray[np.bool_],
+    defect_types: Sequence[str] | None,
+    *,
+    n_resamples: int,
+    seed: int,
+) -> NDArray[np.int64]:
+    if defect_types is not None and len(defect_types) != truth.size:
+        raise MetricError(
+            f"{len(defect_types)} defect types for {truth.size} images: give one each"
+        )
+    # What the type says of a good image is not read: good images are one stratum.
+    strata = [
+        ("defect", "" if defect_types is None else defect_types[i]) if defect else ("good", "")
+        for i, defect in enumerate(truth)
+    ]
+    return resample_counts(strata, n_resamples=n_resamples, seed=seed)
+
+
+def _resampled(
+    scores: NDArray[np.float64],
+    truth: NDArray[np.bool_],
+    counts: NDArray[np.int64],
+    *,
+    threshold: float | ArrayLike | None,
+) -> Mapping[str, NDArray[np.float64] | Undefined]:
+    """Return each metric on each resample, float[n_resamples].
+
+    Every resample holds as many defect and good images as the set itself, so a metric has a value
+    on all of them or on none.
+    """
+    curve = alarm_curve(scores, truth, counts=counts)
+    no_defect = None if truth.any() else Undefined("no defect images")
+    missing = no_defect or (Undefined("no good images") if truth.all() else None)
+    values: dict[str, NDArray[np.float64] | Undefined] = {
+        "auroc": missing or _curve.auroc(curve),
+        "average_precision": no_defect or _curve.average_precision(curve),
+        "f1_max": no_defect or _curve.f1_scores(curve).max(axis=-1),
+        "recall_at_false_alarm_1": missing or _curve.recall_at_false_alarm_rate(curve, 0.01),
+        "recall_at_false_alarm_5": missing or _curve.recall_at_false_alarm_rate(curve, 0.05),
+        "false_alarm_at_recall_95": missing or _curve.false_alarm_rate_at_recall(curve, 0.95),
+    }
+    if threshold is None:
+        return values
+    said = flagged(scores, threshold)
+    n_defect, n_good = int(truth.sum()), int((~truth).sum())
+    tp, fp = counts @ (said & truth), counts @ (said & ~truth)
+    values["f1"] = no_defect or 2.0 * tp / (tp + fp + n_defect)
+    values["recall"] = no_defect or tp / n_defect
+    values["false_alarm_rate"] = fp / n_good if n_good else Undefined("no good images")
+    values["accuracy"] = (tp + n_good - fp) / truth.size
+    values["balanced_accuracy"] = missing or (tp / n_defect + 1.0 - fp / n_good) / 2
+    return values
+
+
+def _minus(
+    mine: NDArray[np.float64] | Undefined, theirs: NDArray[np.float64] | Undefined
+) -> NDArray[np.float64] | Undefined:
+    if isinstance(mine, Undefined):
+        return mine
+    return theirs if isinstance(theirs, Undefined) else mine - theirs
+
+
+def _interval(values: NDArray[np.float64] | Undefined, counts: NDArray[np.int64]) -> MaybeInterval:
+    if isinstance(values, Undefined):
+        return values
+    if counts.max() == 1:
+        # Each stratum is one image: every resample is the set itself.
+        return TOO_FEW
+    tail = (1.0 - LEVEL) / 2
+    low, high = np.quantile(values, [tail, 1.0 - tail])
+    return Interval(low=float(low), high=float(high))
