@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -23,6 +24,7 @@ from toolkit.formats.pairing import pairing_problems
 from toolkit.formats.report import REPORT_NAME, Problem, Report
 from toolkit.formats.sam import SamWriter
 from toolkit.formats.selection import Selection, select
+from toolkit.formats.ticker import Ticker
 from toolkit.formats.work import Done, work_through
 from toolkit.formats.yolo import YoloWriter
 from toolkit.formats.yolo_seg import YoloSegWriter
@@ -63,7 +65,7 @@ def convert(
     workers: int = 1,
     overwrite: bool = False,
     strict: bool = False,
-    progress: Progress | None = None,
+    progress: Callable[[int], AbstractContextManager[Progress]] | None = None,
 ) -> Report:
     """Write a data set in another format.
 
@@ -93,7 +95,7 @@ def convert(
         workers: number of processes.
         overwrite: whether an existing output may be replaced.
         strict: whether the first wrong input ends the conversion.
-        progress: told of every image.
+        progress: given the number of images, opens what is told of their progress.
 
     Returns:
         What was written, dropped and found wrong; it is also in `report.json`.
@@ -140,14 +142,16 @@ def convert(
         report.dropped[_NO_PLACE] += len(selection.entries) - len(entries)
     with folder_written_whole(out, overwrite=overwrite) as folder:
         writer = WRITERS[to](folder, job)
-        for done in work_through(entries, writer, workers=workers):
-            if done.problem is not None:
-                _add_problem(report, done.problem, strict=strict)
-            if done.written:
-                writer.collect(done.entry, done.payload)
-            _count(report, done)
-            if progress is not None:
-                progress.advance()
+        with progress(len(entries)) if progress else nullcontext() as bar:
+            ticker = Ticker(bar)
+            for done in work_through(entries, writer, workers=workers):
+                if done.problem is not None:
+                    _add_problem(report, done.problem, strict=strict)
+                if done.written:
+                    writer.collect(done.entry, done.payload)
+                _count(report, done)
+                ticker.tick()
+            ticker.flush()
         writer.finish()
         if preview:
             from toolkit.formats.preview import write_contact_sheet

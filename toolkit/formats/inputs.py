@@ -34,6 +34,8 @@ def request_key(
     wanted: list[Any] = [_VERSION, to, options.record(), preview, str(dataset.root.resolve())]
     wanted += [split.plan_hash, split.fold] if split else [None, None]
     digest = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode())
+    for part in (split.train, split.val, split.test) if split else ():
+        digest.update(json.dumps([sample.id for sample in part]).encode())
     for sample in dataset:
         names = "\t".join([sample.id, sample.label, sample.part, *map(str, sample.masks)])
         digest.update(names.encode("utf-8", "surrogateescape"))

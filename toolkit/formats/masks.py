@@ -11,6 +11,8 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +23,7 @@ from toolkit.errors import DataError
 from toolkit.files import folder_written_whole, write_json
 from toolkit.formats.readback import Converted, LabelledImage, open_converted
 from toolkit.formats.report import REPORT_NAME, Report
+from toolkit.formats.ticker import Ticker
 
 if TYPE_CHECKING:
     from toolkit.progress import Progress
@@ -33,7 +36,7 @@ def convert_to_masks(
     *,
     out: Path | str,
     overwrite: bool = False,
-    progress: Progress | None = None,
+    progress: Callable[[int | None], AbstractContextManager[Progress]] | None = None,
 ) -> Report:
     """Rasterise the labels of a converted data set.
 
@@ -44,7 +47,7 @@ def convert_to_masks(
         source: a folder in the formats `yolo`, `yolo-seg` or `coco`.
         out: the folder to make.
         overwrite: whether an existing output may be replaced.
-        progress: told of every image.
+        progress: opens what is told of every image.
 
     Raises:
         DataError: the source is no such folder.
@@ -58,10 +61,12 @@ def convert_to_masks(
     name = Path(source).resolve().name
     report = Report(dataset=name, to="masks", out=out, classes=data.classes)
     with folder_written_whole(out, overwrite=overwrite) as folder:
-        for image in data:
-            _write_mask(folder, image, data, report)
-            if progress is not None:
-                progress.advance()
+        with progress(None) if progress else nullcontext() as bar:
+            ticker = Ticker(bar)
+            for image in data:
+                _write_mask(folder, image, data, report)
+                ticker.tick()
+            ticker.flush()
         values = {i + 1: class_name for i, class_name in enumerate(data.classes)}
         lines = [
             f"{value}: {json.dumps(text, ensure_ascii=False)}\n" for value, text in values.items()

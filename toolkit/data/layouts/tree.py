@@ -26,7 +26,7 @@ def image_files(folder: Path) -> list[Path]:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """Return the folders directly below, sorted, without hidden ones; none if there is no folder."""
+    """Return the folders directly below, sorted, without hidden ones; none if there is none."""
     if not folder.is_dir():
         return []
     return sorted(f for f in folder.iterdir() if f.is_dir() and not f.name.startswith("."))
