@@ -20,16 +20,26 @@ def class_weights(labels: Tensor, classes: int) -> Tensor:
     return len(labels) / (classes * counts)
 
 
-def epoch_order(labels: Tensor, classes: int, balance: str, generator: torch.Generator) -> Tensor:
+def epoch_order(
+    labels: Tensor, classes: int, balance: str, generator: torch.Generator, *, count: int = 0
+) -> Tensor:
     """Return the indices of one epoch's images in their order.
 
-    With `sampler` as many images as there are, drawn with replacement, every class equally often
-    on average; else a permutation.
+    With `sampler` they are drawn with replacement, every class equally often on average; else
+    they are the start of a permutation.
+
+    Args:
+        labels: int64 (n,).
+        classes: number of classes.
+        balance: as in the settings.
+        generator: of the CPU.
+        count: how many images; 0 takes n. More than n only with `sampler`.
     """
+    count = count or len(labels)
     if balance == "sampler":
         weights = class_weights(labels, classes)[labels]
-        return torch.multinomial(weights, len(labels), replacement=True, generator=generator)
-    return torch.randperm(len(labels), generator=generator)
+        return torch.multinomial(weights, count, replacement=True, generator=generator)
+    return torch.randperm(len(labels), generator=generator)[:count]
 
 
 def loss_weights(labels: Tensor, classes: int, balance: str) -> Tensor | None:

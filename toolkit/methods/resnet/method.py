@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from toolkit.data.images import read_rgb
 from toolkit.methods.base import Labels, Method
-from toolkit.methods.resnet.settings import ResNetSettings
+from toolkit.methods.resnet.settings import ResNetSettings, from_scratch
 from toolkit.runs.prediction import Prediction
 
 if TYPE_CHECKING:
@@ -50,9 +50,14 @@ class ResNet(Method[ResNetSettings]):
         classes = class_names(split, binary=settings.classes == "binary")
         torch.manual_seed(run.seed)
         model = build_classifier(settings.network, len(classes))
-        origin = load_pretrained(model, network=settings.network, weights=settings.weights)
-        run.note(weights=origin.weights, weights_source=origin.source)
-        run.log(f"{settings.network}, weights: {origin.weights} ({origin.source})")
+        if not (run.weights / checkpoint.LAST).is_file():
+            # An interrupted training goes on from its own weights, whatever can be reached now.
+            origin = load_pretrained(model, network=settings.network, weights=settings.weights)
+            run.note(weights=origin.weights, weights_source=origin.source)
+            run.log(f"{settings.network}, weights: {origin.weights} ({origin.source})")
+        if run.facts["weights"] == "none":
+            settings = from_scratch(settings)
+            run.log("no layer is frozen, because none knows anything yet")
         checkpoint.write_card(
             run.weights, checkpoint.ModelCard(settings.network, classes, settings.image_size)
         )

@@ -138,7 +138,8 @@ def _from_timm(network: str, classes: int) -> Classifier:
     lite0 = network == LITE0_NAME
     return Classifier(
         backbone,
-        features=backbone.num_features,
+        # what comes out of the last layer before the head (MobileNetV3: a layer after the pooling)
+        features=getattr(backbone, "head_hidden_size", backbone.num_features),
         classes=classes,
         last_block=_last_block_of_timm(backbone),
         mean=LITE0_MEAN if lite0 else tuple(wanted["mean"]),

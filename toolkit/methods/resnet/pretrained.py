@@ -38,7 +38,8 @@ def load_pretrained(model: Classifier, *, network: str, weights: str) -> Origin:
     Args:
         model: changed in place; its head stays as it is.
         network: name of the network.
-        weights: `IMAGENET1K_V1`, `IMAGENET1K_V2`, `none`, `auto` or a file.
+        weights: `IMAGENET1K_V1`, `IMAGENET1K_V2`, `none`, a file, `auto` or `auto:` and one of
+            the first two.
 
     Raises:
         WeightsError: weights that were named cannot be had, or belong to another network. With
@@ -47,13 +48,16 @@ def load_pretrained(model: Classifier, *, network: str, weights: str) -> Origin:
     if weights == "none":
         return Origin("none", "from scratch, as asked")
     if weights == "auto":
-        return _load_auto(model, network)
+        return _load_auto(model, network, "IMAGENET1K_V1")
+    if weights.removeprefix("auto:") in VERSIONS and weights.startswith("auto:"):
+        return _load_auto(model, network, weights.removeprefix("auto:"))
     if weights in VERSIONS:
         return _load_imagenet(model, network, weights)
     path = Path(weights).expanduser()
     if not path.is_file():
         raise WeightsError(
-            f"weights={weights}: neither a file nor one of auto, none, {', '.join(VERSIONS)}"
+            f"weights={weights}: neither a file nor one of auto, none, {', '.join(VERSIONS)}, "
+            "auto:IMAGENET1K_V2"
         )
     _fill(model, read_state_dict(path), source=str(path))
     return Origin(path.name, f"file {path}")
@@ -88,9 +92,9 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     return content
 
 
-def _load_auto(model: Classifier, network: str) -> Origin:
+def _load_auto(model: Classifier, network: str, version: str) -> Origin:
     try:
-        return _load_imagenet(model, network, "IMAGENET1K_V1")
+        return _load_imagenet(model, network, version)
     except WeightsError as error:
         return Origin("none", f"from scratch, ImageNet weights out of reach: {error}")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from toolkit.config import setting
@@ -18,8 +18,8 @@ class ResNetSettings:
     )
     weights: str = setting(
         "auto",
-        "IMAGENET1K_V1, IMAGENET1K_V2, none, a file with a state dict, or auto: ImageNet weights "
-        "where they can be reached, else from scratch",
+        "IMAGENET1K_V1, IMAGENET1K_V2, none, or a file with a state dict; auto is V1 where it can "
+        "be reached, else from scratch, and auto:IMAGENET1K_V2 likewise",
     )
     classes: Literal["types", "binary"] = setting(
         "types", "types: good and every defect type; binary: good and defect"
@@ -37,6 +37,9 @@ class ResNetSettings:
     optimizer: Literal["adam", "adamw", "sgd"] = setting("adamw", "optimiser; sgd has momentum 0.9")
     weight_decay: float = setting(0.01, "weight decay of the optimiser")
     batch: int = setting(16, "images per step")
+    epoch_images: int = setting(
+        0, "images drawn for one epoch; 0 draws as many as the training part has"
+    )
     train_layers: Literal["head", "last-block", "all"] = setting(
         "all", "layers that learn after the head epochs"
     )
@@ -66,7 +69,7 @@ class ResNetSettings:
         """
         _require(self.image_size >= 8, "image_size", self.image_size, "at least 8")
         _require(self.batch >= 1, "batch", self.batch, "at least 1")
-        for key in ("head_epochs", "epochs", "patience"):
+        for key in ("head_epochs", "epochs", "patience", "epoch_images"):
             _require(getattr(self, key) >= 0, key, getattr(self, key), "0 or more")
         _require(self.head_epochs + self.epochs >= 1, "epochs", self.epochs, "at least 1")
         for key in ("lr", "head_lr"):
@@ -75,6 +78,15 @@ class ResNetSettings:
             _require(getattr(self, key) >= 0, key, getattr(self, key), "0 or more")
         smoothing = self.label_smoothing
         _require(0 <= smoothing < 1, "label_smoothing", smoothing, "from 0 to below 1")
+
+
+def from_scratch(settings: ResNetSettings) -> ResNetSettings:
+    """Return the settings for a network without pretrained weights: every layer learns throughout.
+
+    Frozen random layers would only be a handicap.
+    """
+    epochs = settings.head_epochs + settings.epochs
+    return replace(settings, train_layers="all", head_epochs=0, epochs=epochs)
 
 
 def _require(holds: bool, key: str, value: object, wanted: str) -> None:

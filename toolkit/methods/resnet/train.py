@@ -231,7 +231,9 @@ class _PhaseTrainer:
         generator = torch.Generator().manual_seed(seed)
         torch.manual_seed(seed)  # dropout inside the network has no generator of its own
         self.model.learn(phase.layers, batch_norm=settings.batch_norm)
-        order = epoch_order(labels, classes, settings.balance, generator)
+        order = epoch_order(
+            labels, classes, settings.balance, generator, count=settings.epoch_images
+        )
         batches = batches_of(order, settings.batch)
         loss_sum, right = 0.0, 0
         for step, chosen in enumerate(batches):

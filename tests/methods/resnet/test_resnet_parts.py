@@ -1,0 +1,247 @@
+"""The parts that need no training: settings, labels, cache, augmentation, balance, scores."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from toolkit.config import build_settings
+from toolkit.data.images import read_rgb
+from toolkit.data.layouts import read_dataset
+from toolkit.data.splits import Split, make_plan
+from toolkit.data.types import Dataset
+from toolkit.errors import ConfigError, DataError
+from toolkit.methods.resnet import image_cache
+from toolkit.methods.resnet.augment import augmented, mixed
+from toolkit.methods.resnet.balance import class_weights, epoch_order, loss_weights
+from toolkit.methods.resnet.evaluate import anomaly_scores, validate
+from toolkit.methods.resnet.labels import class_indices, class_names
+from toolkit.methods.resnet.settings import ResNetSettings, from_scratch
+from toolkit.methods.resnet.train import batches_of, learning_rate, phases_of
+
+
+@pytest.fixture(scope="module")
+def dataset(sample_dir: Path) -> Dataset:
+    return read_dataset(sample_dir)
+
+
+@pytest.fixture(scope="module")
+def split(dataset: Dataset) -> Split:
+    return make_plan(dataset, folds=3).fold(dataset, 0)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"image_size": 4}, "image_size"),  # no backbone has a pixel left
+        ({"batch": 0}, "batch"),
+        ({"epochs": 0, "head_epochs": 0}, "epochs"),  # nothing would be trained
+        ({"lr": 0}, "lr"),
+        ({"label_smoothing": 1.0}, "label_smoothing"),  # no label would be left
+        ({"mixup": -1}, "mixup"),
+        ({"augment": "stron"}, "did you mean 'strong'"),
+        ({"image_sise": 64}, "did you mean 'image_size'"),
+    ],
+)
+def test_bad_settings_are_refused(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build_settings(ResNetSettings, values, source="test.yaml")
+
+
+@pytest.mark.parametrize("name", ["default", "resnet18", *(f"experiment-{i}" for i in range(1, 9))])
+def test_shipped_configs_fit_the_settings(name: str) -> None:
+    from toolkit.config import find_config, read_yaml
+
+    values = read_yaml(find_config(f"resnet/{name}"))
+    assert values.pop("method") == "resnet"
+    build_settings(ResNetSettings, values, source=name)
+
+
+def test_without_pretrained_weights_nothing_is_frozen() -> None:
+    frozen = ResNetSettings(head_epochs=5, epochs=7, train_layers="head")
+    (phase,) = phases_of(from_scratch(frozen))
+    assert (phase.start, phase.end, phase.layers) == (0, 12, "all")
+
+
+def test_class_names(split: Split) -> None:
+    types = class_names(split, binary=False)
+    assert types == ("good", "broken_large", "broken_small", "contamination")
+    assert class_names(split, binary=True) == ("good", "defect")
+    indices = class_indices(split.val, types)
+    assert [types[i] for i in indices] == [s.label for s in split.val]
+    assert class_indices(split.val, ("good", "defect")) == [int(s.is_defect) for s in split.val]
+
+
+@pytest.mark.parametrize(
+    ("kept", "message"),
+    [
+        (0, "class broken_small has no training image"),  # only in validation and test
+        (1, "class broken_small has only one training image"),
+    ],
+)
+def test_rare_classes_are_refused(split: Split, kept: int, message: str) -> None:
+    rare = [s for s in split.train if s.label == "broken_small"]
+    train = [s for s in split.train if s not in rare[kept:]]
+    poor = dataclasses.replace(split, train=tuple(train))
+    with pytest.raises(DataError, match=message):
+        class_names(poor, binary=False)
+    assert class_names(poor, binary=True) == ("good", "defect")
+
+
+def test_good_images_alone_are_refused(dataset: Dataset) -> None:
+    official = make_plan(dataset, protocol="official").fold(dataset, 0)
+    with pytest.raises(DataError, match="trains on no defect image"):
+        class_names(official, binary=False)
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Image files that were decoded at full size."""
+    paths: list[Path] = []
+
+    def counting(path: Path) -> np.ndarray:
+        paths.append(path)
+        return read_rgb(path)
+
+    monkeypatch.setattr(image_cache, "read_rgb", counting)
+    return paths
+
+
+def test_no_image_is_decoded_twice(dataset: Dataset, decoded: list[Path]) -> None:
+    samples = dataset.samples[:4]
+    first = image_cache.load_resized(samples, dataset, size=24)
+    again = image_cache.load_resized(samples[::-1], dataset, size=24)
+    assert len(decoded) == 4
+    assert first.shape == (4, 3, 24, 24)
+    assert first.dtype == torch.uint8
+    assert torch.equal(first, again.flip(0))
+    direct = image_cache.resized(read_rgb(samples[1].image), 24)
+    assert np.array_equal(first[1].permute(1, 2, 0).numpy(), direct)
+
+
+@pytest.mark.parametrize("left", [0, 5, 200])  # nothing, half a header, half the pixels
+def test_a_cache_file_cut_short_is_made_again(
+    dataset: Dataset, decoded: list[Path], left: int
+) -> None:
+    samples = dataset.samples[:1]
+    whole = image_cache.load_resized(samples, dataset, size=16)
+    (file,) = image_cache.cache_dir().rglob("*.npy")
+    file.write_bytes(file.read_bytes()[:left])
+    assert torch.equal(image_cache.load_resized(samples, dataset, size=16), whole)
+    assert len(decoded) == 2
+    assert torch.equal(image_cache.load_resized(samples, dataset, size=16), whole)
+    assert len(decoded) == 2
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**31), strength=st.sampled_from(["light", "strong"]))
+def test_augmentation_follows_its_generator_and_stays_in_range(seed: int, strength: str) -> None:
+    images = torch.rand(3, 3, 12, 12, generator=_generator(seed))
+    once = augmented(images, strength, _generator(seed))
+    assert torch.equal(once, augmented(images, strength, _generator(seed)))
+    assert once.shape == images.shape
+    assert 0 <= float(once.min()) <= float(once.max()) <= 1
+    assert not torch.equal(once, images)
+
+
+def test_augmentation_moves_each_image_by_its_own_amount() -> None:
+    images = torch.rand(1, 3, 12, 12, generator=_generator(0)).repeat(2, 1, 1, 1)
+    first, second = augmented(images, "strong", _generator(1))
+    assert not torch.allclose(first, second, atol=0.05)
+    assert torch.equal(augmented(images, "none", _generator(1)), images)
+
+
+@given(alpha=st.floats(0.05, 4), seed=st.integers(0, 2**31))
+@settings(max_examples=30, deadline=None)
+def test_mixup_mixes_images_and_targets_alike(alpha: float, seed: int) -> None:
+    targets = torch.eye(4)
+    images = targets.view(4, 1, 2, 2).expand(4, 3, 2, 2)
+    mixed_images, mixed_targets = mixed(images, targets, alpha, _generator(seed))
+    assert torch.allclose(mixed_targets.sum(1), torch.ones(4))
+    assert torch.allclose(mixed_images[:, 0].reshape(4, 4), mixed_targets)
+
+
+def test_sampler_draws_every_class_alike() -> None:
+    labels = torch.tensor([0] * 90 + [1] * 6 + [2] * 4)
+    order = epoch_order(labels, 3, "sampler", _generator(0), count=6000)
+    shares = torch.bincount(labels[order]).double() / 6000
+    # three standard deviations of a share of 1/3 in 6000 draws
+    assert torch.allclose(shares, torch.full((3,), 1 / 3, dtype=torch.float64), atol=0.019)
+
+
+@pytest.mark.parametrize("balance", ["none", "class-weights"])
+def test_without_sampler_every_image_is_drawn_once(balance: str) -> None:
+    labels = torch.tensor([0] * 9 + [1] * 3)
+    order = epoch_order(labels, 2, balance, _generator(0))
+    assert sorted(order.tolist()) == list(range(12))
+    assert len(set(epoch_order(labels, 2, balance, _generator(0), count=5).tolist())) == 5
+
+
+def test_class_weights_give_each_class_the_same_sum() -> None:
+    labels = torch.tensor([0] * 90 + [1] * 6 + [2] * 4)
+    weights = class_weights(labels, 3)
+    assert torch.allclose(weights * torch.tensor([90.0, 6, 4]), torch.full((3,), 100 / 3))
+    assert loss_weights(labels, 3, "none") is None
+    assert loss_weights(labels, 3, "sampler") is None
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "sizes"),
+    [
+        (10, 4, [4, 4, 2]),
+        (9, 4, [4, 5]),  # one image alone has no batch statistics
+        (1, 4, [1]),
+        (8, 4, [4, 4]),
+    ],
+)
+def test_batches(count: int, size: int, sizes: list[int]) -> None:
+    batches = batches_of(torch.arange(count), size)
+    assert [len(b) for b in batches] == sizes
+    assert torch.equal(torch.cat(batches), torch.arange(count))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "progress", "share"),
+    [
+        ("constant", 0.9, 1.0),
+        ("cosine", 0.0, 1.0),
+        ("cosine", 0.5, 0.5),
+        ("cosine", 1.0, 0.0),
+        ("linear", 0.25, 0.75),
+    ],
+)
+def test_learning_rate(schedule: str, progress: float, share: float) -> None:
+    assert learning_rate(schedule, 0.2, progress) == pytest.approx(0.2 * share)
+
+
+@given(st.lists(st.floats(-30, 30), min_size=2, max_size=6))
+def test_anomaly_score_is_the_log_odds_of_a_defect(logits: list[float]) -> None:
+    row = torch.tensor([logits], dtype=torch.float64)
+    defect = float(row.softmax(1)[0, 1:].sum())
+    good = float(row.softmax(1)[0, 0])
+    assert float(anomaly_scores(row)[0]) == pytest.approx(math.log(defect / good), abs=1e-9)
+
+
+def test_validation_figures() -> None:
+    # three classes; the second image of class 1 is taken for class 2
+    logits = torch.tensor([[4.0, 0, 0], [0, 4, 0], [0, 1, 4], [0, 0, 4]])
+    labels = torch.tensor([0, 1, 1, 2])
+    found = validate(logits, labels, ("good", "a", "b"))
+    assert found.accuracy == 0.75
+    assert found.balanced_accuracy == pytest.approx((1 + 0.5 + 1) / 3)
+    assert found.auroc == 1.0
+    assert found.confusion == ((1, 0, 0), (0, 1, 1), (0, 0, 1))
+    better = dataclasses.replace(found, loss=found.loss / 2)
+    assert better.key("balanced-accuracy", 1) > found.key("balanced-accuracy", 2)
+    assert better.key("last", 1) < found.key("last", 2)

@@ -1,0 +1,227 @@
+"""Training on tiny images: learning, choosing, stopping, resuming, predicting."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from toolkit.config import settings_dict
+from toolkit.data.layouts import read_dataset
+from toolkit.data.splits import Split, make_plan
+from toolkit.errors import ConfigError, RunError
+from toolkit.methods.registry import method_class
+from toolkit.methods.resnet import method as method_module
+from toolkit.methods.resnet import train as train_module
+from toolkit.methods.resnet.checkpoint import BEST, LAST, ModelCard, read_checkpoint, write_card
+from toolkit.methods.resnet.method import ResNet
+from toolkit.methods.resnet.network import build_classifier
+from toolkit.methods.resnet.settings import ResNetSettings
+from toolkit.methods.resnet.train import Part, State, train
+from toolkit.runs.run import Run
+
+CLASSES = ("good", "red", "blue")
+TINY = ResNetSettings(
+    network="mobilenetv3_small_050",  # small files, quick to write
+    weights="none",
+    image_size=16,
+    head_epochs=2,
+    epochs=2,
+    batch=6,
+    train_layers="last-block",
+    choose="last",
+)
+
+
+def _run(root: Path, settings: ResNetSettings, name: str = "run") -> Run:
+    return Run.create(
+        root,
+        method="resnet",
+        settings=settings_dict(settings),
+        split={},
+        data={},
+        seed=3,
+        name=name,
+    )
+
+
+def _coloured(count: int, seed: int) -> Part:
+    """Noise images: grey for good, reddish and bluish for the defects."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % len(CLASSES)
+    images = torch.randint(60, 120, (count, 3, 16, 16), generator=generator)
+    images[labels == 1, 0] += 100
+    images[labels == 2, 2] += 100
+    return Part(images.to(torch.uint8), labels)
+
+
+def _train(run: Run, settings: ResNetSettings) -> State:
+    torch.manual_seed(0)
+    return train(
+        build_classifier(settings.network, len(CLASSES)),
+        train_part=_coloured(18, 0),
+        val_part=_coloured(9, 1),
+        classes=CLASSES,
+        settings=settings,
+        run=run,
+    )
+
+
+@pytest.mark.parametrize(
+    ("stop_at", "changes"),
+    [
+        (2, {}),  # between the epochs of the head phase
+        (3, {}),  # at the change of phase
+        (4, {"optimizer": "sgd", "augment": "strong", "balance": "sampler"}),
+        (4, {"optimizer": "adam", "mixup": 0.4, "choose": "loss"}),
+    ],
+)
+def test_an_interrupted_training_ends_with_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int, changes: dict[str, object]
+) -> None:
+    settings = dataclasses.replace(TINY, **changes)  # type: ignore[arg-type]
+    monkeypatch.setattr(train_module, "SAVE_EVERY_SECONDS", 0.0)
+    whole = _run(tmp_path, settings, "whole")
+    _train(whole, settings)
+
+    cut = _run(tmp_path, settings, "cut")
+    add_result = Run.add_result
+
+    def interrupting(self: Run, row: dict[str, float]) -> None:
+        if row["epoch"] == stop_at:
+            raise KeyboardInterrupt
+        add_result(self, row)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "add_result", interrupting)
+        with pytest.raises(KeyboardInterrupt):
+            _train(cut, settings)
+    assert len(cut.results()) == stop_at - 1
+    state = _train(cut, settings)
+
+    assert state.epochs_done == 4
+    assert "resumed after epoch" in (cut.path / "log.txt").read_text()
+    for name in (BEST, LAST):
+        expected, facts = read_checkpoint(whole.weights / name)
+        found, found_facts = read_checkpoint(cut.weights / name)
+        assert found_facts == facts
+        assert expected.keys() == found.keys()
+        assert all(torch.equal(expected[key], found[key]) for key in expected)
+
+
+def test_the_head_phase_leaves_the_backbone_alone(tmp_path: Path) -> None:
+    # random features of a ResNet still tell colours apart, those of a MobileNet fade away
+    settings = dataclasses.replace(TINY, network="resnet18", epochs=0, head_epochs=25, head_lr=0.01)
+    run = _run(tmp_path, settings)
+    _train(run, settings)
+    torch.manual_seed(0)
+    fresh = build_classifier(settings.network, len(CLASSES)).state_dict()
+    found, _ = read_checkpoint(run.weights / BEST)
+    changed = {name for name in fresh if not torch.equal(fresh[name], found[name])}
+    assert changed == {"head.weight", "head.bias"}
+    assert float(run.results()[-1]["val_accuracy"]) > 0.8
+
+
+def test_a_run_says_what_it_did_per_epoch(tmp_path: Path) -> None:
+    run = _run(tmp_path, TINY)
+    _train(run, TINY)
+    rows = run.results()
+    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
+    assert list(rows[0]) == [
+        "epoch",
+        "lr",
+        "train_loss",
+        "train_accuracy",
+        "val_loss",
+        "val_accuracy",
+        "val_balanced_accuracy",
+        "val_auroc",
+        "seconds",
+    ]
+    assert float(rows[0]["lr"]) == TINY.head_lr
+    assert float(rows[2]["lr"]) == TINY.lr
+    assert all(math.isfinite(float(value)) for row in rows for value in row.values())
+
+
+def test_patience_stops_and_the_best_epoch_is_kept(tmp_path: Path) -> None:
+    # so small a rate that nothing gets better: the loss of the first epochs wins
+    settings = dataclasses.replace(
+        TINY, head_epochs=30, head_lr=1e-12, epochs=30, patience=3, choose="auroc"
+    )
+    run = _run(tmp_path, settings)
+    state = _train(run, settings)
+    assert state.stopped
+    assert state.epochs_done == state.best_epoch + 3
+    assert state.epochs_done < 30
+    _, facts = read_checkpoint(run.weights / BEST)
+    assert facts["epoch"] == state.best_epoch
+
+
+def test_an_infinite_loss_stops_with_the_mend(tmp_path: Path) -> None:
+    settings = dataclasses.replace(TINY, head_epochs=0, optimizer="sgd", lr=1e30, epochs=3)
+    with pytest.raises(ConfigError, match=r"the loss is (nan|inf) in epoch 1; .*lower"):
+        _train(_run(tmp_path, settings), settings)
+
+
+def test_a_run_without_training_cannot_predict(tmp_path: Path) -> None:
+    run = _run(tmp_path, TINY)
+    with pytest.raises(RunError, match="no trained classifier"):
+        ResNet(TINY).predict([], run)
+    write_card(run.weights, ModelCard(TINY.network, CLASSES, 16))
+    (run.weights / BEST).write_bytes(b"cut short")
+    with pytest.raises(RunError, match="damaged checkpoint"):
+        ResNet(TINY).predict([], run)
+
+
+@pytest.fixture(scope="module")
+def split(sample_dir: Path) -> Split:
+    dataset = read_dataset(sample_dir)
+    return make_plan(dataset, folds=3).fold(dataset, 0)
+
+
+@pytest.mark.parametrize("classes", ["types", "binary"])
+def test_from_folder_to_predictions(
+    tmp_path: Path, split: Split, classes: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = dataclasses.replace(TINY, classes=classes, head_epochs=0)  # type: ignore[arg-type]
+    run = _run(tmp_path, settings)
+    blind = dataclasses.replace(split, test=())  # fit has no use for the test part
+    method_class("resnet")(settings).fit(blind, run)
+    assert run.facts["weights"] == "none"
+    assert "as asked" in run.facts["weights_source"]
+
+    decoded: list[Path] = []
+    read = method_module.read_rgb
+    monkeypatch.setattr(method_module, "read_rgb", lambda path: decoded.append(path) or read(path))
+    predictions = []
+    for count, prediction in enumerate(ResNet(settings).predict(split.test, Run.open(run.path)), 1):
+        predictions.append(prediction)
+        assert len(decoded) == count  # one image at a time
+    assert [p.sample_id for p in predictions] == [s.id for s in split.test]
+    names = {"types": ["good", *split.dataset.classes], "binary": ["good", "defect"]}[classes]
+    for prediction in predictions:
+        assert prediction.class_probabilities is not None
+        assert list(prediction.class_probabilities) == names
+        assert sum(prediction.class_probabilities.values()) == pytest.approx(1)
+        good = prediction.class_probabilities["good"]
+        assert prediction.score == pytest.approx(math.log((1 - good) / good), abs=1e-6)
+
+    report = ResNet(settings).report(split, run)
+    assert report["epochs"] == 2
+    counted = sum(sum(row) for row in report["validation"]["confusion"])
+    assert counted == len(split.val)
+    for name in ("curves.png", "confusion_val.png"):
+        assert (run.plots / name).stat().st_size > 5000
+
+
+def test_equal_seeds_give_equal_weights(tmp_path: Path, split: Split) -> None:
+    settings = dataclasses.replace(TINY, epochs=1, head_epochs=0, augment="strong")
+    tensors = []
+    for name in ("first", "second"):
+        run = _run(tmp_path, settings, name)
+        ResNet(settings).fit(split, run)
+        tensors.append(read_checkpoint(run.weights / BEST)[0])
+    assert all(torch.equal(tensors[0][key], tensors[1][key]) for key in tensors[0])

@@ -1,0 +1,67 @@
+"""The classifier on the real bottle."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from toolkit.config import build_settings, find_config, read_yaml, settings_dict
+from toolkit.data.layouts import read_dataset
+from toolkit.data.splits import Split, make_plan
+from toolkit.methods.resnet.method import ResNet
+from toolkit.methods.resnet.settings import ResNetSettings
+from toolkit.metrics.image import image_metrics
+from toolkit.runs.run import Run
+
+pytestmark = [pytest.mark.real, pytest.mark.slow]
+
+
+def _fitted(root: Path, split: Split, **changes: object) -> tuple[ResNet, Run]:
+    values = read_yaml(find_config("resnet/default"))
+    values.pop("method")
+    settings = build_settings(ResNetSettings, {**values, **changes}, source="test")
+    run = Run.create(
+        root, method="resnet", settings=settings_dict(settings), split={}, data={}, name="real"
+    )
+    method = ResNet(settings)
+    torch.manual_seed(0)
+    method.fit(split, run)
+    return method, run
+
+
+def test_the_pretrained_head_tells_defects_from_good(
+    tmp_path: Path, bottle_dir: Path, real_home: Path
+) -> None:
+    dataset = read_dataset(bottle_dir)
+    split = make_plan(dataset, protocol="supervised").fold(dataset, 0)
+    method, run = _fitted(tmp_path, split, epochs=0)
+    assert run.facts["weights"] == "ImageNet-1k"
+    predictions = list(method.predict(split.test, run))
+    found = image_metrics([p.score for p in predictions], [s.is_defect for s in split.test])
+    assert isinstance(found.auroc, float)
+    assert found.auroc >= 0.95
+
+
+def test_an_epoch_at_32_pixels_takes_under_half_a_second(tmp_path: Path, bottle_dir: Path) -> None:
+    dataset = read_dataset(bottle_dir)
+    split = make_plan(dataset, protocol="balanced").fold(dataset, 0)
+    # The promise is for 64 images; this fold trains on 48, so some are drawn twice.
+    _, run = _fitted(
+        tmp_path,
+        split,
+        network="resnet18",
+        weights="none",
+        image_size=32,
+        head_epochs=0,
+        epochs=4,
+        batch=32,
+        balance="sampler",
+        epoch_images=64,
+        augment="none",
+    )
+    started = time.perf_counter()
+    seconds = min(float(row["seconds"]) for row in run.results())
+    assert seconds < 0.5, f"{seconds} s, measured at {started:.0f}"
