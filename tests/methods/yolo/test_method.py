@@ -1,0 +1,218 @@
+"""Both detectors from split to predictions, on the small synthetic sample."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from toolkit.config import settings_dict
+from toolkit.data.layouts import read_dataset
+from toolkit.data.splits import Split, make_plan
+from toolkit.errors import ConfigError, DataError, RunError, WeightsError
+from toolkit.methods.registry import method_class
+from toolkit.methods.yolo import network
+from toolkit.methods.yolo.prompts import NOT_CLIP, load_bank, orthonormal_bank
+from toolkit.runs.machine import seed_everything
+from toolkit.runs.run import Run
+
+TINY = {"weights": "none", "epochs": 2, "image_size": 64, "backgrounds": "2", "batch": 8}
+
+NewRun = Callable[..., tuple[Any, Run]]
+
+
+@pytest.fixture
+def split(sample_dir: Path) -> Split:
+    dataset = read_dataset(sample_dir)
+    return make_plan(dataset, folds=3).fold(dataset, 0)
+
+
+@pytest.fixture
+def new_run(tmp_path: Path) -> NewRun:
+    def make(name: str, *, run: str = "run", **settings: Any) -> tuple[Any, Run]:
+        cls = method_class(name)
+        values = cls.Settings(**{**TINY, **settings})
+        record = settings_dict(values)
+        made = Run.create(
+            tmp_path, method=name, settings=record, split={}, data={}, seed=3, name=run
+        )
+        return cls(values), made
+
+    return make
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    attempts: list[Any] = []
+
+    def blocked(*args: Any, **kwargs: Any) -> None:
+        attempts.append(args)
+        raise OSError("blocked")
+
+    monkeypatch.setattr(socket, "getaddrinfo", blocked)
+    monkeypatch.setattr(socket.socket, "connect", blocked)
+    return attempts
+
+
+def _fit(method: Any, run: Run, split: Split) -> None:
+    seed_everything(run.seed)
+    method.fit(split, run)
+
+
+# -- before any training starts --
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "other"),
+    [("yolo", "yolo11n-world", "yolo-world"), ("yolo-world", "yolo11n", "yolo")],
+)
+def test_a_network_of_the_other_method_is_refused(
+    name: str, model: str, other: str, new_run: NewRun, split: Split
+) -> None:
+    method, run = new_run(name, model=model)
+    with pytest.raises(ConfigError, match=f"belongs to the method {other}$"):
+        method.fit(split, run)
+
+
+def test_a_split_without_boxes_is_refused(new_run: NewRun, split: Split) -> None:
+    method, run = new_run("yolo")
+    good = replace(split, train=tuple(s for s in split.train if not s.is_defect))
+    with pytest.raises(DataError, match="no boxes in the training part"):
+        method.fit(good, run)
+    assert not (run.path / "data").exists()
+
+
+def test_unreachable_weights_stop_the_run(
+    new_run: NewRun, split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetch(name: str) -> Path:
+        raise WeightsError("not reachable")
+
+    monkeypatch.setattr(network, "fetch", fetch)
+    method, run = new_run("yolo", weights="pretrained")
+    with pytest.raises(WeightsError, match="--weights none"):
+        method.fit(split, run)
+
+
+def test_a_bank_without_a_needed_phrase_is_refused(
+    new_run: NewRun, split: Split, tmp_path: Path
+) -> None:
+    orthonormal_bank(["something else"]).save(tmp_path / "bank.safetensors")
+    method, run = new_run("yolo-world", prompt_bank=str(tmp_path / "bank.safetensors"))
+    with pytest.raises(ConfigError, match="no vector for"):
+        method.fit(split, run)
+
+
+def test_a_run_without_weights_cannot_predict(new_run: NewRun, split: Split) -> None:
+    method, run = new_run("yolo")
+    with pytest.raises(RunError, match=r"best\.pt"):
+        method.predict(split.val, run)
+
+
+# -- training --
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["yolo", "yolo-world"])
+def test_fit_and_predict_leave_a_whole_run(
+    name: str,
+    new_run: NewRun,
+    split: Split,
+    no_network: list[Any],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    method, run = new_run(name, weights="auto")  # nothing can be fetched: from scratch
+    _fit(method, run, split)
+    assert no_network == [] or all("fetch" not in str(a) for a in no_network)
+    assert capsys.readouterr().out == ""
+
+    assert (run.weights / "best.pt").is_file()
+    assert run.facts["weights"] == "none"
+    assert run.facts["weights_source"] == "trained from scratch"
+    assert run.facts["epochs_done"] == 2
+    assert "pretrained could not be reached" in (run.path / "log.txt").read_text()
+    rows = run.results()
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    for column in ("train_box_loss", "train_cls_loss", "val_box_loss", "val_map50", "seconds"):
+        assert all(np.isfinite(float(row[column])) for row in rows)
+    assert any(run.plots.iterdir())
+
+    reopened = Run.open(run.path)  # as another process would
+    predictions = list(method_class(name)(method.settings).predict(split.val, reopened))
+    assert [p.sample_id for p in predictions] == [s.id for s in split.val]
+    for prediction in predictions:
+        boxes = prediction.boxes
+        assert prediction.score == (boxes.scores.max() if len(boxes) else 0.0)
+        assert set(boxes.labels) <= set(split.dataset.classes)
+        assert np.all(boxes.scores >= 0.001)
+        assert np.all((boxes.xyxy >= 0) & (boxes.xyxy <= 128))
+        assert np.all(boxes.xyxy[:, :2] < boxes.xyxy[:, 2:])
+    assert {"best_epoch", "val_map50_in_training"} <= set(method.report(split, run))
+    if name == "yolo-world":
+        assert run.facts["prompts_source"] == NOT_CLIP
+        assert load_bank(run.weights / "prompts.safetensors").phrases == split.dataset.classes
+
+    _fit(method, run, split)  # a finished training is not repeated
+    assert run.results() == rows
+
+
+@pytest.mark.slow
+def test_equal_seeds_give_equal_predictions(new_run: NewRun, split: Split) -> None:
+    found = []
+    for name in ("a", "b"):
+        method, run = new_run("yolo-world", run=name)
+        _fit(method, run, split)
+        found.append(list(method.predict(split.val, run)))
+    for first, second in zip(*found, strict=True):
+        assert first.score == second.score
+        np.testing.assert_array_equal(first.boxes.xyxy, second.boxes.xyxy)
+
+
+class _Killed(BaseException):
+    pass
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["yolo", "yolo-world"])
+@pytest.mark.parametrize("damage_last", [False, True])
+def test_an_interrupted_training_goes_on(
+    name: str,
+    damage_last: bool,
+    new_run: NewRun,
+    split: Split,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    method, run = new_run(name, epochs=3)
+    add_result = Run.add_result
+
+    def killed_in_the_second_epoch(self: Run, row: Any) -> None:
+        add_result(self, row)
+        if row["epoch"] == 2:
+            raise _Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Run, "add_result", killed_in_the_second_epoch)
+        with pytest.raises(_Killed):
+            _fit(method, run, split)
+    before = run.results()
+    assert len(before) == 2
+    last = run.weights / "last.pt"
+    if damage_last:  # killed while it was written; the best epoch stays
+        last.write_bytes(last.read_bytes()[:1000])
+
+    again = Run.open(run.path)
+    _fit(method, again, split)
+    after = again.results()
+    assert [row["epoch"] for row in after] == ["1", "2", "3"]
+    assert after[0] == before[0]
+    if not damage_last:
+        assert after[1] == before[1]  # not trained twice
+    log = (run.path / "log.txt").read_text()
+    assert f"going on from {'best' if damage_last else 'last'}.pt" in log
+    assert "Resuming training" in log
+    assert len(list(method.predict(split.val, again))) == len(split.val)

@@ -1,0 +1,65 @@
+"""Settings: what is refused, and that the shipped configs say what the code does."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from toolkit.config import build_settings, find_config, read_yaml
+from toolkit.errors import ConfigError
+from toolkit.methods.yolo.method import Yolo, YoloWorld
+from toolkit.methods.yolo.settings import YoloSettings, background_choice
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("all", "all"),
+        ("0", 0.0),
+        ("0.25", 0.25),
+        ("12", 12),
+        ("12.0", 12),  # YAML may write a count as a float
+        ("1", 1),  # one image, not the whole: a share is below 1
+    ],
+)
+def test_backgrounds_are_a_count_a_share_or_all(text: str, expected: object) -> None:
+    choice = background_choice(text)
+    assert choice == expected
+    assert type(choice) is type(expected)
+
+
+@pytest.mark.parametrize("text", ["some", "-1", "1.5", "nan", ""])
+def test_other_backgrounds_are_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="backgrounds="):
+        background_choice(text)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"epochs": 0}, "epochs=0"),
+        ({"image_size": 0}, "image_size=0"),
+        ({"batch": -1}, "batch=-1"),
+        ({"lr": 0}, "lr=0"),
+        ({"bn_momentum": 0}, "bn_momentum=0"),
+        ({"mosaic": 1.5}, "mosaic=1.5"),
+        ({"nms_iou": -0.1}, "nms_iou=-0.1"),
+        ({"optimizer": "adamw"}, "did you mean"),  # with the nearest known name
+        ({"flips": "sideways"}, "flips=sideways"),
+        ({"backgrounds": "2.5"}, "backgrounds=2.5"),
+        ({"extra": {"seed": 3}}, "extra: 'seed'"),  # would break the run's record
+        ({"epoch": 3}, "did you mean 'epochs'"),
+    ],
+)
+def test_wrong_values_are_named(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build_settings(YoloSettings, values, source="test")
+
+
+@pytest.mark.parametrize("method", [Yolo, YoloWorld])
+def test_the_shipped_config_names_every_setting_with_its_default(method: type) -> None:
+    config = read_yaml(find_config(f"{method.name}/default"))
+    assert config.pop("method") == method.name
+    assert build_settings(method.Settings, config, source="config") == method.Settings()
+    assert set(config) == {field.name for field in dataclasses.fields(method.Settings)}

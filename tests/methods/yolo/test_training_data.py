@@ -1,0 +1,108 @@
+"""What a split must have, and what Ultralytics gets to see of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import yaml
+
+from toolkit.data.layouts import read_dataset
+from toolkit.data.splits import Split, make_plan
+from toolkit.data.types import Dataset, Sample
+from toolkit.errors import DataError
+from toolkit.methods.yolo.training_data import (
+    check_split,
+    class_prompts,
+    flip_probabilities,
+    write_training_data,
+)
+
+
+@pytest.fixture
+def split(sample_dir: Path) -> Split:
+    dataset = read_dataset(sample_dir)
+    return make_plan(dataset, folds=3).fold(dataset, 0)
+
+
+def test_a_supervised_split_is_fit_for_training(split: Split) -> None:
+    check_split(split, world=True)
+
+
+def test_parts_without_boxes_are_refused(split: Split) -> None:
+    good = tuple(s for s in split.train if not s.is_defect)
+    for changes, message in (
+        ({"train": ()}, "training part is empty"),
+        ({"val": ()}, "validation part is empty"),
+        ({"train": good}, "no boxes in the training part"),
+        ({"val": good}, "no boxes in the validation part"),
+    ):
+        with pytest.raises(DataError, match=message):
+            check_split(dataclasses.replace(split, **changes), world=False)
+
+
+def _renamed(split: Split, names: list[str]) -> Split:
+    samples = tuple(
+        Sample(id=f"{i}.png", image=Path(f"{i}.png"), label=name, masks=(Path("m.png"),))
+        for i, name in enumerate(names)
+    )
+    dataset = Dataset(name="renamed", root=split.dataset.root, samples=samples)
+    return dataclasses.replace(split, dataset=dataset, train=samples, val=samples, test=())
+
+
+def test_class_names_that_only_yolo_world_cannot_use(split: Split) -> None:
+    for names, message in (
+        (["crack", "dirt/dust"], "'dirt/dust' has a '/'"),
+        ([f"type{i:02d}" for i in range(81)], "81 classes"),
+    ):
+        renamed = _renamed(split, names)
+        check_split(renamed, world=False)
+        with pytest.raises(DataError, match=message):
+            check_split(renamed, world=True)
+
+
+def test_no_test_image_can_be_reached(split: Split, tmp_path: Path) -> None:
+    data = write_training_data(split, tmp_path / "data", backgrounds="all")
+    content = yaml.safe_load(data.read_text())
+    assert content["val"] == "images/val"  # not the test part in its place
+    linked = {p.resolve() for p in data.parent.rglob("*.png")}
+    assert linked == {s.image.resolve() for s in (*split.train, *split.val)}
+    assert not any((data.parent / "labels/test").iterdir())
+    names = content["names"]
+    assert [names[i] for i in sorted(names)] == list(split.dataset.classes)
+
+
+@pytest.mark.parametrize(("backgrounds", "expected"), [("0", 0), ("3", 3), ("0.2", 3)])
+def test_backgrounds_are_good_training_images(
+    split: Split, tmp_path: Path, backgrounds: str, expected: int
+) -> None:
+    # A share of 0.2 beside the 6 to 12 defect images of the small sample.
+    data = write_training_data(split, tmp_path / "data", backgrounds=backgrounds)
+    empty = [p for p in (data.parent / "labels/train").glob("*.txt") if not p.read_text()]
+    if "." in backgrounds:
+        defects = sum(s.is_defect for s in split.train)
+        expected = round(defects * 0.2 / 0.8)
+    assert len(empty) == expected
+
+
+def test_every_class_has_prompts_without_a_slash(split: Split) -> None:
+    prompts = class_prompts(split)
+    assert tuple(prompts) == split.dataset.classes
+    assert all(phrases and not any("/" in p for p in phrases) for phrases in prompts.values())
+
+
+@pytest.mark.parametrize(
+    ("flips", "dataset", "expected"),
+    [
+        ("none", "bottle", (0.0, 0.0)),
+        ("both", "transistor", (0.5, 0.5)),
+        ("horizontal", "bottle", (0.5, 0.0)),
+        ("vertical", "bottle", (0.0, 0.5)),
+        ("card", "bottle", (0.5, 0.5)),  # seen from above, it looks the same either way
+        ("card", "no such card", (0.5, 0.0)),  # upside down only where it is known to be right
+    ],
+)
+def test_flips(flips: str, dataset: str, expected: tuple[float, float]) -> None:
+    found = flip_probabilities(flips, dataset_name=dataset)
+    assert (found["fliplr"], found["flipud"]) == expected

@@ -1,0 +1,107 @@
+"""Nothing is sent, downloaded or written outside our cache: proven with every socket blocked."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from toolkit.methods.yolo import ultralytics_env
+
+# Runs in a fresh interpreter, since Ultralytics reads its environment when it is imported.
+_GUARD = """
+    import socket, sys
+    attempts = []
+    def blocked(*args, **kwargs):
+        attempts.append(args)
+        raise OSError("blocked")
+    socket.getaddrinfo = blocked
+    socket.socket.connect = blocked
+    socket.socket.connect_ex = blocked
+"""
+
+
+def _run(script: str, tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    env = {
+        # Without what `prepare` put into this process's environment.
+        **{k: v for k, v in os.environ.items() if not k.startswith(("YOLO_", "ULTRALYTICS_"))},
+        "HOME": str(tmp_path / "user"),
+        "XDG_CONFIG_HOME": str(tmp_path / "user/.config"),
+        "MPLCONFIGDIR": str(tmp_path / "matplotlib"),
+        "TOOLKIT_HOME": str(tmp_path / "toolkit"),
+        **environment,
+    }
+    (tmp_path / "user").mkdir()
+    code = textwrap.dedent(_GUARD) + textwrap.dedent(script)
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=env, timeout=300
+    )
+
+
+def test_nothing_is_sent_or_fetched_or_written_at_home(tmp_path: Path) -> None:
+    done = _run(
+        """
+        from toolkit.methods.yolo import ultralytics_env
+        ultralytics_env.prepare()
+        from toolkit.methods.yolo import trainers
+        from ultralytics.engine.model import Model
+        from ultralytics.utils import SETTINGS, checks, events
+        from ultralytics.utils.callbacks import platform
+        assert checks.check_font("Arial.ttf").exists()
+        assert checks.check_font("Arial.Unicode.ttf").exists()
+        assert events.events.enabled is False
+        assert not any(SETTINGS[name] for name in ("sync", "wandb", "comet", "mlflow", "api_key"))
+        import os
+        assert "ULTRALYTICS_API_KEY" not in os.environ
+        # A package that is missing is not installed.
+        assert checks.check_requirements("surely-not-a-package-name>=9", install=True) is False
+        assert attempts == [], attempts
+        """,
+        tmp_path,
+        ULTRALYTICS_API_KEY="secret",
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert list((tmp_path / "user").iterdir()) == []
+    assert (tmp_path / "toolkit/cache/ultralytics").is_dir()
+
+
+def test_it_also_works_where_ultralytics_was_imported_first(tmp_path: Path) -> None:
+    done = _run(
+        """
+        import ultralytics.utils
+        import ultralytics.utils.events
+        assert attempts  # its own import asks name servers, so these tests can see an attempt
+        attempts.clear()
+        from toolkit.methods.yolo import ultralytics_env
+        ultralytics_env.prepare()
+        from ultralytics.utils import SETTINGS, checks, events
+        assert events.events.enabled is False
+        assert SETTINGS["sync"] is False
+        assert checks.check_font("Arial.ttf").exists()
+        assert checks.check_requirements("surely-not-a-package-name>=9", install=True) is False
+        assert attempts == [], attempts
+        """,
+        tmp_path,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_log_lines_go_to_the_run_and_bars_nowhere(capsys: pytest.CaptureFixture[str]) -> None:
+    ultralytics_env.prepare()
+    from ultralytics.utils import LOGGER, TQDM, colorstr
+
+    lines: list[str] = []
+    before = list(LOGGER.handlers)
+    with ultralytics_env.logged(lines.append):
+        LOGGER.info(f"\n{colorstr('bold', 'one')}\ntwo\n")
+        LOGGER.warning("three")
+        for _ in TQDM(range(3), desc="bar", disable=False):
+            pass
+    assert lines == ["one", "two", "three"]
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err) == ("", "")
+    assert LOGGER.handlers == before

@@ -1,0 +1,1 @@
+"""Detectors trained by Ultralytics: YOLO, and YOLO-World with its prompts kept as data."""

@@ -1,0 +1,67 @@
+"""Find boxes in one image with a trained network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from toolkit.methods.yolo.network import load_network
+from toolkit.runs.prediction import Boxes
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+CONFIDENCE_FLOOR = 0.001
+"""Boxes below are dropped: enough for any mAP, and what COCO evaluations keep."""
+
+_MOST_BOXES = 300
+
+
+def load_detector(path: Path, device: str) -> Any:
+    """Read a trained network, ready to predict: batch norms folded into the convolutions.
+
+    Raises:
+        WeightsError: the checkpoint is missing or damaged.
+    """
+    return load_network(path).fuse(verbose=False).to(device).eval()
+
+
+def detect(
+    network: Any, image: NDArray[np.uint8], *, image_size: int, nms_iou: float, device: str
+) -> Boxes:
+    """Return the boxes of one image, best first.
+
+    Args:
+        network: from `load_detector`.
+        image: RGB, uint8 array (H, W, 3).
+        image_size: the longer side is resized to it; the shorter is padded to a multiple of 32.
+        nms_iou: of two boxes of one class that overlap by more, the better stays.
+        device: of the network.
+    """
+    import torch
+    from ultralytics.data.augment import LetterBox
+    from ultralytics.utils import nms, ops
+
+    stride = max(int(network.stride.max()), 32)
+    side = -(-image_size // stride) * stride
+    padded = LetterBox((side, side), auto=True, stride=stride)(image=image)
+    pixels = np.ascontiguousarray(padded.transpose(2, 0, 1))[None]
+    with torch.inference_mode():
+        batch = torch.from_numpy(pixels).to(device).float() / 255
+        (found,) = nms.non_max_suppression(
+            network(batch),
+            CONFIDENCE_FLOOR,
+            nms_iou,
+            multi_label=True,
+            max_det=_MOST_BOXES,
+            nc=len(network.names),
+        )
+        xyxy = ops.scale_boxes(batch.shape[2:], found[:, :4], image.shape[:2])
+    names = network.names
+    return Boxes(
+        xyxy=xyxy.cpu().numpy().astype(np.float32),
+        scores=found[:, 4].cpu().numpy().astype(np.float32),
+        labels=tuple(names[int(index)] for index in found[:, 5].tolist()),
+    )

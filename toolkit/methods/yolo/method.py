@@ -1,0 +1,192 @@
+"""The methods `yolo` and `yolo-world`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+from toolkit.data.images import read_rgb
+from toolkit.data.splits import Split
+from toolkit.data.types import Sample
+from toolkit.errors import ConfigError, RunError
+from toolkit.methods.base import Labels, Method
+from toolkit.methods.yolo import network, training, ultralytics_env
+from toolkit.methods.yolo.prompts import PromptBank, class_bank, load_bank, orthonormal_bank
+from toolkit.methods.yolo.settings import YoloSettings, YoloWorldSettings
+from toolkit.methods.yolo.training_data import (
+    check_split,
+    class_prompts,
+    flip_probabilities,
+    write_training_data,
+)
+from toolkit.runs.prediction import Prediction
+from toolkit.runs.run import Run
+
+_PROMPTS = "prompts.safetensors"
+
+S = TypeVar("S", bound=YoloSettings)
+
+
+class _Detector(Method[S]):
+    """What both detectors do alike.
+
+    The image-level score is the highest box score, and 0.0 for an image without any box above the
+    confidence floor of 0.001.
+    """
+
+    labels: ClassVar[Labels] = "box"
+    scoring: ClassVar[str] = "highest box score"
+    world: ClassVar[bool]
+
+    def fit(self, split: Split, run: Run) -> None:
+        """Train, choosing the epoch by validation mAP; an interrupted training goes on.
+
+        Raises:
+            DataError: the training or validation part has no boxes, or a class name is unusable.
+            ConfigError: there is no such network.
+            WeightsError: the pretrained weights cannot be had.
+        """
+        check_split(split, world=self.world)
+        ultralytics_env.prepare()
+        self._check_model()
+        state, checkpoint = training.progress_of(run)
+        if state == "finished":
+            run.log("training was finished before; nothing to do")
+            return
+        bank = self._answers(split, run)
+        start = network.SCRATCH if checkpoint else self._start(run)
+        data = write_training_data(split, run.path / "data", backgrounds=self.settings.backgrounds)
+        flips = flip_probabilities(self.settings.flips, dataset_name=split.dataset.name)
+        arguments = training.arguments(self.settings, run=run, data=data, flips=flips)
+        if checkpoint is not None:
+            run.log(f"going on from {checkpoint.name}")
+            arguments["resume"] = str(checkpoint)
+        with ultralytics_env.logged(run.log), bank:
+            trainer = self._trainer(arguments, start=start.path, weights=run.weights)
+            training.train(trainer, run=run, title=f"{run.method} {run.path.name}")
+
+    def predict(self, samples: Sequence[Sample], run: Run) -> Iterator[Prediction]:
+        """Yield the boxes of each image, in its own pixels, and the highest score.
+
+        Raises:
+            RunError: the run has no trained weights.
+            DataError: an image cannot be read.
+        """
+        from toolkit.methods.yolo.detect import detect, load_detector
+
+        ultralytics_env.prepare()
+        path = run.weights / "best.pt"
+        if not path.is_file():
+            raise RunError(f"{path}: no trained weights in this run; train it again")
+        detector = load_detector(path, run.device)
+        self._set_vocabulary(detector, run)
+        settings = self.settings
+
+        def predictions() -> Iterator[Prediction]:
+            for sample in samples:
+                boxes = detect(
+                    detector,
+                    read_rgb(sample.image),
+                    image_size=settings.image_size,
+                    nms_iou=settings.nms_iou,
+                    device=run.device,
+                )
+                score = float(boxes.scores.max()) if len(boxes) else 0.0
+                yield Prediction(sample_id=sample.id, score=score, boxes=boxes)
+
+        return predictions()
+
+    def report(self, split: Split, run: Run) -> Mapping[str, Any]:
+        """Return the best epoch and its validation mAP, as Ultralytics measures it."""
+        rows = run.results()
+        if not rows:
+            return {}
+        best = max(rows, key=lambda row: float(row["val_map50_95"]))
+        return {
+            "best_epoch": int(best["epoch"]),
+            "val_map50_in_training": float(best["val_map50"]),
+            "val_map50_95_in_training": float(best["val_map50_95"]),
+        }
+
+    def _check_model(self) -> None:
+        model = self.settings.model
+        if network.is_world(model) != self.world:
+            other = "yolo" if self.world else "yolo-world"
+            raise ConfigError(f"model={model}: this network belongs to the method {other}")
+        network.model_yaml(model)
+
+    def _start(self, run: Run) -> network.Start:
+        settings = self.settings
+        start = network.find_start(settings.model, settings.weights)
+        run.note(weights=start.name, weights_source=start.source)
+        if start is network.SCRATCH:
+            asked = "as asked" if settings.weights == "none" else "pretrained could not be reached"
+            run.log(f"training from scratch ({asked})")
+        return start
+
+    def _answers(self, split: Split, run: Run) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def _trainer(self, arguments: dict[str, Any], *, start: Path | None, weights: Path) -> Any:
+        from toolkit.methods.yolo.trainers import Recipe, YoloTrainer, YoloWorldTrainer
+
+        trainer = (YoloWorldTrainer if self.world else YoloTrainer)(overrides=arguments)
+        settings = self.settings
+        recipe = Recipe(
+            model=settings.model,
+            start=start,
+            head_lr_factor=settings.head_lr_factor,
+            logit_scale=getattr(settings, "logit_scale", 0.0),
+            bn_momentum=settings.bn_momentum,
+        )
+        trainer.follow(recipe, weights=weights)
+        return trainer
+
+    def _set_vocabulary(self, detector: Any, run: Run) -> None:
+        """Give a text-driven detector its prompts."""
+
+
+class Yolo(_Detector[YoloSettings]):
+    """A detector with a fixed set of classes, fine-tuned on the defects' boxes."""
+
+    name: ClassVar[str] = "yolo"
+    Settings: ClassVar[type] = YoloSettings
+    world: ClassVar[bool] = False
+
+
+class YoloWorld(_Detector[YoloWorldSettings]):
+    """A detector whose classes are text embeddings, fine-tuned on the defects' boxes.
+
+    The embeddings are data: `weights/prompts.safetensors` of the run, one vector per class.
+    """
+
+    name: ClassVar[str] = "yolo-world"
+    Settings: ClassVar[type] = YoloWorldSettings
+    world: ClassVar[bool] = True
+
+    def _answers(self, split: Split, run: Run) -> AbstractContextManager[None]:
+        from toolkit.methods.yolo.text_seam import answered_from
+
+        bank = self._bank(split)
+        bank.save(run.weights / _PROMPTS)
+        prompts = {name: list(phrases) for name, phrases in class_prompts(split).items()}
+        run.note(prompts=prompts, prompts_source=bank.source)
+        return answered_from(bank)
+
+    def _bank(self, split: Split) -> PromptBank:
+        prompts = class_prompts(split)
+        if self.settings.prompt_bank:
+            phrases = load_bank(Path(self.settings.prompt_bank).expanduser())
+        else:
+            phrases = orthonormal_bank([p for group in prompts.values() for p in group])
+        return class_bank(phrases, prompts)
+
+    def _set_vocabulary(self, detector: Any, run: Run) -> None:
+        from toolkit.methods.yolo.text_seam import answered_from
+
+        bank = load_bank(run.weights / _PROMPTS)
+        with answered_from(bank):
+            detector.set_classes(list(bank.phrases))
+        detector.names = dict(enumerate(bank.phrases))

@@ -1,0 +1,213 @@
+"""Build a detector, start it from pretrained weights, and start its head so that it learns."""
+
+from __future__ import annotations
+
+import math
+import re
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from toolkit.errors import ConfigError, WeightsError
+from toolkit.methods.yolo.prompts import DIMENSION
+from toolkit.weights.fetch import fetch
+from toolkit.weights.files import file_sha256
+from toolkit.weights.registry import get, load, trusted_hashes
+
+WORLD = "-world"
+_WORLD_V8 = re.compile(r"yolov8[smlx]-worldv?2?")
+# Registered weights that a network can start from, best first.
+_STARTS = {"yolov8s-worldv2": ("yolov8s-worldv2", "yolov8s-warm-start")}
+_NOMINAL_SIZE = 640
+
+
+@dataclass(frozen=True)
+class Start:
+    """What the weights of a network are before training.
+
+    Attributes:
+        name: of the registry entry, the file's name, or `none`.
+        source: in words, for the run and the leaderboard.
+        path: the checkpoint; None from scratch.
+    """
+
+    name: str
+    source: str
+    path: Path | None
+
+
+SCRATCH = Start(name="none", source="trained from scratch", path=None)
+
+
+def model_yaml(model: str) -> dict[str, Any]:
+    """Return the layers of a network by name, as Ultralytics' own model files describe them.
+
+    `<yolo>-world` is the backbone and neck of that YOLO with YOLO-World's head on it (the last
+    line of the model file replaced by `WorldDetect, [nc, 512, True]`).
+
+    Raises:
+        ConfigError: there is no such network.
+    """
+    from ultralytics.nn.tasks import yaml_model_load
+    from ultralytics.utils import ROOT
+
+    own_head = is_world(model) and not _WORLD_V8.fullmatch(model)
+    base = model.removesuffix(WORLD) if own_head else model
+    scaleless = re.sub(r"(\d+)([nslmx])(.*)$", r"\1\3", base)
+    if not any((ROOT / "cfg/models").rglob(f"{scaleless}.yaml")):
+        raise ConfigError(f"model={model}: no such network; use for example yolo11n or yolov8s")
+    layers: dict[str, Any] = yaml_model_load(f"{base}.yaml")
+    last = layers["head"][-1]
+    if own_head:
+        if last[2] != "Detect":
+            raise ConfigError(f"model={model}: {base} is no plain detector; use yolo11n-world")
+        last[2:] = ["WorldDetect", ["nc", DIMENSION, True]]
+    return layers
+
+
+def is_world(model: str) -> bool:
+    """Whether a network's name says that its classes come from text."""
+    return WORLD in model
+
+
+def find_start(model: str, weights: str) -> Start:
+    """Find the checkpoint that the settings ask for, fetching it if need be.
+
+    Args:
+        model: name of the network.
+        weights: `pretrained`, `auto` (pretrained where reachable, else scratch), `none`, a name in
+            the registry, or a file.
+
+    Raises:
+        WeightsError: it is not here and cannot be fetched, or there is none for this network.
+    """
+    if weights == "none":
+        return SCRATCH
+    if weights not in ("pretrained", "auto"):
+        path = Path(weights).expanduser()
+        if path.suffix == ".pt" or path.is_file():
+            return Start(name=path.name, source=f"file {path.name}", path=path)
+        return _registered(weights)
+    base = model if _WORLD_V8.fullmatch(model) else model.removesuffix(WORLD)
+    known = [name for name in _STARTS.get(model, (base,)) if name in load()]
+    reasons = []
+    for name in known:
+        try:
+            return _registered(name)
+        except WeightsError as error:
+            reasons.append(str(error))
+    if weights == "auto":
+        return SCRATCH
+    if not known:
+        raise WeightsError(
+            f"no pretrained weights are registered for {model}; name a file with --weights FILE, "
+            "or train from scratch with --weights none"
+        )
+    raise WeightsError(f"{'; '.join(reasons)}; or train from scratch with --weights none")
+
+
+def _registered(name: str) -> Start:
+    entry = get(name)
+    return Start(name=name, source=entry.description, path=fetch(name))
+
+
+def load_network(path: Path) -> Any:
+    """Read a network from an Ultralytics checkpoint without running code that it may carry.
+
+    Returns:
+        The network (float32, on the CPU, in evaluation mode).
+
+    Raises:
+        WeightsError: missing, damaged, not an Ultralytics checkpoint, or not to be trusted.
+    """
+    from ultralytics.nn import tasks
+
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such checkpoint; see: toolkit weights list")
+    # Before torch 2.6 a checkpoint cannot be read without running it.
+    if not tasks._SafeLoad.SUPPORTED and file_sha256(path) not in trusted_hashes():
+        raise WeightsError(f"{path}: not in weights/registry.yaml; update torch to read it safely")
+    try:
+        network, _ = tasks.load_checkpoint(path)
+    except (TypeError, KeyError, AttributeError, ModuleNotFoundError, OSError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise WeightsError(
+            f"{path}: not a readable Ultralytics checkpoint ({reason}); fetch it again"
+        ) from error
+    return network
+
+
+def copy_weights(network: Any, source: Any) -> tuple[int, int]:
+    """Copy every tensor that fits by name and shape, as Ultralytics does when fine-tuning.
+
+    Its `load` also takes over the hidden layers of the class branch, whose width depends on the
+    number of classes the weights were trained for.
+
+    Args:
+        network: changed in place.
+        source: a network of the same family.
+
+    Returns:
+        How many tensors were copied, and how many the network has.
+
+    Raises:
+        WeightsError: nothing fits.
+    """
+    theirs = {name: tensor.shape for name, tensor in source.state_dict().items()}
+    network.load(deepcopy(source), verbose=False)
+    ours = network.state_dict()
+    copied = sum(theirs.get(name) == tensor.shape for name, tensor in ours.items())
+    if not copied:
+        raise WeightsError(
+            f"none of the checkpoint's {len(theirs)} tensors fits the network's {len(ours)}; "
+            "take a checkpoint of the same family"
+        )
+    return copied, len(ours)
+
+
+def start_contrastive_head(network: Any, *, logit_scale: float) -> None:
+    """Start an untrained contrastive head at the rate of objects instead of at minus ten.
+
+    YOLO-World's logits are exp(scale) · <text, image> + bias with bias −10, right for thousands of
+    categories and long pretraining. With a few steps of fine-tuning the bias hardly moves and every
+    score stays near zero. This is the prior of a plain head (`Detect.bias_init`): five objects per
+    640-pixel image, spread over classes and cells.
+
+    Args:
+        network: with a `WorldDetect` head; changed in place.
+        logit_scale: new log scale.
+    """
+    import torch
+
+    head = network.model[-1]
+    with torch.no_grad():
+        for contrast, stride in zip(head.cv4, head.stride, strict=True):
+            cells = (_NOMINAL_SIZE / float(stride)) ** 2
+            contrast.bias.fill_(math.log(5 / head.nc / cells))
+            contrast.logit_scale.fill_(logit_scale)
+
+
+def set_bn_momentum(network: Any, momentum: float) -> None:
+    """Set how fast the running statistics of every batch norm follow the batches.
+
+    With Ultralytics' 0.03 they need some hundred batches; a data set of 50 images has three per
+    epoch, so validation would see statistics of weights that are long gone.
+    """
+    from torch.nn import BatchNorm2d
+
+    for module in network.modules():
+        if isinstance(module, BatchNorm2d):
+            module.momentum = momentum
+
+
+def untrained_parameters(network: Any) -> list[Any]:
+    """Return the parameters of the layers that say which class it is and are new for each data set.
+
+    In a plain head these are the last convolutions of the class branch; in a text-driven one the
+    contrastive layers as well.
+    """
+    head = network.model[-1]
+    layers = [branch[-1] for branch in head.cv3]
+    layers += list(getattr(head, "cv4", []))
+    return [parameter for layer in layers for parameter in layer.parameters()]

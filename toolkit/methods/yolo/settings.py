@@ -1,0 +1,116 @@
+"""Settings of the two detectors, with defaults for small industrial data sets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from toolkit.config import setting
+from toolkit.errors import ConfigError
+
+Backgrounds = int | float | Literal["all"]
+
+# Arguments of Ultralytics that this project sets itself; another value would break the run.
+RESERVED = frozenset(
+    {
+        "data", "device", "exist_ok", "mode", "model", "name", "pretrained", "project", "resume",
+        "save", "save_dir", "seed", "single_cls", "task", "val", "compile", "split", "time",
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class YoloSettings:
+    """Settings of `yolo`; `YoloWorldSettings` adds to them."""
+
+    model: str = setting("yolo11n", "network: a YOLO of Ultralytics, such as yolo11n or yolov8s")
+    weights: str = setting(
+        "pretrained",
+        "start from: pretrained, auto (pretrained where reachable), none, a name from "
+        "`toolkit weights list`, or a checkpoint file",
+    )
+    epochs: int = setting(60, "largest number of passes over the training part")
+    patience: int = setting(30, "stop after so many epochs without a better validation mAP")
+    image_size: int = setting(320, "longest side in pixels that images are resized to")
+    batch: int = setting(16, "images per optimiser step")
+    optimizer: Literal["AdamW", "Adam", "SGD", "MuSGD", "auto"] = setting(
+        "AdamW", "optimiser; auto lets Ultralytics choose it and lr"
+    )
+    lr: float = setting(0.001, "learning rate after warm-up")
+    head_lr_factor: float = setting(1.0, "lr of the layers that start untrained, as multiple of lr")
+    bn_momentum: float = setting(
+        0.1, "how fast batch norms follow the data; Ultralytics' 0.03 lags in short trainings"
+    )
+    freeze: int = setting(0, "keep the first so many layers as they are (10: the backbone)")
+    backgrounds: str = setting(
+        "0.25",
+        "good images to train on: a number, a share of the training part below 1, or all",
+    )
+    mosaic: float = setting(1.0, "probability of joining four images into one")
+    close_mosaic: int = setting(15, "no mosaic during the last so many epochs")
+    flips: Literal["card", "none", "horizontal", "vertical", "both"] = setting(
+        "card", "mirror half of the images; card: as the data card allows"
+    )
+    degrees: float = setting(0.0, "largest rotation in degrees")
+    cache: bool = setting(True, "keep decoded, resized images in memory")
+    workers: int = setting(1, "data loading processes (a GPU's; on a CPU none are used)")
+    nms_iou: float = setting(0.7, "boxes that overlap by more are one")
+    extra: dict[str, Any] = field(
+        default_factory=dict,
+        metadata={"help": "any other training argument of Ultralytics, by its name there"},
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse values that no training can follow.
+
+        Raises:
+            ConfigError: names the setting and what it takes.
+        """
+        reserved = sorted(RESERVED & set(self.extra))
+        if reserved:
+            raise ConfigError(f"extra: '{reserved[0]}' is set by the run itself; leave it out")
+        for name in ("epochs", "image_size", "batch"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}={getattr(self, name)}: must be at least 1")
+        for name in ("lr", "head_lr_factor", "bn_momentum"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"{name}={getattr(self, name)}: must be above 0")
+        for name in ("mosaic", "nms_iou"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name}={getattr(self, name)}: must be between 0 and 1")
+        background_choice(self.backgrounds)
+
+
+@dataclass(frozen=True)
+class YoloWorldSettings(YoloSettings):
+    """Settings of `yolo-world`."""
+
+    model: str = setting(
+        "yolo11n-world",
+        "network: yolov8{s,m,l,x}-worldv2, or any YOLO with -world for a text-driven head on it",
+    )
+    prompt_bank: str = setting(
+        "", "safetensors file of phrases and their 512-d vectors; empty: fixed orthonormal vectors"
+    )
+    logit_scale: float = setting(
+        0.0, "start of the head's log scale where it is untrained (Ultralytics: -1)"
+    )
+
+
+def background_choice(text: str) -> Backgrounds:
+    """Read the setting `backgrounds`: `all`, a number of images, or a share below 1.
+
+    Raises:
+        ConfigError: it is none of these.
+    """
+    if text == "all":
+        return "all"
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if 0 <= number < 1:
+        return number
+    if number.is_integer() and number >= 1:
+        return int(number)
+    raise ConfigError(f"backgrounds={text}: use a number, a share below 1, or all")

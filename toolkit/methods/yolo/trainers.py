@@ -1,0 +1,110 @@
+"""Ultralytics' trainers with our network, optimiser groups and places for files.
+
+Imports Ultralytics, so it is imported inside functions, after `ultralytics_env.prepare`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ultralytics.models.yolo.detect import DetectionTrainer
+from ultralytics.models.yolo.world import WorldTrainer
+from ultralytics.models.yolo.world.train import on_pretrain_routine_end
+from ultralytics.nn.tasks import DetectionModel, WorldModel
+
+from toolkit.methods.yolo import network as networks
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What our trainers know beside Ultralytics' arguments.
+
+    Attributes:
+        model: name of the network.
+        start: checkpoint to start from; None from scratch.
+        head_lr_factor: multiplies the learning rate of the layers that start untrained.
+        logit_scale: start of a contrastive head's log scale.
+        bn_momentum: of all batch norms.
+    """
+
+    model: str
+    start: Path | None
+    head_lr_factor: float
+    logit_scale: float
+    bn_momentum: float
+
+
+class _Recipe:
+    """What both trainers do alike; stands before Ultralytics' class in the order of bases."""
+
+    recipe: Recipe
+    copied: tuple[int, int] | None = None
+
+    def follow(self, recipe: Recipe, *, weights: Path) -> None:
+        """Set the recipe and the folder of `best.pt` and `last.pt`; call before `train`."""
+        trainer: Any = self
+        made_by_ultralytics = trainer.wdir
+        trainer.recipe = recipe
+        trainer.wdir, trainer.last, trainer.best = weights, weights / "last.pt", weights / "best.pt"
+        if made_by_ultralytics != weights and made_by_ultralytics.is_dir():
+            made_by_ultralytics.rmdir()
+
+    def fill(self, network: Any, resumed: Any) -> Any:
+        """Give a new network its weights: those of an interrupted run, or the recipe's start."""
+        networks.set_bn_momentum(network, self.recipe.bn_momentum)
+        if resumed is not None:
+            network.load(resumed, verbose=False)
+            return network
+        if self.recipe.start is not None:
+            source = networks.load_network(self.recipe.start)
+            self.copied = networks.copy_weights(network, source)
+        return network
+
+    def build_optimizer(self, model: Any, *args: Any, **kwargs: Any) -> Any:
+        """Build Ultralytics' optimiser, then let the untrained layers learn faster."""
+        optimizer = super().build_optimizer(model, *args, **kwargs)  # type: ignore[misc]
+        factor = self.recipe.head_lr_factor
+        if factor != 1:
+            fresh = {id(p) for p in networks.untrained_parameters(model)}
+            _split_groups(optimizer, fresh=fresh, factor=factor)
+        return optimizer
+
+
+class YoloTrainer(_Recipe, DetectionTrainer):  # type: ignore[misc]
+    """Trains a plain detector."""
+
+    def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> Any:
+        """Build the network of the recipe; Ultralytics calls it in `setup_model`."""
+        layers = networks.model_yaml(self.recipe.model)
+        nc, channels = self.data["nc"], self.data["channels"]
+        network = DetectionModel(layers, ch=channels, nc=nc, verbose=False)
+        # A class of the same name in the checkpoint hands over its row of the last layer.
+        network.names = self.data["names"]
+        return self.fill(network, weights)
+
+
+class YoloWorldTrainer(_Recipe, WorldTrainer):  # type: ignore[misc]
+    """Trains a detector whose classes come from text."""
+
+    def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> Any:
+        """Build the network of the recipe; Ultralytics calls it in `setup_model`."""
+        layers = networks.model_yaml(self.recipe.model)
+        nc, channels = self.data["nc"], self.data["channels"]
+        network = WorldModel(layers, ch=channels, nc=nc, verbose=False)
+        # Before the weights are filled in, which replace it where they have such a head.
+        networks.start_contrastive_head(network, logit_scale=self.recipe.logit_scale)
+        if on_pretrain_routine_end not in self.callbacks["on_pretrain_routine_end"]:
+            self.add_callback("on_pretrain_routine_end", on_pretrain_routine_end)
+        return self.fill(network, weights)
+
+
+def _split_groups(optimizer: Any, *, fresh: set[int], factor: float) -> None:
+    """Move the parameters in `fresh` into groups of their own with `factor` times the rate."""
+    for group in list(optimizer.param_groups):
+        moved = [p for p in group["params"] if id(p) in fresh]
+        if moved:
+            group["params"] = [p for p in group["params"] if id(p) not in fresh]
+            rest = {key: value for key, value in group.items() if key != "params"}
+            optimizer.add_param_group({**rest, "params": moved, "lr": group["lr"] * factor})

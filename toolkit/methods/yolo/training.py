@@ -1,0 +1,159 @@
+"""One training by Ultralytics inside a run directory: arguments, progress, results, resuming."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Literal
+
+from toolkit.methods.yolo.settings import YoloSettings
+from toolkit.progress import Progress, progress
+from toolkit.runs.run import Run
+
+State = Literal["new", "interrupted", "finished"]
+
+_PLOTS = (".png", ".jpg")
+_METRICS = {
+    "metrics/precision(B)": "val_precision",
+    "metrics/recall(B)": "val_recall",
+    "metrics/mAP50(B)": "val_map50",
+    "metrics/mAP50-95(B)": "val_map50_95",
+}
+
+
+def output_folder(run: Run) -> Path:
+    """Return where Ultralytics keeps its own records of the run (`args.yaml`, `results.csv`)."""
+    return run.path / "ultralytics"
+
+
+def arguments(
+    settings: YoloSettings, *, run: Run, data: Path, flips: dict[str, float]
+) -> dict[str, Any]:
+    """Return Ultralytics' training arguments; `settings.extra` wins over what is not the run's."""
+    free = {
+        "epochs": settings.epochs,
+        "patience": settings.patience,
+        "imgsz": settings.image_size,
+        "batch": settings.batch,
+        # Its nominal batch of 64 would mean one optimiser step per epoch on 50 images.
+        "nbs": settings.batch,
+        "optimizer": settings.optimizer,
+        "lr0": settings.lr,
+        "warmup_bias_lr": 0.0,
+        "freeze": settings.freeze or None,
+        "mosaic": settings.mosaic,
+        "close_mosaic": min(settings.close_mosaic, settings.epochs),
+        **flips,
+        "degrees": settings.degrees,
+        "cache": settings.cache,
+        "workers": settings.workers,
+        "iou": settings.nms_iou,
+        # Mixed precision is checked with a model that would be downloaded.
+        "amp": False,
+        "plots": True,
+        "deterministic": True,
+        **settings.extra,
+    }
+    fixed = {
+        "task": "detect",
+        "mode": "train",
+        "model": f"{settings.model}.yaml",
+        "data": str(data),
+        "seed": run.seed,
+        "device": _device(run.device),
+        "save_dir": str(output_folder(run)),
+        "exist_ok": True,
+        "val": True,
+        "save": True,
+        "pretrained": False,
+    }
+    return {**free, **fixed}
+
+
+def progress_of(run: Run) -> tuple[State, Path | None]:
+    """Tell how far a training got, from its checkpoints.
+
+    Returns:
+        `finished` (Ultralytics drops the optimiser's state at the end), `interrupted` with the
+        checkpoint to go on from, or `new`.
+    """
+    from ultralytics.nn.tasks import torch_safe_load
+
+    # A kill while the last checkpoint was written leaves the best one, which is as complete.
+    for path in (run.weights / "last.pt", run.weights / "best.pt"):
+        if not path.is_file():
+            continue
+        try:
+            checkpoint, _ = torch_safe_load(path)
+        except (TypeError, RuntimeError, OSError, EOFError):
+            run.log(f"{path.name} is damaged and is not used")
+            continue
+        if isinstance(checkpoint, dict) and checkpoint.get("optimizer") is not None:
+            return "interrupted", path
+        return "finished", path
+    return "new", None
+
+
+def train(trainer: Any, *, run: Run, title: str) -> None:
+    """Run Ultralytics' loop, and keep its results, plots and figures in the run."""
+    with ExitStack() as stack:
+        _report_to(trainer, run=run, title=title, stack=stack)
+        trainer.train()
+    _keep_plots(output_folder(run), run.plots)
+    facts: dict[str, Any] = {
+        "epochs_done": trainer.epoch + 1,
+        "train_images": len(trainer.train_loader.dataset),
+    }
+    if trainer.copied is not None:
+        facts["tensors_copied"] = "{} of {}".format(*trainer.copied)
+    run.note(**facts)
+
+
+def _report_to(trainer: Any, *, run: Run, title: str, stack: ExitStack) -> None:
+    bars: list[Progress] = []
+    last: dict[str, str] = {}
+
+    def on_train_start(trainer: Any) -> None:
+        steps = len(trainer.train_loader) * (trainer.epochs - trainer.start_epoch)
+        bars.append(stack.enter_context(progress(title, steps)))
+
+    def on_train_batch_end(trainer: Any) -> None:
+        bars[0].advance(1, epoch=f"{trainer.epoch + 1}/{trainer.epochs}", **last)
+
+    def on_fit_epoch_end(trainer: Any) -> None:
+        if not trainer.validator.training:
+            return  # the validation of the best weights after the last epoch
+        row = result_row(trainer)
+        run.add_result(row)
+        last["mAP50"] = f"{row['val_map50']:.3f}"
+
+    for hook in (on_train_start, on_train_batch_end, on_fit_epoch_end):
+        trainer.add_callback(hook.__name__, hook)
+
+
+def result_row(trainer: Any) -> dict[str, float | int]:
+    """Return one epoch's figures under this project's names, with their units' usual scale."""
+    row: dict[str, float | int] = {"epoch": trainer.epoch + 1}
+    row |= {f"train_{name}": float(value) for name, value in trainer.tloss.items()}
+    for name, value in trainer.metrics.items():
+        if name.startswith("val/"):
+            row[f"val_{name.removeprefix('val/')}"] = float(value)
+    for name, ours in _METRICS.items():
+        row[ours] = float(trainer.metrics[name])
+    row["lr"] = float(next(iter(trainer.lr.values())))
+    row["seconds"] = round(float(trainer.epoch_time), 2)
+    return row
+
+
+def _keep_plots(source: Path, plots: Path) -> None:
+    for file in sorted(source.iterdir()):
+        if file.suffix in _PLOTS:
+            shutil.move(file, plots / file.name)
+
+
+def _device(device: str) -> str:
+    """Return a torch device as Ultralytics names it: `cuda:1` is `1`."""
+    if device == "cuda":
+        return "0"
+    return device.removeprefix("cuda:")
