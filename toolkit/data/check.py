@@ -1,0 +1,217 @@
+"""Faults of a data set that would spoil training or flatter a score; all of them, not the first."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from toolkit.data.images import is_cut_short, read_mask, read_rgb
+from toolkit.data.layouts import read_dataset, unpaired_masks
+from toolkit.data.types import Dataset, Sample
+from toolkit.errors import DataError
+from toolkit.progress import track
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Kind = Literal[
+    "unreadable",
+    "unpaired",
+    "wrong-size",
+    "empty-mask",
+    "leak",
+    "two-labels",
+    "duplicate",
+    "constant",
+    "stray",
+]
+Severity = Literal["error", "warning"]
+
+_WARNINGS = frozenset({"duplicate", "constant", "stray"})
+_CLOSED_LAYOUTS = frozenset({"mvtec", "loco"})  # other layouts have room for other files
+_NOTES = frozenset({".txt", ".md", ".json", ".yaml", ".yml", ".pdf", ".html", ""})
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One fault.
+
+    Attributes:
+        kind: what is wrong: `unreadable` (damaged or cut short), `unpaired` (image without mask,
+            mask without image), `wrong-size` (of a mask), `empty-mask`, `leak` (one picture in
+            train and test), `two-labels` (one picture under two labels), `duplicate` (within a
+            part and label), `constant` (an image of one colour), `stray` (a file without a role).
+        path: the file, or the folder of stray files.
+        message: what is wrong and the mend, in one line without the path.
+        severity: `error`: scores would be wrong; `warning`: look at it.
+    """
+
+    kind: Kind
+    path: Path
+    message: str
+    severity: Severity
+
+
+def check_dataset(data: Dataset | Path | str, *, show_progress: bool = False) -> list[Finding]:
+    """Look for every fault of a data set. Decodes each image and mask once.
+
+    Pictures count as equal when their pixels are, whatever their file format.
+
+    Args:
+        data: a data set, or its folder.
+        show_progress: whether to show progress on standard error.
+
+    Returns:
+        The findings, errors first, then by kind and path; empty where all is well.
+
+    Raises:
+        DataError: the folder is no data set at all.
+    """
+    dataset = data if isinstance(data, Dataset) else read_dataset(data)
+    findings: list[Finding] = []
+    copies: dict[bytes, list[Sample]] = defaultdict(list)
+    for sample in track(dataset.samples, "check", len(dataset), show=show_progress):
+        image = _decoded(sample, findings)
+        if image is not None:
+            copies[_identity(image)].append(sample)
+            if (image == image[0, 0]).all():
+                findings.append(_finding("constant", sample.image, "one colour; replace the image"))
+        findings.extend(_mask_findings(sample, None if image is None else image.shape[:2]))
+    for group in copies.values():
+        findings.extend(_copy_findings(group))
+    findings.extend(_shared_masks(dataset))
+    orphans = unpaired_masks(dataset)
+    message = "mask without defect image; add the image or remove the mask"
+    findings.extend(_finding("unpaired", path, message) for path in orphans)
+    if dataset.layout in _CLOSED_LAYOUTS:
+        findings.extend(_strays(dataset, orphans))
+    order = {kind: place for place, kind in enumerate(Kind.__args__)}  # type: ignore[attr-defined]
+    return sorted(findings, key=lambda f: (f.severity, order[f.kind], f.path, f.message))
+
+
+def _finding(kind: Kind, path: Path, message: str) -> Finding:
+    return Finding(kind, path, message, "warning" if kind in _WARNINGS else "error")
+
+
+def _unreadable(path: Path, error: DataError) -> Finding:
+    return _finding("unreadable", path, str(error).removeprefix(f"{path}: "))
+
+
+def _decoded(sample: Sample, findings: list[Finding]) -> NDArray[np.uint8] | None:
+    try:
+        _refuse_cut_short(sample.image)
+        return read_rgb(sample.image)
+    except DataError as error:
+        findings.append(_unreadable(sample.image, error))
+        return None
+
+
+def _refuse_cut_short(path: Path) -> None:
+    """Find what a decoder may forgive.
+
+    Some OpenCV versions fill up a JPEG that was cut short with grey; Pillow does not. For a PNG
+    its end is looked for, because libpng would write to the terminal.
+    """
+    from PIL import Image
+
+    if path.suffix.lower() == ".png":
+        whole = not is_cut_short(path)
+    else:
+        try:
+            with Image.open(path) as image:
+                image.load()
+            whole = True
+        except (OSError, SyntaxError, ValueError):
+            whole = False
+    if not whole:
+        raise DataError(f"{path}: damaged or cut short; replace the file")
+
+
+def _mask_findings(sample: Sample, shape: tuple[int, ...] | None) -> Iterator[Finding]:
+    if sample.is_defect and not sample.masks:
+        yield _finding(
+            "unpaired", sample.image, "defect image without mask; add the mask or move the image"
+        )
+    for path in sample.masks:
+        try:
+            _refuse_cut_short(path)
+            mask = read_mask(path)
+        except DataError as error:
+            yield _unreadable(path, error)
+            continue
+        if shape is not None and mask.shape != shape:
+            yield _finding(
+                "wrong-size",
+                path,
+                f"mask is {mask.shape[1]}x{mask.shape[0]}, its image {sample.id} is "
+                f"{shape[1]}x{shape[0]}; replace one of them",
+            )
+        if not mask.any():
+            yield _finding(
+                "empty-mask", path, f"no defect pixel for {sample.id}; draw it or remove both"
+            )
+
+
+def _identity(image: NDArray[np.uint8]) -> bytes:
+    return hashlib.sha256(repr(image.shape).encode() + image.tobytes()).digest()
+
+
+def _copy_findings(group: list[Sample]) -> Iterator[Finding]:
+    """Judge samples whose pictures are equal."""
+    trained = [s for s in group if s.part == "train"]
+    if trained:
+        for sample in group:
+            if sample.part == "test":
+                message = f"same picture as {trained[0].id}, so it leaks; remove one of them"
+                yield _finding("leak", sample.image, message)
+    first: dict[tuple[str, str], Sample] = {}
+    for sample in group:
+        if sample.label != group[0].label:
+            message = f"same picture as {group[0].id} under another label; remove the wrong one"
+            yield _finding("two-labels", sample.image, message)
+        earlier = first.setdefault((sample.part, sample.label), sample)
+        if earlier is not sample:
+            message = f"same picture as {earlier.id}; remove one of them"
+            yield _finding("duplicate", sample.image, message)
+
+
+def _shared_masks(dataset: Dataset) -> Iterator[Finding]:
+    owners = Counter(mask for sample in dataset for mask in sample.masks)
+    for mask, number in owners.items():
+        if number > 1:
+            message = f"belongs to {number} images of one name; rename the images and give each one"
+            yield _finding("unpaired", mask, message)
+
+
+def _strays(dataset: Dataset, orphans: Iterable[Path]) -> Iterator[Finding]:
+    """Find what below the root is neither image nor mask; a folder of such files is named once."""
+    known = {s.image for s in dataset} | {m for s in dataset for m in s.masks} | {*orphans}
+    folders = {parent for path in known for parent in path.parents}
+    waiting = [dataset.root]
+    while waiting:
+        for entry in waiting.pop().iterdir():
+            if entry in folders:
+                waiting.append(entry)
+            elif entry.is_dir():
+                if not _is_private(entry, dataset.root) and _holds_files(entry):
+                    yield _finding("stray", entry, "folder is not read; move it elsewhere")
+            elif entry not in known and not _is_note(entry, dataset.root):
+                yield _finding("stray", entry, "file is not read; move it elsewhere")
+
+
+def _holds_files(folder: Path) -> bool:
+    return any(f.is_file() for f in folder.rglob("*"))
+
+
+def _is_private(entry: Path, root: Path) -> bool:
+    return entry.parent == root and entry.name.startswith(".")  # for example .git
+
+
+def _is_note(entry: Path, root: Path) -> bool:
+    named = entry.suffix.lower() in _NOTES and not entry.name.startswith(".")
+    return entry.parent == root and (named or entry.name.startswith(".git"))
