@@ -69,6 +69,15 @@ def test_only_learning_layers_use_batch_statistics(
     assert {id(p) for p in learning} == {id(p) for p in resnet18.parameters() if p.requires_grad}
 
 
+def test_batch_normalisation_with_children_learns_too() -> None:
+    model = build_classifier("tf_efficientnet_lite0", 2)
+    batch_norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    model.learn("all", batch_norm="train")
+    assert all(m.training for m in batch_norms)
+    model.learn("all", batch_norm="frozen")
+    assert not any(m.training for m in batch_norms)
+
+
 def _other(model: Classifier) -> Classifier:
     other = copy.deepcopy(model)
     for parameter in other.parameters():

@@ -76,7 +76,11 @@ class ResNet(Method[ResNetSettings]):
             settings=settings,
             run=run,
         )
-        run.note(best_epoch=state.best_epoch, epochs_done=state.epochs_done)
+        run.note(
+            best_epoch=state.best_epoch,
+            epochs_done=state.epochs_done,
+            head_epochs=settings.head_epochs,
+        )
         self._plot(run, classes)
 
     def predict(self, samples: Sequence[Sample], run: Run) -> Iterator[Prediction]:
@@ -91,17 +95,19 @@ class ResNet(Method[ResNetSettings]):
         return _predictions(model.to(run.device), card, samples, run.device)
 
     def report(self, split: Split, run: Run) -> Mapping[str, Any]:
-        """Return the validation figures of the chosen epoch, and the seconds of an epoch."""
+        """Return the validation figures of the chosen epoch, and the median seconds per epoch."""
         from statistics import median
 
         from toolkit.methods.resnet.checkpoint import BEST, read_checkpoint
 
         _, facts = read_checkpoint(run.weights / BEST)
         seconds = [float(row["seconds"]) for row in run.results()]
+        # Epochs on features that are computed once are no measure of the others.
+        full = seconds[run.facts["head_epochs"] :]
         return {
             "validation": facts,
             "epochs": len(seconds),
-            "seconds_per_epoch": median(seconds),
+            "seconds_per_epoch": median(full or seconds),
         }
 
     def _plot(self, run: Run, classes: tuple[str, ...]) -> None:

@@ -86,8 +86,9 @@ class Classifier(nn.Module):
             frozen = batch_norm == "frozen" and isinstance(module, nn.modules.batchnorm._BatchNorm)
             # Modules without parameters (dropout) follow only when everything learns.
             follows = all(p.requires_grad for p in own) if own else layers == "all"
-            if follows and not frozen and not list(module.children()):
-                module.train()
+            # Not train(), which would reach the module's children: timm's batch normalisation
+            # has its activation as a child.
+            module.training = follows and not frozen
         return list(learning.values())
 
 

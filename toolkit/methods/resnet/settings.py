@@ -29,7 +29,7 @@ class ResNetSettings:
         20, "epochs at first in which only the head learns, on images that are not augmented"
     )
     head_lr: float = setting(3e-3, "learning rate of those epochs")
-    epochs: int = setting(20, "epochs after them")
+    epochs: int = setting(12, "epochs after them")
     lr: float = setting(3e-4, "learning rate at the start of the epochs after them")
     schedule: Literal["constant", "cosine", "linear"] = setting(
         "cosine", "how the learning rate falls to zero, or not at all"
@@ -44,10 +44,10 @@ class ResNetSettings:
         "all", "layers that learn after the head epochs"
     )
     batch_norm: Literal["train", "frozen"] = setting(
-        "train", "statistics of batch normalisation in layers that learn: train them, or keep them"
+        "frozen", "statistics of batch normalisation in layers that learn: train them, or keep them"
     )
     augment: Literal["none", "light", "strong"] = setting(
-        "light", "strength of augmentation after the head epochs"
+        "strong", "strength of augmentation after the head epochs"
     )
     mixup: float = setting(0.0, "alpha of mixup after the head epochs; 0 is off")
     label_smoothing: float = setting(0.0, "share of each label spread over all classes")
@@ -81,12 +81,17 @@ class ResNetSettings:
 
 
 def from_scratch(settings: ResNetSettings) -> ResNetSettings:
-    """Return the settings for a network without pretrained weights: every layer learns throughout.
+    """Return the settings for a network without pretrained weights: everything learns throughout.
 
-    Frozen random layers would only be a handicap.
+    Frozen random layers, and batch statistics that were never measured, would be a handicap.
     """
-    epochs = settings.head_epochs + settings.epochs
-    return replace(settings, train_layers="all", head_epochs=0, epochs=epochs)
+    return replace(
+        settings,
+        train_layers="all",
+        batch_norm="train",
+        head_epochs=0,
+        epochs=settings.head_epochs + settings.epochs,
+    )
 
 
 def _require(holds: bool, key: str, value: object, wanted: str) -> None:
