@@ -184,6 +184,8 @@ def _show(report: Report) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from toolkit.formats.selection import PARTS
+
     console = Console(highlight=False)
     if report.up_to_date:
         console.print(f"{report.out}: up to date, nothing changed ({report.seconds:.2f} s)")
@@ -192,8 +194,9 @@ def _show(report: Report) -> None:
     table.add_column("images")
     for label in labels:
         table.add_column(label, justify="right")
-    for part, counts in report.images.items():
-        table.add_row(part, *(str(counts[label]) for label in labels))
+    for part in PARTS:
+        if part in report.images:
+            table.add_row(part, *(str(report.images[part][label]) for label in labels))
     console.print(table)
     per_class = ", ".join(f"{name} {count}" for name, count in sorted(report.regions.items()))
     console.print(f"{report.n_regions} regions" + (f": {per_class}" if per_class else ""))

@@ -55,27 +55,29 @@ def regions_of(mask: NDArray[np.bool_], *, connectivity: int = 8) -> list[Region
     import cv2
 
     pixels = np.ascontiguousarray(mask).view(np.uint8)
+    left, top, width, height = cv2.boundingRect(pixels)
+    part = np.ascontiguousarray(pixels[top : top + height, left : left + width])
     if connectivity == 8:
-        boxes = _outer_boxes(pixels)
+        boxes = _outer_boxes(part, left=left, top=top)
         if _are_apart(boxes):
             regions = [_region(mask, box) for box in boxes]
             return sorted(regions, key=_first_pixel)
-    left, top, width, height = cv2.boundingRect(pixels)
-    part = np.ascontiguousarray(pixels[top : top + height, left : left + width])
     return _labelled(part, connectivity=connectivity, left=left, top=top)
 
 
-def _outer_boxes(pixels: NDArray[np.uint8]) -> list[Box]:
+def _outer_boxes(pixels: NDArray[np.uint8], *, left: int, top: int) -> list[Box]:
     """Boxes of the 8-connected components; islands in holes are components of their own."""
     import cv2
 
+    if not pixels.size:
+        return []
     # RETR_EXTERNAL would be wrong here: it leaves out an island in a hole.
     contours, hierarchy = cv2.findContours(pixels, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     boxes = []
     for contour, links in zip(contours, hierarchy[0] if contours else (), strict=True):
         if links[3] < 0:  # no parent: an outer border, not a hole's
             x, y, width, height = cv2.boundingRect(contour)
-            boxes.append((x, y, x + width, y + height))
+            boxes.append((left + x, top + y, left + x + width, top + y + height))
     return boxes
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from toolkit.data.cards import prompts_for
+from toolkit.data.cards import card_names, load_card
 from toolkit.data.types import Dataset
 from toolkit.errors import ConfigError, DataError, did_you_mean
 from toolkit.files import folder_written_whole, write_json
@@ -195,11 +196,19 @@ def _job(
         out=out,
         options=options,
         class_map=names,
-        prompts=tuple(prompts_for(dataset.name, name)[0] for name in names.names),
+        prompts=_prompts(dataset.name, names.names),
         counts=Counter(entry.part for entry in selection.entries),
         fingerprint=dataset.fingerprint,
         split_hash=split.plan_hash if split else None,
         fold=split.fold if split else None,
+    )
+
+
+def _prompts(dataset_name: str, classes: Sequence[str]) -> tuple[str, ...]:
+    known = load_card(dataset_name).defects if dataset_name in card_names() else {}
+    return tuple(
+        known[name][0] if name in known else re.sub(r"[_/\s]+", " ", name).strip()
+        for name in classes
     )
 
 

@@ -5,21 +5,24 @@ from __future__ import annotations
 import multiprocessing
 import sys
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toolkit.data.types import GOOD, Sample
 from toolkit.formats.extract import extract
 from toolkit.formats.report import Problem
+from toolkit.formats.selection import Entry
 
 if TYPE_CHECKING:
     from toolkit.formats.job import Writer
-    from toolkit.formats.selection import Entry
 
 _CHUNK = 64
 _CHUNKS_PER_WORKER = 4
+_ELSEWHERE = Entry(Sample("", Path(), GOOD), "", "")
 
 
 @dataclass(slots=True)
@@ -55,18 +58,20 @@ def work_through(entries: Sequence[Entry], writer: Writer, *, workers: int) -> I
         return
     chunk = max(1, min(_CHUNK, len(entries) // (workers * 2) or 1))
     with ProcessPoolExecutor(
-        workers, mp_context=_context(), initializer=_begin, initargs=(writer,)
+        workers, mp_context=_context(), initializer=_begin, initargs=(writer, entries)
     ) as pool:
-        waiting: deque[Future[list[Done]]] = deque()
-        chunks = _chunks(entries, chunk)
+        waiting: deque[Future[list[tuple[int, Done]]]] = deque()
+        chunks = iter([slice(i, i + chunk) for i in range(0, len(entries), chunk)])
         try:
             for part in islice(chunks, workers * _CHUNKS_PER_WORKER):
                 waiting.append(pool.submit(_many, part))
             while waiting:
-                done = waiting.popleft().result()
+                finished = waiting.popleft().result()
                 for part in islice(chunks, 1):
                     waiting.append(pool.submit(_many, part))
-                yield from done
+                for index, done in finished:
+                    done.entry = entries[index]
+                    yield done
         finally:
             for future in waiting:
                 future.cancel()
@@ -84,28 +89,30 @@ def _one(writer: Writer, entry: Entry) -> Done:
     return done
 
 
-_writer: Writer | None = None  # of this worker process
+_state: tuple[Writer, Sequence[Entry]] | None = None  # of this worker process
 
 
-def _begin(writer: Writer) -> None:
-    global _writer
+def _begin(writer: Writer, entries: Sequence[Entry]) -> None:
+    global _state
     import cv2
 
     cv2.setNumThreads(1)  # OpenCV's pool does not survive a fork, and the cores are taken
-    _writer = writer
+    _state = writer, entries
 
 
-def _many(entries: Iterable[Entry]) -> list[Done]:
-    if _writer is None:
+def _many(part: slice) -> list[tuple[int, Done]]:
+    if _state is None:
         raise RuntimeError("worker was not initialised")
-    return [_one(_writer, entry) for entry in entries]
+    writer, entries = _state
+    results = []
+    for index in range(*part.indices(len(entries))):
+        done = _one(writer, entries[index])
+        done.entry = _ELSEWHERE  # the first process knows it; paths are slow to send
+        results.append((index, done))
+    return results
 
 
 def _context() -> multiprocessing.context.BaseContext:
     # Forking is quick and shares what is loaded, but not safe beside torch's threads.
     forks = sys.platform == "linux" and "torch" not in sys.modules
     return multiprocessing.get_context("fork" if forks else "spawn")
-
-
-def _chunks(entries: Sequence[Entry], size: int) -> Iterator[Sequence[Entry]]:
-    return (entries[i : i + size] for i in range(0, len(entries), size))
