@@ -27,7 +27,8 @@ class FeatureExtractor:
 
     Attributes:
         grid_hw: rows and columns of the patch grid.
-        channels: length of a patch feature.
+        layer_channels: channels of each layer.
+        channels: length of a patch feature, their sum.
 
     Raises:
         ConfigError: a layer's output is no feature map, or the image size does not fit.
@@ -50,7 +51,8 @@ class FeatureExtractor:
         maps = self._layer_maps(np.zeros((8, 8, 3), np.uint8))
         finest = max(range(len(maps)), key=lambda i: maps[i].shape[-1])
         self.grid_hw: tuple[int, int] = (maps[finest].shape[2], maps[finest].shape[3])
-        self.channels = sum(int(m.shape[1]) for m in maps)
+        self.layer_channels = tuple(int(m.shape[1]) for m in maps)
+        self.channels = sum(self.layer_channels)
         self._finest = finest
 
     def __call__(self, image: NDArray[np.uint8]) -> Tensor:

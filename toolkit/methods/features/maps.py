@@ -11,31 +11,19 @@ if TYPE_CHECKING:
 _TRUNCATE = 4.0  # standard deviations, as scipy's gaussian_filter, which the papers' codes use
 
 
-def resample(
-    maps: Tensor, size_hw: tuple[int, int], *, shift: tuple[float, float] = (0, 0)
-) -> Tensor:
+def resample(maps: Tensor, size_hw: tuple[int, int]) -> Tensor:
     """Resample maps bilinearly to another grid over the same field; edges are repeated.
 
     Args:
         maps: float tensor (B, C, h, w).
         size_hw: rows and columns wanted.
-        shift: how far (down, right), in cells of the wanted grid, the wanted cells lie from where
-            the grid would have them; (0, 0) is plain bilinear interpolation.
 
     Returns:
         float tensor (B, C, *size_hw).
     """
-    import torch
-    from torch.nn.functional import grid_sample, interpolate
+    from torch.nn.functional import interpolate
 
-    if not any(shift):
-        return interpolate(maps, size=size_hw, mode="bilinear", align_corners=False)
-    rows, columns = size_hw
-    y = (torch.arange(rows, device=maps.device) + 0.5 + shift[0]) / rows * 2 - 1
-    x = (torch.arange(columns, device=maps.device) + 0.5 + shift[1]) / columns * 2 - 1
-    grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).to(maps.dtype)
-    grid = grid[None].expand(maps.shape[0], -1, -1, -1)
-    return grid_sample(maps, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return interpolate(maps, size=size_hw, mode="bilinear", align_corners=False)
 
 
 def smooth(score_map: Tensor, sigma: float) -> Tensor:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -49,10 +51,11 @@ class Reservoir:
             draws = torch.rand(len(rest), dtype=torch.float64, generator=self._generator)
             places = (draws * numbers).long()
             kept = places < capacity
-            # Of several rows for one place the last must win, which indexing does not promise.
-            last = {int(p): i for i, p in zip(kept.nonzero()[:, 0], places[kept], strict=True)}
-            if last:
-                self._rows[list(last)] = rest[list(last.values())].to(self._rows)
+            # Of several rows for one place the last wins: the first one seen from the end.
+            numbers_back = kept.nonzero()[:, 0].flip(0)
+            taken, first = np.unique(places[numbers_back].numpy(), return_index=True)
+            winners = numbers_back[torch.from_numpy(first)]
+            self._rows[torch.from_numpy(taken)] = rest[winners].to(self._rows)
         self.seen += len(rows)
 
     def rows(self) -> Tensor:

@@ -24,6 +24,8 @@ class BankMeta:
     Attributes:
         backbone, layers, weights, weights_source: of the network.
         image_size, patch_size: of the extractor.
+        radius: largest distance of a sampled training patch to the bank, which tells how well the
+            coreset covers.
         seen: number of patches that the training images had.
         kept: number of them that the coreset was chosen from.
     """
@@ -36,18 +38,21 @@ class BankMeta:
     patch_size: int
     seen: int
     kept: int
+    radius: float
 
 
 class MemoryBank:
     """Features of good patches, ready for search.
 
     Args:
-        features: float32 tensor (m, d).
+        features: float32 tensor (m, d), whitened.
+        whitening: the map that was applied to them and that queries need too, float32 (d, d).
         meta: what they were made of.
     """
 
-    def __init__(self, features: Tensor, meta: BankMeta) -> None:
+    def __init__(self, features: Tensor, whitening: Tensor, meta: BankMeta) -> None:
         self.features = features.contiguous()
+        self.whitening = whitening.contiguous()
         self.meta = meta
         self._half_squares = features.square().sum(dim=1).mul_(0.5)
 
@@ -58,7 +63,7 @@ class MemoryBank:
         """Find the nearest features of the bank.
 
         Args:
-            queries: float32 tensor (n, d).
+            queries: float32 tensor (n, d), whitened.
             k: neighbours per query, at most the bank's length.
             chunk: queries per matrix product, which bounds the memory to chunk × bank numbers.
 
@@ -109,7 +114,9 @@ class MemoryBank:
         from safetensors.torch import save_file
 
         with written_whole(folder / _FEATURES) as temporary:
-            save_file({"features": self.features.cpu()}, str(temporary))
+            save_file(
+                {"features": self.features.cpu(), "whitening": self.whitening.cpu()}, str(temporary)
+            )
         write_json(folder / _META, {"schema": SCHEMA, "count": len(self), **asdict(self.meta)})
 
     @classmethod
@@ -131,9 +138,10 @@ class MemoryBank:
                 raise WeightsError(f"{folder / _META}: schema is not {SCHEMA}; train again")
             count = record.pop("count")
             meta = BankMeta(**{**record, "layers": tuple(record["layers"])})
-            features = load_file(path, device=device)["features"]
+            tensors = load_file(path, device=device)
+            features, whitening = tensors["features"], tensors["whitening"]
         except (KeyError, TypeError, OSError, SafetensorError) as error:
             raise WeightsError(f"{path}: damaged memory bank ({error}); train again") from error
         if features.shape[0] != count:
             raise WeightsError(f"{path}: does not belong to {_META} beside it; train again")
-        return cls(features, meta)
+        return cls(features, whitening, meta)

@@ -14,26 +14,25 @@ _GROUP = 4096
 """Largest group of the approximate coreset: its distances stay in the processor's cache."""
 
 
-def random_projection(features: Tensor, dimensions: int, *, seed: int) -> Tensor:
-    """Project features by a Gaussian matrix that keeps distances on average.
+def projection(channels: int, dimensions: int, *, seed: int) -> Tensor:
+    """Return a random matrix that shortens features and keeps their distances on average.
 
     The lemma of Johnson and Lindenstrauss (1984) bounds the error.
 
     Args:
-        features: float tensor (n, d).
-        dimensions: wanted length; features that are as short already are returned as they are.
+        channels: length of a feature.
+        dimensions: wanted length; 0, or one that is not shorter, gives the identity.
         seed: of the matrix.
 
     Returns:
-        float tensor (n, min(d, dimensions)).
+        float32 tensor (channels, dimensions), to be multiplied from the right.
     """
     import torch
 
-    if dimensions <= 0 or features.shape[1] <= dimensions:
-        return features
+    if not 0 < dimensions < channels:
+        return torch.eye(channels)
     generator = torch.Generator().manual_seed(seed)
-    matrix = torch.randn(features.shape[1], dimensions, generator=generator)
-    return features @ (matrix / math.sqrt(dimensions)).to(features)
+    return torch.randn(channels, dimensions, generator=generator) / math.sqrt(dimensions)
 
 
 def exact_coreset(features: Tensor, size: int, *, seed: int, show: bool = False) -> Tensor:
@@ -56,9 +55,8 @@ def exact_coreset(features: Tensor, size: int, *, seed: int, show: bool = False)
     generator = torch.Generator().manual_seed(seed)
     first = int(torch.randint(count, (1,), generator=generator))
     chosen = torch.empty(size, dtype=torch.int64)
+    # Half the squared distances, as |x|²/2 - x·c + |c|²/2: one matrix-vector product per choice.
     half_squares = features.square().sum(dim=1).mul_(0.5)
-    # Half the squared distance less the candidate's own half square: argmax needs the whole, so
-    # |x|²/2 is kept in `nearest` from the start.
     nearest = torch.full((count,), math.inf, dtype=features.dtype, device=features.device)
     latest = first
     with progress("coreset", size, show=show) as bar:
@@ -105,19 +103,15 @@ def grouped_coreset(features: Tensor, size: int, *, seed: int, show: bool = Fals
     return torch.cat(chosen).sort().values
 
 
-def covering_radius(features: Tensor, chosen: Tensor, *, chunk: int = 1024) -> float:
-    """Return the largest distance of any feature to the nearest chosen one.
+def covering_radius(features: Tensor, centres: Tensor, *, chunk: int = 1024) -> float:
+    """Return the largest distance of any feature to the nearest centre.
 
     Args:
         features: float32 tensor (n, d).
-        chosen: int64 tensor of indices.
+        centres: float32 tensor (m, d), the chosen features.
         chunk: features per matrix product, which bounds the memory.
     """
     import torch
 
-    centres = features[chosen]
-    worst = 0.0
-    for part in torch.split(features, chunk):
-        nearest = torch.cdist(part, centres).amin(dim=1)
-        worst = max(worst, float(nearest.max()))
-    return worst
+    parts = torch.split(features, chunk)
+    return max(float(torch.cdist(part, centres).amin(dim=1).max()) for part in parts)

@@ -15,11 +15,13 @@ from toolkit.methods.features.backbone import build_backbone
 from toolkit.methods.features.extractor import FeatureExtractor
 from toolkit.methods.features.maps import image_score, resample, smooth
 from toolkit.methods.features.reservoir import Reservoir
+from toolkit.methods.features.whitening import fit_whitening
 from toolkit.methods.patchcore.bank import BankMeta, MemoryBank
 from toolkit.methods.patchcore.coreset import (
+    covering_radius,
     exact_coreset,
     grouped_coreset,
-    random_projection,
+    projection,
 )
 from toolkit.methods.patchcore.settings import PatchCoreSettings
 from toolkit.progress import track
@@ -28,6 +30,10 @@ from toolkit.runs.run import Run
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+_CHUNK = 65_536
+_PROBES = 5_000
+"""Training patches whose distance to the coreset is measured."""
 
 
 class PatchCore(Method[PatchCoreSettings]):
@@ -60,7 +66,9 @@ class PatchCore(Method[PatchCoreSettings]):
         reservoir = self._embed(good, extractor, run)
         embedded = time.perf_counter()
         features = reservoir.rows()
-        chosen = self._choose(features, run)
+        size = self._coreset_size(len(features))
+        whitening = self._whitening(features, extractor, run)
+        chosen, radius = self._choose(features, whitening, size, run)
         meta = BankMeta(
             backbone=backbone.name,
             layers=backbone.layers,
@@ -70,12 +78,14 @@ class PatchCore(Method[PatchCoreSettings]):
             patch_size=extractor.patch_size,
             seen=reservoir.seen,
             kept=len(reservoir),
+            radius=radius,
         )
-        bank = MemoryBank(features[chosen], meta)
+        bank = MemoryBank(features[chosen].float() @ whitening, whitening, meta)
         bank.save(run.weights)
         run.note(
             patches_seen=reservoir.seen,
             patches_in_bank=len(bank),
+            coreset_radius=round(radius, 4),
             embed_seconds=round(embedded - started, 2),
             coreset_seconds=round(time.perf_counter() - embedded, 2),
         )
@@ -94,7 +104,7 @@ class PatchCore(Method[PatchCoreSettings]):
 
     def _score(self, sample: Sample, extractor: FeatureExtractor, bank: MemoryBank) -> Prediction:
         settings = self.settings
-        patches = extractor(read_rgb(sample.image))
+        patches = extractor(read_rgb(sample.image)) @ bank.whitening
         distances, indices = bank.nearest(patches, min(settings.neighbours, len(bank)))
         scores = distances.mean(dim=1)
         size = extractor.image_size
@@ -132,17 +142,39 @@ class PatchCore(Method[PatchCoreSettings]):
             reservoir.add(extractor(read_rgb(sample.image)).cpu())
         return reservoir
 
-    def _choose(self, features: Tensor, run: Run) -> Tensor:
+    def _coreset_size(self, patches: int) -> int:
         settings = self.settings
-        size = min(settings.coreset_size, round(settings.coreset_ratio * len(features)))
-        if size < 1 or size > len(features):
+        size = min(settings.coreset_size, round(settings.coreset_ratio * patches))
+        if not 1 <= size <= patches:
             raise DataError(
-                f"{len(features)} patches of good images cannot fill a coreset of {size}; "
-                "add good images, or raise --coreset-ratio"
+                f"{patches} patches of good images cannot give a coreset of {size}; add good "
+                "images, or set --coreset-size to at least 1 and --coreset-ratio between 0 and 1"
             )
-        projected = random_projection(features, settings.projection, seed=run.seed)
+        return size
+
+    def _whitening(self, features: Tensor, extractor: FeatureExtractor, run: Run) -> Tensor:
+        import torch
+
+        if self.settings.whitening < 0:
+            return torch.eye(extractor.channels)
+        return fit_whitening(
+            features, extractor.layer_channels, shrinkage=self.settings.whitening, seed=run.seed
+        )
+
+    def _choose(
+        self, features: Tensor, whitening: Tensor, size: int, run: Run
+    ) -> tuple[Tensor, float]:
+        """Return the indices of the coreset, and how far the furthest patch is from it."""
+        import torch
+
+        settings = self.settings
+        matrix = whitening @ projection(len(whitening), settings.projection, seed=run.seed)
+        projected = torch.cat([part.float() @ matrix for part in torch.split(features, _CHUNK)])
         choose = exact_coreset if settings.coreset == "exact" else grouped_coreset
-        return choose(projected, size, seed=run.seed, show=True)
+        chosen = choose(projected, size, seed=run.seed, show=True)
+        generator = torch.Generator().manual_seed(run.seed)
+        probes = projected[torch.randint(len(projected), (_PROBES,), generator=generator)]
+        return chosen, covering_radius(probes, projected[chosen])
 
 
 def _check_fits(bank: MemoryBank, extractor: FeatureExtractor, run: Run) -> None:

@@ -18,6 +18,9 @@ class PatchCoreSettings:
     layers: tuple[str, ...] = setting((), "layers whose features are used; empty: the family's")
     image_size: int = setting(384, "side in pixels to which images are resized")
     patch_size: int = setting(3, "side, in cells, of the neighbourhood that is averaged; odd")
+    whitening: float = setting(
+        0.01, "shrinkage of the whitening of each layer's features; negative: no whitening"
+    )
     coreset_size: int = setting(10000, "patches to keep at most")
     coreset_ratio: float = setting(0.1, "share of the patches to keep at most")
     coreset: Literal["grouped", "exact"] = setting(

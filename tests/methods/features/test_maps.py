@@ -1,0 +1,69 @@
+"""Score maps: resampling, smoothing, image score."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter
+
+from toolkit.methods.features.maps import image_score, resample, smooth
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (40, 40),
+        (33, 57),  # not square
+    ],
+)
+@pytest.mark.parametrize("sigma", [1.0, 4.0])
+def test_smooth_equals_scipy(shape: tuple[int, int], sigma: float) -> None:
+    score_map = np.random.default_rng(0).random(shape)
+    ours = smooth(torch.from_numpy(score_map), sigma).numpy()
+    # torch's "reflect" does not repeat the edge pixel; scipy calls that "mirror".
+    np.testing.assert_allclose(ours, gaussian_filter(score_map, sigma, mode="mirror"), atol=1e-6)
+
+
+def test_smooth_zero_is_identity() -> None:
+    score_map = torch.rand(5, 5)
+    assert torch.equal(smooth(score_map, 0), score_map)
+
+
+@given(
+    rows=st.integers(2, 20),
+    columns=st.integers(2, 20),
+    sigma=st.floats(0.3, 8),
+    value=st.floats(0, 9),
+)
+@settings(max_examples=30, deadline=None)
+def test_smooth_keeps_a_constant_map_of_any_size(
+    rows: int, columns: int, sigma: float, value: float
+) -> None:
+    constant = torch.full((rows, columns), value)
+    torch.testing.assert_close(smooth(constant, sigma), constant)
+
+
+def test_resample_keeps_cell_centres() -> None:
+    ramp = torch.arange(4.0).expand(1, 1, 4, 4)
+    fine = resample(ramp, (8, 8))
+    # Cell i of 4 covers pixels 2i and 2i + 1, whose mean is its value away from the edges.
+    assert fine[0, 0, 0].tolist() == [0.0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3.0]
+
+
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [
+        ("max", 10_000.0),
+        ("top1", 9950.5),  # mean of the highest 100 of 10,000
+    ],
+)
+def test_image_score(how: str, expected: float) -> None:
+    score_map = torch.arange(1.0, 10_001.0).view(100, 100)
+    assert image_score(score_map, how) == pytest.approx(expected)  # type: ignore[arg-type]
+
+
+def test_top1_of_a_tiny_map_is_its_maximum() -> None:
+    assert image_score(torch.tensor([[1.0, 2.0]]), "top1") == 2.0

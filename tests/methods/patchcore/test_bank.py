@@ -1,0 +1,99 @@
+"""The memory bank: search, reweighting, file."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from toolkit.errors import WeightsError
+from toolkit.methods.patchcore.bank import BankMeta, MemoryBank
+
+META = BankMeta(
+    backbone="resnet18",
+    layers=("layer2", "layer3"),
+    weights="none",
+    weights_source="random numbers",
+    image_size=64,
+    patch_size=3,
+    seen=100,
+    kept=50,
+    radius=0.5,
+)
+
+
+def _bank(features: torch.Tensor) -> MemoryBank:
+    return MemoryBank(features, torch.eye(features.shape[1]), META)
+
+
+@pytest.mark.parametrize("k", [1, 3])
+@pytest.mark.parametrize("chunk", [1, 7, 1000])
+def test_nearest_equals_all_distances(k: int, chunk: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(40, 5, generator=generator)
+    queries = torch.randn(23, 5, generator=generator)
+    distances, indices = _bank(features).nearest(queries, k, chunk=chunk)
+    expected = torch.cdist(queries, features).topk(k, largest=False)
+    assert torch.equal(indices, expected.indices)
+    torch.testing.assert_close(distances, expected.values)
+
+
+def test_distance_to_itself_is_zero_far_from_the_origin() -> None:
+    features = torch.randn(30, 8) + 1000  # where |x|² - 2xy + |y|² has no digits left
+    distances, _ = _bank(features).nearest(features[:5])
+    assert float(distances.max()) < 1.0
+
+
+def test_reweighting_is_equation_7() -> None:
+    features = torch.tensor([[0.0], [1.0], [2.0], [50.0]])
+    query = torch.tensor([-1.0])
+    # Nearest is 0; with 3 neighbours of it (0, 1, 2) the distances are 1, 2, 3.
+    weight = 1 - math.exp(1) / (math.exp(1) + math.exp(2) + math.exp(3))
+    bank = _bank(features)
+    score = bank.reweighted(query, torch.tensor(1.0), 0, 3)
+    assert score == pytest.approx(weight * 1.0, rel=1e-5)
+
+
+@pytest.mark.parametrize("neighbours", [0, 1])
+def test_no_reweighting_leaves_the_distance(neighbours: int) -> None:
+    bank = _bank(torch.tensor([[0.0], [1.0]]))
+    assert bank.reweighted(torch.tensor([3.0]), torch.tensor(2.0), 1, neighbours) == 2.0
+
+
+def test_reweighting_of_huge_distances_is_finite() -> None:
+    bank = _bank(torch.tensor([[0.0], [1.0], [2.0]]))
+    score = bank.reweighted(torch.tensor([-1e4]), torch.tensor(1e4), 0, 9)
+    assert math.isfinite(score)
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    bank = _bank(torch.randn(6, 3))
+    bank.save(tmp_path)
+    again = MemoryBank.load(tmp_path)
+    assert torch.equal(again.features, bank.features)
+    assert torch.equal(again.whitening, bank.whitening)
+    assert again.meta == META
+    assert {f.name for f in tmp_path.iterdir()} == {"bank.safetensors", "bank.json"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("bank.safetensors", b""),  # cut short
+        ("bank.safetensors", None),  # missing
+        ("bank.json", None),
+        ("bank.json", b'{"schema": 99}'),  # of another version
+        ("bank.json", b'{"schema": 1}'),  # incomplete
+        ("bank.json", b"[]"),  # something else
+    ],
+)
+def test_damaged_bank_is_named(tmp_path: Path, name: str, content: bytes | None) -> None:
+    _bank(torch.randn(6, 3)).save(tmp_path)
+    if content is None:
+        (tmp_path / name).unlink()
+    else:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(WeightsError, match=r"bank\.(safetensors|json).*train"):
+        MemoryBank.load(tmp_path)
