@@ -1,0 +1,147 @@
+"""How `toolkit dataset` shows facts, findings and splits on a terminal of 80 columns."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from toolkit.data.check import Finding
+from toolkit.data.info import Info, Range
+from toolkit.data.splits import TEST, TRAIN, VAL, SplitPlan
+from toolkit.data.types import GOOD, Dataset
+
+_CHANNELS = {1: "grey", 2: "grey with alpha", 3: "RGB", 4: "RGB with alpha"}
+
+
+def print_info(info: Info) -> None:
+    """Print the facts about a data set."""
+    console = _console()
+    number = len(info.defect_classes)
+    _line(console, Text.assemble((info.name, "bold"), f" ({info.layout}) in {info.root}"))
+    _line(console, f"fingerprint {info.fingerprint}")
+    _line(console, f"{info.images} images: " + ", ".join(_kinds(info)))
+    _line(console, f"{number} defect class{'es' * (number != 1)}: {', '.join(info.defect_classes)}")
+    table = _table("class")
+    titles = ("train", "test", "all", "masks", "area %\nmin/median/max", "regions\nmin/median/max")
+    for title in titles:
+        table.add_column(title, justify="right")
+    for label in info.classes:
+        table.add_row(
+            Text(label.label),
+            str(label.train),
+            str(label.test),
+            str(label.images),
+            str(label.with_mask) if label.with_mask else "–",
+            _range(label.area_percent, ".1f"),
+            _range(label.regions, "g"),
+        )
+    table.add_section()
+    train, test = sum(c.train for c in info.classes), sum(c.test for c in info.classes)
+    masks = sum(c.with_mask for c in info.classes)
+    table.add_row("all", *map(str, (train, test, train + test, masks)))
+    console.print(table)
+    _line(console, "area: defect pixels of an image; regions: 8-connected, of an image's mask")
+
+
+def print_findings(findings: Sequence[Finding], dataset: Dataset) -> None:
+    """Print one line per finding and the sum, or one good line."""
+    console = _console()
+    if not findings:
+        text = f"{dataset.name}: {len(dataset)} images checked, nothing found"
+        _line(console, Text(text, "green"))
+        return
+    for finding in findings:
+        style = "red" if finding.severity == "error" else "yellow"
+        path = finding.path
+        if path.is_relative_to(dataset.root):
+            path = path.relative_to(dataset.root)
+        head = (f"{finding.severity:8}{finding.kind:11}", style)
+        _line(console, Text.assemble(head, f"{path}: {finding.message}"))
+    counts = Counter(f.severity for f in findings)
+    words = [f"{n} {name}{'s' * (n != 1)}" for name, n in sorted(counts.items())]
+    _line(console, f"{dataset.name}: {', '.join(words)} in {len(dataset)} images")
+
+
+def print_plan(plan: SplitPlan) -> None:
+    """Print how many images of each class went where, and the parts of each fold."""
+    console = _console()
+    official = plan.protocol == "official"
+    columns: list[str | int] = [TRAIN, VAL, TEST] if official else [TRAIN, *range(plan.folds)]
+    counts = {c: _slot_counts(plan, c) for c in columns}
+    labels = sorted({s.label for s in plan.slots}, key=lambda label: (label != GOOD, label))
+    _line(console, Text.assemble((plan.dataset, "bold"), f", {plan.protocol}, seed {plan.seed}"))
+    table = _table("class")
+    for column in columns:
+        table.add_column(_slot_title(column, official), justify="right")
+    table.add_column("all", justify="right")
+    for label in labels:
+        numbers = [counts[column][label] for column in columns]
+        table.add_row(Text(label), *map(str, numbers), str(sum(numbers)))
+    table.add_section()
+    sums = [counts[column].total() for column in columns]
+    table.add_row("all", *map(str, sums), str(sum(sums)))
+    console.print(table)
+    if not official:
+        _line(console, "In fold i: fold i tests, fold i+1 validates, all the rest trains.")
+        _line(console, "Images of each part, in brackets the defective ones:")
+        console.print(_parts(plan, counts))
+
+
+def _slot_counts(plan: SplitPlan, slot: str | int) -> Counter[str]:
+    """Count the images of one slot by label."""
+    return Counter(s.label for s in plan.slots if s.slot == slot)
+
+
+def _slot_title(slot: str | int, official: bool) -> str:
+    if isinstance(slot, int):
+        return "fold\n0" if slot == 0 else f"\n{slot}"  # ten folds fit, too
+    return slot if official else f"always\n{slot}"
+
+
+def _parts(plan: SplitPlan, counts: dict[str | int, Counter[str]]) -> Table:
+    table = _table("fold")
+    for part in (TRAIN, VAL, TEST):
+        table.add_column(part, justify="right")
+    everything = sum(counts.values(), Counter[str]())
+    for fold in range(plan.folds):
+        test, val = counts[fold], counts[(fold + 1) % plan.folds]
+        train = everything - test - val
+        table.add_row(str(fold), *(_with_defects(part) for part in (train, val, test)))
+    return table
+
+
+def _with_defects(counts: Counter[str]) -> str:
+    return f"{counts.total()} ({counts.total() - counts[GOOD]})"
+
+
+def _kinds(info: Info) -> list[str]:
+    return [
+        f"{k.images if len(info.image_kinds) > 1 else 'all'} {k.width}x{k.height} "
+        f"{_CHANNELS.get(k.channels, f'{k.channels} channels')}"
+        for k in info.image_kinds
+    ]
+
+
+def _range(values: Range | None, form: str) -> str:
+    if values is None:
+        return "–"
+    return "/".join(format(v, form) for v in (values.min, values.median, values.max))
+
+
+def _line(console: Console, text: str | Text) -> None:
+    console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+
+def _table(first: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column(first, overflow="fold")
+    return table
+
+
+def _console() -> Console:
+    return Console()
