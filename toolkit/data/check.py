@@ -6,10 +6,11 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from toolkit.data.images import is_cut_short, read_mask, read_rgb
+from toolkit.data.images import read_mask, read_rgb
 from toolkit.data.layouts import read_dataset, unpaired_masks
 from toolkit.data.types import Dataset, Sample
 from toolkit.errors import DataError
@@ -34,6 +35,7 @@ Severity = Literal["error", "warning"]
 
 _WARNINGS = frozenset({"duplicate", "constant", "stray"})
 _CLOSED_LAYOUTS = frozenset({"mvtec", "loco"})  # other layouts have room for other files
+_PNG_BEGIN, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 _NOTES = frozenset({".txt", ".md", ".json", ".yaml", ".yml", ".pdf", ".html", ""})
 
 
@@ -119,15 +121,16 @@ def _refuse_cut_short(path: Path) -> None:
     """
     from PIL import Image
 
-    if path.suffix.lower() == ".png":
-        whole = not is_cut_short(path)
-    else:
-        try:
-            with Image.open(path) as image:
+    try:
+        content = path.read_bytes()
+        if content.startswith(_PNG_BEGIN):
+            whole = _PNG_END in content
+        else:
+            with Image.open(BytesIO(content)) as image:
                 image.load()
             whole = True
-        except (OSError, SyntaxError, ValueError):
-            whole = False
+    except (OSError, SyntaxError, ValueError):
+        whole = False
     if not whole:
         raise DataError(f"{path}: damaged or cut short; replace the file")
 
