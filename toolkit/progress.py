@@ -33,7 +33,8 @@ class _Lines(Progress):
     def advance(self, steps: float = 1, **figures: float | str) -> None:
         self._done += steps
         now = time.monotonic()
-        last = self._total is not None and self._done >= self._total
+        # Parts of steps do not add up exactly.
+        last = self._total is not None and self._done >= self._total - 1e-6
         if now - self._told < _LINE_EVERY_SECONDS and not last:
             return
         self._told = now
@@ -83,12 +84,12 @@ def _bar(title: str, total: float | None) -> Iterator[Progress]:
     from rich.console import Console
 
     columns = rich_progress.Progress(
-        rich_progress.TextColumn("{task.description}"),
+        rich_progress.TextColumn("{task.description}", markup=False),
         rich_progress.BarColumn(),
         rich_progress.MofNCompleteColumn(),
         rich_progress.TimeElapsedColumn(),
         rich_progress.TimeRemainingColumn(),
-        rich_progress.TextColumn("{task.fields[figures]}"),
+        rich_progress.TextColumn("{task.fields[figures]}", markup=False),
         console=Console(stderr=True),
     )
     with columns:

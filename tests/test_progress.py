@@ -1,0 +1,119 @@
+"""Progress: plain lines where there is no terminal, nothing when silent, a bar on a terminal."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import pytest
+
+import toolkit.progress
+from toolkit.progress import progress, track
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(toolkit.progress.time, "monotonic", made.monotonic)
+    return made
+
+
+def test_items_pass_unchanged_and_late(capsys: pytest.CaptureFixture[str]) -> None:
+    taken = []
+
+    def source() -> object:
+        for i in range(3):
+            taken.append(i)
+            yield i
+
+    tracked = track(source(), "work")  # type: ignore[arg-type]
+    assert taken == []
+    assert next(tracked) == 0
+    assert taken == [0]
+    assert list(tracked) == [1, 2]
+    assert capsys.readouterr().out == ""  # standard output stays clean
+
+
+def test_short_work_is_one_line_at_its_end(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in track([1, 2, 3], "work"):
+        clock.now += 1
+    assert capsys.readouterr().err == "work: 3/3  3 s\n"
+
+
+def test_long_work_tells_every_ten_seconds(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with progress("train", 6) as bar:
+        for i in range(6):
+            clock.now += 6
+            bar.advance(loss=0.123456, part=f"[{i}]")
+    assert capsys.readouterr().err.splitlines() == [
+        "train: 2/6  24 s left  loss 0.1235  part [1]",
+        "train: 4/6  12 s left  loss 0.1235  part [3]",
+        "train: 6/6  36 s  loss 0.1235  part [5]",
+    ]
+
+
+def test_parts_of_steps_reach_the_end(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    with progress("load", 1.0) as bar:
+        for _ in range(10):
+            bar.advance(0.1)  # ten times a tenth is less than one
+    assert capsys.readouterr().err == "load: 1/1  0 s\n"
+
+
+def test_unknown_total(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    with progress("read") as bar:
+        for _ in range(3):
+            clock.now += 6
+            bar.advance()
+    assert capsys.readouterr().err == "read: 2\n"
+
+
+def test_no_items_say_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert list(track([], "work")) == []
+    assert capsys.readouterr().err == ""
+
+
+def test_silence(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    assert list(track([1, 2], "work", show=False)) == [1, 2]
+    with progress("work", 1, show=False) as bar:
+        bar.advance(loss=1.0)
+    assert capsys.readouterr().err == ""
+
+
+def test_an_error_passes(capsys: pytest.CaptureFixture[str]) -> None:
+    def work() -> None:
+        for _ in track([1, 2], "work"):
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        work()
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_shows_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("TERM", "xterm")
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with progress("[1/5] fit", 2) as bar:
+        bar.advance(loss=0.5, part="[a]")
+        bar.advance()
+    shown = terminal.getvalue()
+    # Brackets are text here, not markup.
+    for words in ("[1/5] fit", "2/2", "loss 0.5", "[a]"):
+        assert words in shown
