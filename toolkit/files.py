@@ -58,22 +58,21 @@ def written_whole(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: the file cannot be written.
     """
-    temporary = None
-    try:
+    with _blamed_on(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(
             prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent
         )
         os.close(handle)
-        temporary = Path(name)
-        yield temporary
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
+    temporary = Path(name)
+    try:
+        with _blamed_on(path, within=temporary):
+            yield temporary
+        with _blamed_on(path):
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(path)
     finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -85,24 +84,62 @@ def folder_written_whole(path: Path, *, overwrite: bool = False) -> Iterator[Pat
         overwrite: whether an existing folder may be replaced.
 
     Raises:
-        OutputError: `path` exists and `overwrite` is false, or it cannot be written.
+        OutputError: `path` exists and `overwrite` is false, is not a folder, holds the working
+            folder, or cannot be written.
     """
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path}: already there; choose another --out or add --overwrite")
-    temporary = None
-    try:
+    path = path.absolute()  # `.` has no name
+    _check_replaceable(path, overwrite=overwrite)
+    with _blamed_on(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-        yield temporary
-        temporary.chmod(0o777 & ~_umask())
-        if path.exists():
-            shutil.rmtree(path)
-        temporary.rename(path)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
+    fresh, old = temporary / "new", temporary / "old"
+    try:
+        with _blamed_on(path):
+            fresh.mkdir()
+        with _blamed_on(path, within=fresh):
+            yield fresh
+        with _blamed_on(path):
+            if path.exists():
+                path.rename(old)  # removing takes long; two renames leave no gap to speak of
+            fresh.rename(path)
     finally:
-        if temporary is not None and temporary.exists():
-            shutil.rmtree(temporary)
+        if old.exists() and not path.exists():
+            old.rename(path)
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _check_replaceable(path: Path, *, overwrite: bool) -> None:
+    if not path.exists() and not path.is_symlink():
+        return
+    if not overwrite:
+        raise OutputError(f"{path}: already there; choose another --out or add --overwrite")
+    if path.is_symlink() or not path.is_dir():
+        raise OutputError(f"{path}: is not a folder; remove it or choose another --out")
+    here = Path.cwd().resolve()
+    if path.resolve() in (here, *here.parents):
+        raise OutputError(f"{path}: holds the working folder; choose another --out")
+
+
+@contextmanager
+def _blamed_on(path: Path, *, within: Path | None = None) -> Iterator[None]:
+    """Turn what the file system refuses into an error that names `path`.
+
+    With `within`, errors about other files pass: while something is written, other things are
+    read, and what goes wrong there is not the fault of the output.
+    """
+    try:
+        yield
+    except OSError as error:
+        if within is not None and not _is_about(error, within):
+            raise
+        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def _is_about(error: OSError, place: Path) -> bool:
+    if error.filename is None:  # a write to an open file; network errors have no number
+        return error.errno is not None
+    named = Path(os.fsdecode(error.filename))
+    return named == place or place in named.parents
 
 
 def _umask() -> int:
