@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import sys
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -32,12 +34,17 @@ def read_yaml(path: Path) -> dict[str, Any]:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not a text file in UTF-8; check the path") from error
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = f" at line {where.line + 1}" if where else ""
         raise ConfigError(f"{path}: not valid YAML{line}; mend it") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: expected 'key: value' lines")
+    odd = [key for key in content if not isinstance(key, str)]
+    if odd:
+        raise ConfigError(f"{path}: key {odd[0]!r} is not text; put it in quotes")
     return content
 
 
@@ -97,7 +104,7 @@ def parse_overrides(pairs: Sequence[str]) -> dict[str, str]:
     values = {}
     for pair in pairs:
         key, sign, value = pair.partition("=")
-        if not sign or not key:
+        if not sign or not key.strip():
             raise ConfigError(f"--set {pair}: expected key=value")
         values[key.strip().replace("-", "_")] = value.strip()
     return values
@@ -116,21 +123,28 @@ def convert(value: Any, wanted: Any, key: str) -> Any:
             return None
         return convert(value, next(o for o in options if o is not type(None)), key)
     if origin is typing.Literal:
-        choices = typing.get_args(wanted)
-        if value not in choices:
-            raise ValueError(f"{key}={value}: unknown{did_you_mean(str(value), map(str, choices))}")
-        return value
+        choices = {str(choice): choice for choice in typing.get_args(wanted)}
+        if str(value) not in choices:  # as text, because the command line knows nothing else
+            raise ValueError(f"{key}={value}: unknown{did_you_mean(str(value), choices)}")
+        return choices[str(value)]
     if origin is tuple:
-        items = value.split(",") if isinstance(value, str) else value
-        if not isinstance(items, (list, tuple)):
-            items = [items]
-        inner = typing.get_args(wanted)[0]
-        return tuple(convert(i.strip() if isinstance(i, str) else i, inner, key) for i in items)
+        return _convert_tuple(value, typing.get_args(wanted), key)
     if origin is dict:
         if not isinstance(value, dict):
             raise ValueError(f"{key}: expected a mapping, got {value!r}")
         return value
     return _convert_plain(value, wanted, key)
+
+
+def _convert_tuple(value: Any, inner: tuple[Any, ...], key: str) -> tuple[Any, ...]:
+    if isinstance(value, str):
+        items = [word.strip() for word in value.split(",")] if value.strip() else []
+    else:
+        items = list(value) if isinstance(value, (list, tuple)) else [value]
+    kinds = [inner[0]] * len(items) if inner[-1] is Ellipsis else list(inner)
+    if len(kinds) != len(items):
+        raise ValueError(f"{key}={value}: expected {len(kinds)} values, got {len(items)}")
+    return tuple(convert(item, kind, key) for item, kind in zip(items, kinds, strict=True))
 
 
 def _convert_plain(value: Any, wanted: Any, key: str) -> Any:
@@ -150,17 +164,28 @@ def _convert_plain(value: Any, wanted: Any, key: str) -> Any:
         if str(value).lower() in words:
             return words[str(value).lower()]
     elif wanted is int and not isinstance(value, bool):
-        try:
-            number = float(value)
-        except (TypeError, ValueError):
-            number = float("nan")
-        if number.is_integer():
+        number = _number(value)
+        if isinstance(number, int):
+            return number
+        if number.is_integer():  # 1e3
             return int(number)
     elif wanted is float and not isinstance(value, bool):
-        try:
-            return float(value)
-        except (TypeError, ValueError):
-            pass
-    elif wanted is str and isinstance(value, (str, int, float)):
+        number = _number(value)
+        # Neither JSON nor training can do with infinities, nor a float with 400 digits.
+        if abs(number) <= sys.float_info.max:
+            return float(number)
+    elif wanted is str and isinstance(value, (str, int, float)) and not isinstance(value, bool):
         return str(value)
     raise ValueError(f"{key}={value}: expected {getattr(wanted, '__name__', wanted)}")
+
+
+def _number(value: Any) -> int | float:
+    """Read a number, integers exactly (a seed may have more digits than a float)."""
+    if isinstance(value, (int, float)):
+        return value
+    for kind in (int, float):
+        try:
+            return kind(value)
+        except (TypeError, ValueError):
+            continue
+    return math.nan
