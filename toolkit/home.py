@@ -49,7 +49,8 @@ def resource(relative: str) -> Path:
     Raises:
         ConfigError: neither place has it.
     """
-    candidates = (home() / relative, _PACKAGE.parent / relative, _PACKAGE / "_resources" / relative)
+    # Installed, the package's parent is site-packages, where `datasets` and `configs` are others'.
+    candidates = (home() / relative, _PACKAGE / "_resources" / relative, _PACKAGE.parent / relative)
     for path in candidates:
         if path.exists():
             return path
