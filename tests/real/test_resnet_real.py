@@ -11,6 +11,7 @@ import torch
 from toolkit.config import build_settings, find_config, read_yaml, settings_dict
 from toolkit.data.layouts import read_dataset
 from toolkit.data.splits import Split, make_plan
+from toolkit.methods.resnet import train
 from toolkit.methods.resnet.method import ResNet
 from toolkit.methods.resnet.settings import ResNetSettings
 from toolkit.metrics.image import image_metrics
@@ -45,7 +46,13 @@ def test_the_pretrained_head_tells_defects_from_good(
     assert found.auroc >= 0.95
 
 
-def test_an_epoch_at_32_pixels_takes_under_half_a_second(tmp_path: Path, bottle_dir: Path) -> None:
+def test_an_epoch_at_32_pixels_takes_under_half_a_second(
+    tmp_path: Path, bottle_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # seconds of one core: those of the clock depend on what else the machine does
+    monkeypatch.setattr(train.time, "perf_counter", time.process_time)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     dataset = read_dataset(bottle_dir)
     split = make_plan(dataset, protocol="balanced").fold(dataset, 0)
     # The promise is for 64 images; this fold trains on 48, so some are drawn twice.
@@ -62,6 +69,5 @@ def test_an_epoch_at_32_pixels_takes_under_half_a_second(tmp_path: Path, bottle_
         epoch_images=64,
         augment="none",
     )
-    started = time.perf_counter()
-    seconds = min(float(row["seconds"]) for row in run.results())
-    assert seconds < 0.5, f"{seconds} s, measured at {started:.0f}"
+    torch.set_num_threads(threads)
+    assert min(float(row["seconds"]) for row in run.results()) < 0.5
