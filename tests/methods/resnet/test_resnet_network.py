@@ -150,7 +150,8 @@ class TestOffline:
         before = resnet18.backbone.state_dict()["conv1.weight"].clone()
         origin = load_pretrained(resnet18, network="resnet18", weights=weights)
         assert origin.weights == "none"
-        assert "no connection" in origin.source
+        assert origin.source == "from scratch, IMAGENET1K_V1 out of reach"
+        assert "no connection" in origin.reason
         assert torch.equal(resnet18.backbone.state_dict()["conv1.weight"], before)
 
     @pytest.mark.parametrize(

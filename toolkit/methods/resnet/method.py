@@ -55,6 +55,8 @@ class ResNet(Method[ResNetSettings]):
             origin = load_pretrained(model, network=settings.network, weights=settings.weights)
             run.note(weights=origin.weights, weights_source=origin.source)
             run.log(f"{settings.network}, weights: {origin.weights} ({origin.source})")
+            if origin.reason:
+                run.log(origin.reason)
         if run.facts["weights"] == "none":
             settings = from_scratch(settings)
             run.log("no layer is frozen, because none knows anything yet")

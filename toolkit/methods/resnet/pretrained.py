@@ -26,10 +26,12 @@ class Origin:
     Attributes:
         weights: a name for the leaderboard, `none` for a start from scratch.
         source: in a few words, for `run.json`.
+        reason: why they are not the ones that were wished for; empty if they are.
     """
 
     weights: str
     source: str
+    reason: str = ""
 
 
 def load_pretrained(model: Classifier, *, network: str, weights: str) -> Origin:
@@ -96,7 +98,7 @@ def _load_auto(model: Classifier, network: str, version: str) -> Origin:
     try:
         return _load_imagenet(model, network, version)
     except WeightsError as error:
-        return Origin("none", f"from scratch, ImageNet weights out of reach: {error}")
+        return Origin("none", f"from scratch, {version} out of reach", str(error))
 
 
 def _load_imagenet(model: Classifier, network: str, version: str) -> Origin:
