@@ -162,11 +162,16 @@ def test_nothing_in_common_is_an_error() -> None:
 
 def test_the_contrastive_head_starts_at_the_rate_of_objects() -> None:
     world = _detector("yolo11n-world", nc=3)
-    network.start_contrastive_head(world, logit_scale=0.5)
+    network.start_contrastive_head(world)
     for contrast, stride in zip(world.model[-1].cv4, (8, 16, 32), strict=True):
-        objects = float(torch.sigmoid(contrast.bias.detach())) * 3 * (640 / stride) ** 2
-        assert objects == pytest.approx(5, rel=0.05)  # over all cells and classes of one level
-        assert contrast.logit_scale.item() == 0.5
+        rate = torch.sigmoid(contrast.bias).item()
+        assert rate * 3 * (640 / stride) ** 2 == pytest.approx(5, rel=0.05)  # all cells and classes
+
+
+def test_a_head_with_batch_norm_keeps_its_start() -> None:
+    world = _detector("yolov8s-worldv2", nc=3)
+    network.start_contrastive_head(world)
+    assert [c.bias.item() for c in world.model[-1].cv4] == [-10, -10, -10]
 
 
 def test_untrained_layers_are_the_ends_of_the_class_branch() -> None:

@@ -89,9 +89,14 @@ def test_the_original_comes_back(no_clip: None) -> None:
     from ultralytics.nn.tasks import WorldModel
 
     original = WorldModel.get_text_pe
-    with pytest.raises(RuntimeError), answered_from(orthonormal_bank(NAMES)):
-        assert WorldModel.get_text_pe is not original
-        raise RuntimeError
+
+    def fail_inside() -> None:
+        with answered_from(orthonormal_bank(NAMES)):
+            assert WorldModel.get_text_pe is not original
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_inside()
     assert WorldModel.get_text_pe is original
 
 

@@ -45,12 +45,12 @@ class _Detector(Method[S]):
 
         Raises:
             DataError: the training or validation part has no boxes, or a class name is unusable.
-            ConfigError: there is no such network.
+            ConfigError: there is no such network, or Ultralytics has no such argument.
             WeightsError: the pretrained weights cannot be had.
         """
         check_split(split, world=self.world)
         ultralytics_env.prepare()
-        self._check_model()
+        self._check_settings()
         state, checkpoint = training.progress_of(run)
         if state == "finished":
             run.log("training was finished before; nothing to do")
@@ -110,12 +110,13 @@ class _Detector(Method[S]):
             "val_map50_95_in_training": float(best["val_map50_95"]),
         }
 
-    def _check_model(self) -> None:
+    def _check_settings(self) -> None:
         model = self.settings.model
         if network.is_world(model) != self.world:
             other = "yolo" if self.world else "yolo-world"
             raise ConfigError(f"model={model}: this network belongs to the method {other}")
         network.model_yaml(model)
+        training.check_extra(self.settings.extra)
 
     def _start(self, run: Run) -> network.Start:
         settings = self.settings
@@ -138,7 +139,6 @@ class _Detector(Method[S]):
             model=settings.model,
             start=start,
             head_lr_factor=settings.head_lr_factor,
-            logit_scale=getattr(settings, "logit_scale", 0.0),
             bn_momentum=settings.bn_momentum,
         )
         trainer.follow(recipe, weights=weights)

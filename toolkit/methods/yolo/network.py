@@ -43,8 +43,10 @@ SCRATCH = Start(name="none", source="trained from scratch", path=None)
 def model_yaml(model: str) -> dict[str, Any]:
     """Return the layers of a network by name, as Ultralytics' own model files describe them.
 
-    `<yolo>-world` is the backbone and neck of that YOLO with YOLO-World's head on it (the last
-    line of the model file replaced by `WorldDetect, [nc, 512, True]`).
+    `<yolo>-world` is the backbone and neck of that YOLO with YOLO-World's head on it: the last
+    line of the model file replaced by `WorldDetect, [nc, 512, False]`. False stands for the head of
+    the paper, which normalises each embedding's length; True, as in the v2 models, for a batch
+    norm, whose running statistics lag behind a head that starts untrained.
 
     Raises:
         ConfigError: there is no such network.
@@ -62,7 +64,7 @@ def model_yaml(model: str) -> dict[str, Any]:
     if own_head:
         if last[2] != "Detect":
             raise ConfigError(f"model={model}: {base} is no plain detector; use yolo11n-world")
-        last[2:] = ["WorldDetect", ["nc", DIMENSION, True]]
+        last[2:] = ["WorldDetect", ["nc", DIMENSION, False]]
     return layers
 
 
@@ -166,26 +168,25 @@ def copy_weights(network: Any, source: Any) -> tuple[int, int]:
     return copied, len(ours)
 
 
-def start_contrastive_head(network: Any, *, logit_scale: float) -> None:
-    """Start an untrained contrastive head at the rate of objects instead of at minus ten.
+def start_contrastive_head(network: Any) -> None:
+    """Start the untrained contrastive layers of a `-world` network at the rate of objects.
 
-    YOLO-World's logits are exp(scale) · <text, image> + bias with bias −10, right for thousands of
-    categories and long pretraining. With a few steps of fine-tuning the bias hardly moves and every
-    score stays near zero. This is the prior of a plain head (`Detect.bias_init`): five objects per
-    640-pixel image, spread over classes and cells.
+    Their logits are exp(scale) · cos(text, image) + bias (Cheng et al., "YOLO-World", 2024, eq. 1)
+    with bias −10, meant for thousands of categories and long pretraining. This is the prior of a
+    plain head instead (`Detect.bias_init`): five objects per 640-pixel image, spread over classes
+    and cells. Heads with a batch norm keep their start, with which they learned faster.
 
     Args:
         network: with a `WorldDetect` head; changed in place.
-        logit_scale: new log scale.
     """
     import torch
 
     head = network.model[-1]
     with torch.no_grad():
         for contrast, stride in zip(head.cv4, head.stride, strict=True):
-            cells = (_NOMINAL_SIZE / float(stride)) ** 2
-            contrast.bias.fill_(math.log(5 / head.nc / cells))
-            contrast.logit_scale.fill_(logit_scale)
+            if not hasattr(contrast, "norm"):
+                cells = (_NOMINAL_SIZE / float(stride)) ** 2
+                contrast.bias.fill_(math.log(5 / head.nc / cells))
 
 
 def set_bn_momentum(network: Any, momentum: float) -> None:

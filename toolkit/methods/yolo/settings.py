@@ -92,9 +92,6 @@ class YoloWorldSettings(YoloSettings):
     prompt_bank: str = setting(
         "", "safetensors file of phrases and their 512-d vectors; empty: fixed orthonormal vectors"
     )
-    logit_scale: float = setting(
-        0.0, "start of the head's log scale where it is untrained (Ultralytics: -1)"
-    )
 
 
 def background_choice(text: str) -> Backgrounds:

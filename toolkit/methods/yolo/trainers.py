@@ -25,14 +25,12 @@ class Recipe:
         model: name of the network.
         start: checkpoint to start from; None from scratch.
         head_lr_factor: multiplies the learning rate of the layers that start untrained.
-        logit_scale: start of a contrastive head's log scale.
         bn_momentum: of all batch norms.
     """
 
     model: str
     start: Path | None
     head_lr_factor: float
-    logit_scale: float
     bn_momentum: float
 
 
@@ -94,7 +92,7 @@ class YoloWorldTrainer(_Recipe, WorldTrainer):  # type: ignore[misc]
         nc, channels = self.data["nc"], self.data["channels"]
         network = WorldModel(layers, ch=channels, nc=nc, verbose=False)
         # Before the weights are filled in, which replace it where they have such a head.
-        networks.start_contrastive_head(network, logit_scale=self.recipe.logit_scale)
+        networks.start_contrastive_head(network)
         if on_pretrain_routine_end not in self.callbacks["on_pretrain_routine_end"]:
             self.add_callback("on_pretrain_routine_end", on_pretrain_routine_end)
         return self.fill(network, weights)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
 
-from toolkit.methods.yolo.settings import YoloSettings
+from toolkit.errors import ConfigError, did_you_mean
+from toolkit.methods.yolo.settings import RESERVED, YoloSettings
 from toolkit.progress import Progress, progress
 from toolkit.runs.run import Run
 
@@ -69,6 +71,27 @@ def arguments(
         "pretrained": False,
     }
     return {**free, **fixed}
+
+
+def check_extra(extra: Mapping[str, Any]) -> None:
+    """Refuse arguments that Ultralytics does not know, or values that it does not take.
+
+    Raises:
+        ConfigError: names the argument and the nearest known one.
+    """
+    from ultralytics.cfg import DEFAULT_CFG_DICT, get_cfg
+
+    unknown = [key for key in extra if key not in DEFAULT_CFG_DICT]
+    if unknown:
+        raise ConfigError(
+            f"extra: Ultralytics has no argument '{unknown[0]}'"
+            f"{did_you_mean(unknown[0], set(DEFAULT_CFG_DICT) - RESERVED)}"
+        )
+    try:
+        get_cfg(overrides=dict(extra))
+    except (TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(f"extra: {reason}") from error
 
 
 def progress_of(run: Run) -> tuple[State, Path | None]:

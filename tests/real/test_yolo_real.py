@@ -1,0 +1,45 @@
+"""Both detectors learn from the real bottle: a short training on fold 0, judged on validation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from toolkit.config import settings_dict
+from toolkit.data.layouts import read_dataset
+from toolkit.data.splits import make_plan
+from toolkit.errors import WeightsError
+from toolkit.methods.registry import method_class
+from toolkit.methods.yolo.network import find_start
+from toolkit.runs.machine import seed_everything
+from toolkit.runs.run import Run
+
+
+@pytest.mark.slow
+@pytest.mark.real
+@pytest.mark.parametrize("name", ["yolo", "yolo-world"])
+def test_a_short_training_finds_defects(
+    name: str, bottle_dir: Path, real_home: Path, tmp_path: Path
+) -> None:
+    cls = method_class(name)
+    settings = cls.Settings(epochs=20, image_size=192, backgrounds="4", close_mosaic=6)
+    try:
+        find_start(settings.model, settings.weights)
+    except WeightsError as error:
+        pytest.skip(f"pretrained weights cannot be fetched here: {error}")
+    dataset = read_dataset(bottle_dir)
+    split = make_plan(dataset).fold(dataset, 0)
+    run = Run.create(
+        tmp_path, method=name, settings=settings_dict(settings), split={}, data={}, seed=0
+    )
+    seed_everything(0)
+    method = cls(settings)
+    method.fit(split, run)
+
+    assert max(float(row["val_map50"]) for row in run.results()) > 0.4
+    predictions = list(method.predict(split.val, run))
+    defect = [p.score for p, s in zip(predictions, split.val, strict=True) if s.is_defect]
+    good = [p.score for p, s in zip(predictions, split.val, strict=True) if not s.is_defect]
+    above = sum(d > g for d in defect for g in good) / (len(defect) * len(good))
+    assert above > 0.7  # image AUROC on validation
