@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import ConfigError, WeightsError, did_you_mean
+from toolkit.weights.checkpoint import load_tensors, tensors_sha256
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 LITE0 = "tf_efficientnet_lite0"
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_DEFAULT_LAYERS = {LITE0: ("blocks.2", "blocks.4")}
+_DEFAULT_LAYERS = {LITE0: ("blocks.1", "blocks.2", "blocks.4")}
 _DEFAULT_STRIDES = (
     8,
     16,
@@ -30,6 +31,7 @@ class Backbone:
         layers: names of the layers whose outputs are the features, or numbers of timm's stages.
         weights: what the weights are: `imagenet`, `none`, or a file name.
         source: where they came from.
+        fingerprint: twelve digits of a hash over the network's tensors.
         mean, std: of the pixels, in the range 0 to 1, per channel.
         network: eval mode; (B, 3, H, W) float32 to one (B, C, h, w) tensor per layer.
     """
@@ -38,6 +40,7 @@ class Backbone:
     layers: tuple[str, ...]
     weights: str
     source: str
+    fingerprint: str
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     network: nn.Module
@@ -48,7 +51,9 @@ class Backbone:
         return list(found.values()) if isinstance(found, dict) else list(found)
 
 
-def build_backbone(name: str, *, weights: str = "auto", layers: Sequence[str] = ()) -> Backbone:
+def build_backbone(
+    name: str, *, weights: str = "auto", layers: Sequence[str] = (), seed: int = 0
+) -> Backbone:
     """Build a backbone by name, with its weights, cut off behind its last wanted layer.
 
     Batch norms are folded into the convolutions before them and tensors are laid out channels-last:
@@ -60,6 +65,7 @@ def build_backbone(name: str, *, weights: str = "auto", layers: Sequence[str] = 
             or the path of a state dict.
         layers: names of modules (`layer2`), or numbers of timm's stages (`2`), which is the way for
             transformers; a default of the family if empty.
+        seed: of random weights, so that a later process builds the same network.
 
     Raises:
         ConfigError: unknown network or layer.
@@ -67,7 +73,9 @@ def build_backbone(name: str, *, weights: str = "auto", layers: Sequence[str] = 
     """
     import torch
 
-    model, mean, std = _architecture(name)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model, mean, std = _architecture(name)
     chosen = tuple(layers) or _default_layers(name, model)
     label, source = _load_weights(model, name, weights)
     with torch.no_grad():
@@ -75,7 +83,8 @@ def build_backbone(name: str, *, weights: str = "auto", layers: Sequence[str] = 
         if isinstance(network, torch.fx.GraphModule):
             fold_batch_norms(network)
         network = network.to(memory_format=torch.channels_last)
-    return Backbone(name, chosen, label, source, mean, std, network)
+    fingerprint = tensors_sha256(network.state_dict())[:12]
+    return Backbone(name, chosen, label, source, fingerprint, mean, std, network)
 
 
 def fold_batch_norms(graph: Any) -> int:
@@ -202,8 +211,6 @@ def _load_weights(model: nn.Module, name: str, weights: str) -> tuple[str, str]:
     if weights == "none":
         return "none", "random numbers"
     if weights != "auto":
-        from toolkit.weights.checkpoint import load_tensors
-
         path = Path(weights)
         return _fill(model, load_tensors(path), str(path)), path.name
     if name == LITE0:
@@ -215,7 +222,6 @@ def _load_weights(model: nn.Module, name: str, weights: str) -> tuple[str, str]:
 
 
 def _fetch_weights(model: nn.Module, name: str) -> tuple[str, str]:
-    from toolkit.weights.checkpoint import load_tensors
     from toolkit.weights.fetch import fetch
     from toolkit.weights.registry import load
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,12 +18,13 @@ if TYPE_CHECKING:
 
 
 class FeatureExtractor:
-    """Turns images into patch features on the grid of the finest layer.
+    """Turns images into patch features, all layers on one grid.
 
     Args:
         backbone: the frozen network.
         image_size: images are resized to this many pixels on each side, whatever their aspect.
         patch_size: side of the neighbourhood, in cells, over which features are averaged; odd.
+        stride: pixels of the resized image per cell of the grid; 0 takes the finest layer's grid.
         device: torch device.
 
     Attributes:
@@ -35,25 +37,34 @@ class FeatureExtractor:
     """
 
     def __init__(
-        self, backbone: Backbone, *, image_size: int, patch_size: int = 3, device: str = "cpu"
+        self,
+        backbone: Backbone,
+        *,
+        image_size: int,
+        patch_size: int = 3,
+        stride: int = 0,
+        device: str = "cpu",
     ) -> None:
         import torch
 
         if patch_size % 2 == 0 or patch_size < 1:
             raise ConfigError(f"patch_size={patch_size}: must be odd")
+        if stride < 0:
+            raise ConfigError(f"stride={stride}: must be 0 (the finest layer's) or more")
         self.backbone = backbone
         self.image_size = image_size
         self.patch_size = patch_size
+        self.stride = stride
         self.device = device
         backbone.network.to(device)
         self._mean = torch.tensor(backbone.mean, device=device).mul(255).view(1, 3, 1, 1)
         self._std = torch.tensor(backbone.std, device=device).mul(255).view(1, 3, 1, 1)
         maps = self._layer_maps(np.zeros((8, 8, 3), np.uint8))
-        finest = max(range(len(maps)), key=lambda i: maps[i].shape[-1])
-        self.grid_hw: tuple[int, int] = (maps[finest].shape[2], maps[finest].shape[3])
+        finest = max((m.shape[2:] for m in maps), key=lambda shape: int(shape[0] * shape[1]))
+        cells = math.ceil(image_size / stride) if stride else 0
+        self.grid_hw: tuple[int, int] = (cells or int(finest[0]), cells or int(finest[1]))
         self.layer_channels = tuple(int(m.shape[1]) for m in maps)
         self.channels = sum(self.layer_channels)
-        self._finest = finest
 
     def __call__(self, image: NDArray[np.uint8]) -> Tensor:
         """Return the patch features of one image.
@@ -70,12 +81,12 @@ class FeatureExtractor:
         with torch.inference_mode():
             maps = self._layer_maps(image)
             aligned = []
-            for i, layer in enumerate(maps):
+            for layer in maps:
                 if self.patch_size > 1:
                     layer = avg_pool2d(
                         layer, self.patch_size, 1, self.patch_size // 2, count_include_pad=False
                     )
-                if i != self._finest:
+                if tuple(layer.shape[2:]) != self.grid_hw:
                     layer = resample(layer, self.grid_hw)
                 aligned.append(layer)
             patches = torch.cat(aligned, dim=1)[0]

@@ -22,8 +22,8 @@ class BankMeta:
     """What a bank was made of; a bank fits one extractor only.
 
     Attributes:
-        backbone, layers, weights, weights_source: of the network.
-        image_size, patch_size: of the extractor.
+        backbone, layers, weights, weights_source, fingerprint: of the network.
+        image_size, patch_size, stride: of the extractor.
         radius: largest distance of a sampled training patch to the bank, which tells how well the
             coreset covers.
         seen: number of patches that the training images had.
@@ -34,8 +34,10 @@ class BankMeta:
     layers: tuple[str, ...]
     weights: str
     weights_source: str
+    fingerprint: str
     image_size: int
     patch_size: int
+    stride: int
     seen: int
     kept: int
     radius: float
@@ -54,7 +56,10 @@ class MemoryBank:
         self.features = features.contiguous()
         self.whitening = whitening.contiguous()
         self.meta = meta
-        self._half_squares = features.square().sum(dim=1).mul_(0.5)
+        # Distances stay the same around another origin, and the expanded square keeps its digits.
+        self._origin = features.mean(dim=0)
+        self._centred = features - self._origin
+        self._half_squares = self._centred.square().sum(dim=1).mul_(0.5)
 
     def __len__(self) -> int:
         return int(self.features.shape[0])
@@ -73,8 +78,9 @@ class MemoryBank:
         import torch
 
         found = []
-        transposed = self.features.T
-        for part in torch.split(queries, chunk):
+        transposed = self._centred.T
+        centred = queries - self._origin
+        for part in torch.split(centred, chunk):
             # Half the squared distance without the query's own square, which orders alike.
             partial = torch.addmm(self._half_squares, part, transposed, alpha=-1.0)
             if k == 1:
@@ -83,7 +89,7 @@ class MemoryBank:
                 found.append(partial.topk(k, dim=1, largest=False).indices)
         indices = torch.cat(found)
         # The expanded square cancels badly near zero: distances of the winners are taken anew.
-        distances = (queries[:, None] - self.features[indices]).square().sum(dim=2).sqrt()
+        distances = (centred[:, None] - self._centred[indices]).square().sum(dim=2).sqrt()
         return distances, indices
 
     def reweighted(self, query: Tensor, distance: Tensor, index: int, neighbours: int) -> float:

@@ -10,6 +10,7 @@ from toolkit.progress import progress
 if TYPE_CHECKING:
     from torch import Tensor
 
+_DIRECT = "donot_use_mm_for_euclid_dist"
 _GROUP = 4096
 """Largest group of the approximate coreset: its distances stay in the processor's cache."""
 
@@ -56,16 +57,15 @@ def exact_coreset(features: Tensor, size: int, *, seed: int, show: bool = False)
     first = int(torch.randint(count, (1,), generator=generator))
     chosen = torch.empty(size, dtype=torch.int64)
     # Half the squared distances, as |x|²/2 - x·c + |c|²/2: one matrix-vector product per choice.
-    half_squares = features.square().sum(dim=1).mul_(0.5)
-    nearest = torch.full((count,), math.inf, dtype=features.dtype, device=features.device)
+    nearest = torch.full((count, 1), math.inf, dtype=features.dtype, device=features.device)
     latest = first
     with progress("coreset", size, show=show) as bar:
         for i in range(size):
             chosen[i] = latest
-            distance = torch.addmv(half_squares, features, features[latest], alpha=-1.0)
-            distance += half_squares[latest]
+            # Differences, not the expanded square: that one cancels where patches are nearly equal.
+            distance = torch.cdist(features, features[latest][None], compute_mode=_DIRECT)
             torch.minimum(nearest, distance, out=nearest)
-            nearest[latest] = -1.0  # rounding must never let a patch be chosen twice
+            nearest[latest] = -1.0  # below the zero of a duplicate, so no patch is chosen twice
             latest = int(nearest.argmax())
             bar.advance()
     return chosen

@@ -59,7 +59,7 @@ class PatchCore(Method[PatchCoreSettings]):
             raise DataError(
                 f"{split.dataset.root}: no good images to train on; patchcore learns from them only"
             )
-        extractor = self._extractor(run.device)
+        extractor = self._extractor(run)
         backbone = extractor.backbone
         run.note(weights=backbone.weights, weights_source=backbone.source)
         started = time.perf_counter()
@@ -74,8 +74,10 @@ class PatchCore(Method[PatchCoreSettings]):
             layers=backbone.layers,
             weights=backbone.weights,
             weights_source=backbone.source,
+            fingerprint=backbone.fingerprint,
             image_size=extractor.image_size,
             patch_size=extractor.patch_size,
+            stride=extractor.stride,
             seen=reservoir.seen,
             kept=len(reservoir),
             radius=radius,
@@ -97,7 +99,7 @@ class PatchCore(Method[PatchCoreSettings]):
             WeightsError: the bank is missing or was made by another backbone.
         """
         bank = MemoryBank.load(run.weights, device=run.device)
-        extractor = self._extractor(run.device)
+        extractor = self._extractor(run)
         _check_fits(bank, extractor, run)
         for sample in samples:
             yield self._score(sample, extractor, bank)
@@ -119,16 +121,17 @@ class PatchCore(Method[PatchCoreSettings]):
             score = image_score(score_map, "top1")
         return Prediction(sample_id=sample.id, score=score, score_map=score_map.cpu().numpy())
 
-    def _extractor(self, device: str) -> FeatureExtractor:
+    def _extractor(self, run: Run) -> FeatureExtractor:
         settings = self.settings
         backbone = build_backbone(
-            settings.backbone, weights=settings.weights, layers=settings.layers
+            settings.backbone, weights=settings.weights, layers=settings.layers, seed=run.seed
         )
         return FeatureExtractor(
             backbone,
             image_size=settings.image_size,
             patch_size=settings.patch_size,
-            device=device,
+            stride=settings.stride,
+            device=run.device,
         )
 
     def _embed(self, samples: Sequence[Sample], extractor: FeatureExtractor, run: Run) -> Reservoir:
@@ -178,24 +181,23 @@ class PatchCore(Method[PatchCoreSettings]):
 
 
 def _check_fits(bank: MemoryBank, extractor: FeatureExtractor, run: Run) -> None:
-    meta = bank.meta
-    made = (meta.backbone, meta.layers, meta.weights, meta.image_size, meta.patch_size)
-    backbone = extractor.backbone
-    here = (
-        backbone.name,
-        backbone.layers,
-        backbone.weights,
-        extractor.image_size,
-        extractor.patch_size,
-    )
-    if made != here:
-        raise WeightsError(
-            f"{run.weights}: the bank was made by {_told(*made)}, not by {_told(*here)}; "
-            "use the settings it was trained with, or train again"
-        )
+    meta, backbone = bank.meta, extractor.backbone
+    pairs = {
+        "backbone": (meta.backbone, backbone.name),
+        "layers": (meta.layers, backbone.layers),
+        "weights": (meta.weights, backbone.weights),
+        "fingerprint of its weights": (meta.fingerprint, backbone.fingerprint),
+        "image_size": (meta.image_size, extractor.image_size),
+        "patch_size": (meta.patch_size, extractor.patch_size),
+        "stride": (meta.stride, extractor.stride),
+    }
+    for name, (made, here) in pairs.items():
+        if made != here:
+            raise WeightsError(
+                f"{run.weights}: the bank was made by {name}={_told(made)}, not {_told(here)}; "
+                "use the settings it was trained with, or train again"
+            )
 
 
-def _told(
-    backbone: str, layers: tuple[str, ...], weights: str, image_size: int, patch_size: int
-) -> str:
-    return f"{backbone} ({weights}) {'+'.join(layers)} at {image_size} px, patches of {patch_size}"
+def _told(value: object) -> str:
+    return ",".join(value) if isinstance(value, tuple) else str(value)

@@ -16,12 +16,13 @@ class PatchCoreSettings:
     backbone: str = setting(LITE0, "network of timm or torchvision whose features are used")
     weights: str = setting("auto", "auto (pretrained), none (random), or a state dict file")
     layers: tuple[str, ...] = setting((), "layers whose features are used; empty: the family's")
-    image_size: int = setting(384, "side in pixels to which images are resized")
+    image_size: int = setting(448, "side in pixels to which images are resized")
     patch_size: int = setting(3, "side, in cells, of the neighbourhood that is averaged; odd")
     whitening: float = setting(
         0.01, "shrinkage of the whitening of each layer's features; negative: no whitening"
     )
-    coreset_size: int = setting(10000, "patches to keep at most")
+    stride: int = setting(8, "pixels per cell of the patch grid; 0: that of the finest layer")
+    coreset_size: int = setting(4000, "patches to keep at most")
     coreset_ratio: float = setting(0.1, "share of the patches to keep at most")
     coreset: Literal["grouped", "exact"] = setting(
         "grouped", "greedy choice within groups (fast), or over all patches"

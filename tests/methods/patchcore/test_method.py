@@ -1,0 +1,187 @@
+"""PatchCore end to end on the synthetic sample, with random weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from toolkit.config import build_settings, find_config, read_yaml, settings_dict
+from toolkit.data.images import image_size
+from toolkit.data.layouts import read_dataset
+from toolkit.data.splits import Split, make_plan
+from toolkit.data.types import Sample
+from toolkit.errors import ConfigError, DataError, WeightsError
+from toolkit.methods.patchcore.method import PatchCore
+from toolkit.methods.patchcore.settings import PatchCoreSettings
+from toolkit.methods.registry import method_class
+from toolkit.runs.machine import seed_everything
+from toolkit.runs.prediction import Prediction
+from toolkit.runs.run import Run
+
+SMALL = PatchCoreSettings(weights="none", image_size=64, coreset_size=100, coreset_ratio=1.0)
+
+
+@pytest.fixture(scope="module")
+def split(sample_dir: Path) -> Split:
+    dataset = read_dataset(sample_dir)
+    return make_plan(dataset, protocol="official").fold(dataset, 0)
+
+
+def _run(folder: Path, settings: PatchCoreSettings) -> Run:
+    return Run.create(
+        folder, method="patchcore", settings=settings_dict(settings), split={}, data={}
+    )
+
+
+def _fit_predict(
+    folder: Path, split: Split, settings: PatchCoreSettings
+) -> tuple[Run, list[Prediction]]:
+    seed_everything(0)
+    run = _run(folder, settings)
+    PatchCore(settings).fit(split, run)
+    # A second object: only what lies in the run may be used.
+    return run, list(PatchCore(settings).predict(split.test, run))
+
+
+def test_registry_and_shipped_config_agree(real_home: Path) -> None:
+    values = read_yaml(find_config("patchcore/default"))
+    assert values.pop("method") == "patchcore"
+    settings = build_settings(PatchCore.Settings, values, source="default.yaml")
+    assert settings == PatchCoreSettings()
+    assert set(values) == {f.name for f in dataclasses.fields(PatchCoreSettings)}
+    assert method_class("patchcore") is PatchCore
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"image_score": "top1"},
+        {"coreset": "exact", "projection": 0, "neighbours": 3, "reweight": 0},
+        {"whitening": -1.0},
+        {"max_patches": 150},  # fewer than the images have: a reservoir
+        {"backbone": "resnet18"},  # torchvision, layers by name
+        {"backbone": "resnet18", "layers": ("layer1",), "patch_size": 1},
+    ],
+)
+def test_fit_then_predict(tmp_path: Path, split: Split, changes: dict[str, Any]) -> None:
+    settings = dataclasses.replace(SMALL, **changes)
+    run, predictions = _fit_predict(tmp_path, split, settings)
+    assert [p.sample_id for p in predictions] == [s.id for s in split.test]
+    for prediction in predictions:
+        assert prediction.score_map is not None
+        assert prediction.score_map.shape == (64, 64)
+        assert prediction.score_map.dtype == np.float32
+        assert np.isfinite(prediction.score_map).all()
+        assert np.isfinite(prediction.score)
+    assert run.facts["weights"] == "none"
+    assert run.facts["patches_in_bank"] == 100
+    assert sorted(f.name for f in run.weights.iterdir()) == ["bank.json", "bank.safetensors"]
+
+
+def test_same_seed_same_predictions(tmp_path: Path, split: Split) -> None:
+    _, first = _fit_predict(tmp_path / "a", split, SMALL)
+    _, second = _fit_predict(tmp_path / "b", split, SMALL)
+    assert [p.score for p in first] == [p.score for p in second]
+
+
+def test_training_images_score_zero_with_the_whole_bank(tmp_path: Path, split: Split) -> None:
+    settings = dataclasses.replace(SMALL, coreset_size=10**6, whitening=-1.0)
+    run = _run(tmp_path, settings)
+    PatchCore(settings).fit(split, run)
+    for prediction in PatchCore(settings).predict(split.train[:2], run):
+        assert prediction.score == pytest.approx(0.0, abs=1e-4)
+
+
+def test_defects_among_training_images_are_left_out(tmp_path: Path, split: Split) -> None:
+    defects = tuple(s for s in split.test if s.is_defect)
+    mixed = dataclasses.replace(split, train=split.train + defects)
+    clean, mixed_run = _run(tmp_path / "a", SMALL), _run(tmp_path / "b", SMALL)
+    PatchCore(SMALL).fit(split, clean)
+    PatchCore(SMALL).fit(mixed, mixed_run)
+    assert clean.facts["patches_seen"] == mixed_run.facts["patches_seen"]
+
+
+def test_images_of_another_size_and_aspect(tmp_path: Path, split: Split) -> None:
+    import cv2
+
+    run, _ = _fit_predict(tmp_path, split, SMALL)
+    path = tmp_path / "wide.png"
+    cv2.imwrite(str(path), np.zeros((50, 300, 3), np.uint8))
+    assert image_size(path)[:2] == (300, 50)
+    sample = Sample(id="wide.png", image=path, label="good")
+    (prediction,) = PatchCore(SMALL).predict([sample], run)
+    assert prediction.score_map is not None
+    assert prediction.score_map.shape == (64, 64)
+
+
+def test_constant_images(tmp_path: Path, split: Split) -> None:
+    import cv2
+
+    path = tmp_path / "grey.png"
+    cv2.imwrite(str(path), np.full((64, 64, 3), 128, np.uint8))
+    grey = tuple(Sample(id=f"{i}.png", image=path, label="good", part="train") for i in range(3))
+    run, predictions = _fit_predict(
+        tmp_path / "runs", dataclasses.replace(split, train=grey), SMALL
+    )
+    assert run.facts["patches_in_bank"] == 100
+    assert all(np.isfinite(p.score) for p in predictions)
+
+
+def test_no_good_images(tmp_path: Path, split: Split) -> None:
+    only_defects = dataclasses.replace(split, train=tuple(s for s in split.test if s.is_defect))
+    with pytest.raises(DataError, match="no good images"):
+        PatchCore(SMALL).fit(only_defects, _run(tmp_path, SMALL))
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
+    [
+        ({"coreset_ratio": 0.0001}, DataError, "coreset of 0"),
+        ({"coreset_ratio": 2.0, "coreset_size": 10**6}, DataError, "cannot give a coreset"),
+        ({"backbone": "resnet81"}, ConfigError, "did you mean"),
+        ({"layers": ("blocks.99",)}, ConfigError, "blocks.99"),
+        ({"layers": ("act",)}, ConfigError, "act"),
+        ({"patch_size": 2}, ConfigError, "odd"),
+        ({"stride": -1}, ConfigError, "stride"),
+        ({"weights": "/nowhere/lite0.pth"}, WeightsError, "/nowhere/lite0.pth"),
+    ],
+)
+def test_bad_settings(
+    tmp_path: Path, split: Split, changes: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    settings = dataclasses.replace(SMALL, **changes)
+    with pytest.raises(error, match=words):
+        PatchCore(settings).fit(split, _run(tmp_path, settings))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"backbone": "resnet18"},
+        {"layers": ("blocks.1", "blocks.2")},
+        {"image_size": 96},
+        {"patch_size": 1},
+        {"stride": 16},
+    ],
+)
+def test_bank_of_another_extractor(tmp_path: Path, split: Split, changes: dict[str, Any]) -> None:
+    run, _ = _fit_predict(tmp_path, split, SMALL)
+    with pytest.raises(WeightsError, match="the bank was made by"):
+        next(PatchCore(dataclasses.replace(SMALL, **changes)).predict(split.test, run))
+
+
+def test_bank_of_other_random_weights(tmp_path: Path, split: Split) -> None:
+    run, _ = _fit_predict(tmp_path, split, SMALL)
+    run.record["seed"] = 1
+    with pytest.raises(WeightsError, match="fingerprint"):
+        next(PatchCore(SMALL).predict(split.test, run))
+
+
+def test_predict_before_fit(tmp_path: Path, split: Split) -> None:
+    with pytest.raises(WeightsError, match="train patchcore first"):
+        next(PatchCore(SMALL).predict(split.test, _run(tmp_path, SMALL)))
