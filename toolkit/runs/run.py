@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import RunError
-from toolkit.files import read_json, write_json, written_whole
+from toolkit.files import OutputError, read_json, write_json, written_whole
 from toolkit.runs.machine import environment
 
 SCHEMA = 1
+_REQUIRED = ("method", "settings", "seed", "device", "data", "split", "inputs", "facts")
 
 
 @dataclass
@@ -64,12 +65,10 @@ class Run:
             inputs: run directories that this run reads, by role (`prompts_from`).
 
         Raises:
-            RunError: a run of that name is there already.
+            RunError: a run of that name is there already, or the name is no name of a folder.
+            OutputError: the folder cannot be made.
         """
-        folder = root / method
-        path = folder / (name if name is not None else _next_number(folder))
-        if path.exists():
-            raise RunError(f"{path}: a run of this name exists; choose another --name or --resume")
+        path = _new_folder(root / method, name)
         record = {
             "schema": SCHEMA,
             "method": method,
@@ -102,6 +101,9 @@ class Run:
         record = read_json(file)
         if not isinstance(record, dict) or record.get("schema") != SCHEMA:
             raise RunError(f"{file}: schema is not {SCHEMA}; make the run again")
+        missing = [key for key in _REQUIRED if key not in record]
+        if missing:
+            raise RunError(f"{file}: damaged (no {missing[0]}); make the run again")
         return cls(path=path, record=record)
 
     @property
@@ -163,13 +165,15 @@ class Run:
     def add_result(self, row: Mapping[str, float | int | str]) -> None:
         """Write one row (one epoch) to `results.csv`; a row of the same epoch is replaced."""
         path = self.path / "results.csv"
-        rows: list[Mapping[str, Any]] = []
-        if path.is_file():
-            with path.open(newline="", encoding="utf-8") as file:
-                rows = [r for r in csv.DictReader(file) if r.get("epoch") != str(row.get("epoch"))]
+        rows: list[Mapping[str, Any]] = [
+            old for old in self.results() if old.get("epoch") != str(row.get("epoch"))
+        ]
         rows.append(row)
         columns = list(dict.fromkeys(key for r in rows for key in r))
-        with written_whole(path) as temporary, temporary.open("w", newline="") as file:
+        with (
+            written_whole(path) as temporary,
+            temporary.open("w", newline="", encoding="utf-8") as file,
+        ):
             writer = csv.DictWriter(file, columns, restval="")
             writer.writeheader()
             writer.writerows(rows)
@@ -210,6 +214,27 @@ def find_runs(places: list[Path]) -> list[Path]:
     """Return all run directories at or below the given places, sorted."""
     found = {file.parent for place in places for file in place.rglob("run.json")}
     return sorted(found)
+
+
+def _new_folder(folder: Path, name: str | None) -> Path:
+    """Make a folder that was not there; two processes never get the same one."""
+    if name is not None and (name != Path(name).name or name in ("", "..")):
+        raise RunError(f"--name {name}: not a plain name; choose one without slashes")
+    while True:
+        path = folder / (name if name is not None else _next_number(folder))
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError as error:
+            if name is not None and path.is_dir() and not any(path.iterdir()):
+                return path  # left by a run that was stopped before its first file
+            if name is not None:
+                raise RunError(
+                    f"{path}: a run of this name exists; choose another --name or --resume"
+                ) from error
+        except OSError as error:
+            raise OutputError(f"{path}: cannot be written ({error.strerror})") from error
+        else:
+            return path
 
 
 def _next_number(folder: Path) -> str:
