@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,14 @@ def write_predictions(folder: Path, part: str, predictions: Iterable[Prediction]
 
     Returns:
         The number of predictions written.
+
+    Raises:
+        RunError: a score is not a finite number, so that no ranking could be right.
+        OutputError: the disk is full or not writable.
     """
     count = 0
-    with written_whole(folder / f"{part}.jsonl") as temporary, temporary.open("w") as file:
+    path = folder / f"{part}.jsonl"
+    with written_whole(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for prediction in predictions:
             file.write(json.dumps(_to_record(folder, part, prediction), sort_keys=True) + "\n")
             count += 1
@@ -52,7 +58,7 @@ def read_predictions(folder: Path, part: str, *, pixels: bool = True) -> Iterato
             for number, line in enumerate(file, start=1):
                 try:
                     yield _from_record(folder, json.loads(line), pixels)
-                except (KeyError, TypeError, ValueError) as error:
+                except (KeyError, TypeError, ValueError, EOFError) as error:
                     raise RunError(
                         f"{path}: line {number} is damaged ({error}); run the method again"
                     ) from error
@@ -78,6 +84,11 @@ def decode_mask(rle: dict[str, Any]) -> np.ndarray:
 
 
 def _to_record(folder: Path, part: str, prediction: Prediction) -> dict[str, Any]:
+    if not math.isfinite(prediction.score):
+        raise RunError(
+            f"{prediction.sample_id}: its score is {prediction.score}; training has diverged or "
+            "the image is damaged: lower the learning rate, or see: toolkit dataset check"
+        )
     record: dict[str, Any] = {
         "schema": SCHEMA,
         "id": prediction.sample_id,
@@ -85,7 +96,9 @@ def _to_record(folder: Path, part: str, prediction: Prediction) -> dict[str, Any
         "seconds": prediction.seconds,
     }
     if prediction.class_probabilities is not None:
-        record["class_probabilities"] = dict(prediction.class_probabilities)
+        record["class_probabilities"] = {
+            label: float(value) for label, value in prediction.class_probabilities.items()
+        }
     if prediction.boxes is not None:
         record["boxes"] = {
             "xyxy": prediction.boxes.xyxy.astype(float).tolist(),
@@ -95,7 +108,7 @@ def _to_record(folder: Path, part: str, prediction: Prediction) -> dict[str, Any
     if prediction.mask is not None:
         record["mask"] = encode_mask(prediction.mask)
     if prediction.score_map is not None:
-        name = f"{part}/{prediction.sample_id.replace('/', '__')}.npy"
+        name = f"{part}/{prediction.sample_id}.npy"  # ids are unique as they are
         with written_whole(folder / name) as temporary, temporary.open("wb") as file:
             np.save(file, prediction.score_map.astype(np.float32))
         record["score_map"] = name
@@ -103,6 +116,8 @@ def _to_record(folder: Path, part: str, prediction: Prediction) -> dict[str, Any
 
 
 def _from_record(folder: Path, record: dict[str, Any], pixels: bool) -> Prediction:
+    if record["schema"] != SCHEMA:
+        raise ValueError(f"schema {record['schema']}, not {SCHEMA}")
     boxes = None
     if "boxes" in record:
         stored = record["boxes"]
