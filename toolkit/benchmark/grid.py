@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from toolkit.benchmark.task import Task
-from toolkit.config import find_config, read_yaml
+from toolkit.config import build_settings, find_config, read_yaml
 from toolkit.errors import ConfigError, did_you_mean
 
 _KEYS = {"name", "protocol", "folds", "split_folds", "split_seed", "per_class", "seeds", "methods"}
@@ -41,6 +41,23 @@ class Grid:
 
 
 @dataclass(frozen=True)
+class _Values:
+    """The plain keys of the file."""
+
+    name: str = ""
+    protocol: Literal["official", "supervised", "balanced"] = "supervised"
+    split_folds: int = 5
+    split_seed: int = 0
+    per_class: int = 20
+    folds: tuple[int, ...] | None = None
+    seeds: tuple[int, ...] = (0,)
+
+    def __post_init__(self) -> None:
+        if not self.seeds:
+            raise ValueError("no seeds; give at least one")
+
+
+@dataclass(frozen=True)
 class Entry:
     """One row of the leaderboard: a config, what is changed in it, and what it reads."""
 
@@ -55,27 +72,43 @@ def read_grid(path: str) -> Grid:
     """Read a benchmark file.
 
     Raises:
-        ConfigError: missing, an unknown key, or an entry that leans on one that is not there.
+        ConfigError: missing, an unknown key, a value of the wrong type, a fold that the split has
+            not, or an entry that leans on one that is not there.
     """
     file = find_config(path)
     content = read_yaml(file)
     _known(content, _KEYS, str(file))
-    if not content.get("methods"):
+    raw = content.pop("methods", None)
+    if not isinstance(raw, list) or not raw:
         raise ConfigError(f"{file}: no methods; add at least one 'config:' entry")
-    split_folds = 1 if content.get("protocol") == "official" else content.get("split_folds", 5)
-    folds = content.get("folds", "all")
-    entries = tuple(_entry(raw, file) for raw in content["methods"])
+    if content.get("folds") == "all":
+        del content["folds"]
+    values = build_settings(_Values, content, source=str(file))
+    if values.protocol == "official":
+        values = replace(values, split_folds=1)
+    entries = tuple(_entry(one, file) for one in raw)
     _check_names(entries, file)
     return Grid(
-        name=str(content.get("name", file.stem)),
-        protocol=str(content.get("protocol", "supervised")),
-        split_folds=split_folds,
-        split_seed=content.get("split_seed", 0),
-        per_class=content.get("per_class", 20),
-        folds=tuple(range(split_folds)) if folds == "all" else tuple(folds),
-        seeds=tuple(content.get("seeds", [0])),
+        name=values.name or file.stem,
+        protocol=values.protocol,
+        split_folds=values.split_folds,
+        split_seed=values.split_seed,
+        per_class=values.per_class,
+        folds=_folds(values, file),
+        seeds=tuple(dict.fromkeys(values.seeds)),
         entries=entries,
     )
+
+
+def _folds(values: _Values, file: Path) -> tuple[int, ...]:
+    every = range(values.split_folds)
+    if values.folds is None:
+        return tuple(every)
+    wrong = [fold for fold in values.folds if fold not in every]
+    if wrong or not values.folds:
+        named = f"fold {wrong[0]}: " if wrong else "no folds; "
+        raise ConfigError(f"{file}: {named}the split has folds 0 to {values.split_folds - 1}")
+    return tuple(dict.fromkeys(values.folds))
 
 
 def expand(grid: Grid, *, device: str = "auto") -> list[Task]:
@@ -129,13 +162,16 @@ def _entry(raw: Any, file: Path) -> Entry:
     if not isinstance(raw, dict) or "config" not in raw:
         raise ConfigError(f"{file}: each method needs a 'config:' line")
     _known(raw, _ENTRY_KEYS, str(file))
-    method, settings, source = read_method_config(str(raw["config"]), raw.get("set") or {})
+    changes = raw.get("set") or {}
+    if not isinstance(changes, dict):
+        raise ConfigError(f"{file}: 'set:' of {raw['config']} needs 'key: value' lines")
+    method, settings, source = read_method_config(str(raw["config"]), changes)
     return Entry(
         name=str(raw.get("name", raw["config"])).replace("/", "-"),
         method=method,
         settings=settings,
         source=source,
-        prompts_from=raw.get("prompts_from"),
+        prompts_from=str(raw["prompts_from"]) if raw.get("prompts_from") else None,
     )
 
 
@@ -150,11 +186,24 @@ def _check_names(entries: Sequence[Entry], file: Path) -> None:
                 f"{file}: {entry.name} takes prompts from {entry.prompts_from}, which is not "
                 f"there{did_you_mean(entry.prompts_from, names)}"
             )
+    leans_on = {entry.name: entry.prompts_from for entry in entries}
+    for entry in entries:
+        other, steps = entry.prompts_from, 0
+        while other is not None:
+            other, steps = leans_on[other], steps + 1
+            if steps > len(entries):
+                raise ConfigError(
+                    f"{file}: {entry.name} takes prompts from itself in the end; name another"
+                )
 
 
 def _in_order(entries: Sequence[Entry]) -> list[Entry]:
-    alone = [e for e in entries if e.prompts_from is None]
-    return alone + [e for e in entries if e.prompts_from is not None]
+    """Sort what is leant on before what leans on it; `_check_names` has seen to it that it ends."""
+    ordered: list[Entry] = []
+    while len(ordered) < len(entries):
+        there = {None, *(entry.name for entry in ordered)}
+        ordered += [e for e in entries if e.name not in there and e.prompts_from in there]
+    return ordered
 
 
 def _run_name(entry: str, fold: int, seed: int) -> str:
@@ -162,6 +211,6 @@ def _run_name(entry: str, fold: int, seed: int) -> str:
 
 
 def _known(content: Mapping[str, Any], keys: set[str], source: str) -> None:
-    unknown = [key for key in content if key not in keys]
+    unknown = [str(key) for key in content if key not in keys]
     if unknown:
         raise ConfigError(f"{source}: unknown key '{unknown[0]}'{did_you_mean(unknown[0], keys)}")
