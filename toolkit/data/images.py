@@ -10,6 +10,7 @@ libpng, and it checks every checksum. Whatever it refuses is decoded, or refused
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Callable
 from functools import cache
@@ -129,37 +130,42 @@ def image_size(path: Path) -> tuple[int, int, int]:
     Raises:
         DataError: the file is missing or no image.
     """
+    return _header(path)[0]
+
+
+def whole_image_size(path: Path) -> tuple[int, int, int]:
+    """Read width, height and number of channels, and see to it that a PNG has its end.
+
+    Cheap: for images that are passed on without being decoded.
+
+    Raises:
+        DataError: the file is missing, no image, or cut short.
+    """
+    size, tail = _header(path)
+    if tail is not None and tail != _PNG_END and _is_truncated_png(_bytes(path)):
+        raise DataError(f"{path}: image is cut short; replace the file")
+    return size
+
+
+def _header(path: Path) -> tuple[tuple[int, int, int], bytes | None]:
+    """Return the size and, of a PNG, the last bytes."""
     from PIL import Image
 
     try:
-        with path.open("rb") as file:
-            head = file.read(26)
-            if head[:8] == _PNG and head[12:16] == b"IHDR" and head[25] in _PNG_CHANNELS:
-                width, height = struct.unpack(">II", head[16:24])  # a tenth of Pillow's time
-                return width, height, _PNG_CHANNELS[head[25]]
-            file.seek(0)
-            with Image.open(file) as image:
-                return image.width, image.height, len(image.getbands())
-    except (OSError, SyntaxError, IndexError) as error:
+        file = os.open(path, os.O_RDONLY)  # a third of the system calls of `open`
+        try:
+            head = os.read(file, 26)
+            if head[:8] == _PNG and head[12:16] == b"IHDR" and head[-1] in _PNG_CHANNELS:
+                os.lseek(file, -len(_PNG_END), os.SEEK_END)
+                tail = os.read(file, len(_PNG_END))
+                width, height = struct.unpack(">II", head[16:24])
+                return (width, height, _PNG_CHANNELS[head[25]]), tail
+        finally:
+            os.close(file)
+        with Image.open(path) as image:
+            return (image.width, image.height, len(image.getbands())), None
+    except (OSError, SyntaxError, IndexError, ValueError) as error:
         raise DataError(f"{path}: not a readable image; replace the file") from error
-
-
-def is_cut_short(path: Path) -> bool:
-    """Whether a PNG file lacks its end; cheap, for images that need not be decoded.
-
-    Raises:
-        DataError: the file cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            if file.read(8) != _PNG:
-                return False
-            file.seek(-len(_PNG_END), 2)
-            if file.read() == _PNG_END:
-                return False
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    return _is_truncated_png(_bytes(path))
 
 
 def read_truth(sample: Sample) -> NDArray[np.bool_]:
@@ -186,11 +192,21 @@ def read_truth(sample: Sample) -> NDArray[np.bool_]:
 
 def _bytes(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        file = os.open(path, os.O_RDONLY)
+        try:
+            blocks = []
+            while block := os.read(file, _BLOCK):
+                blocks.append(block)
+                if len(block) < _BLOCK:
+                    break
+            return b"".join(blocks)
+        finally:
+            os.close(file)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from error
 
 
+_BLOCK = 1 << 20
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"IEND\xaeB`\x82"
 _PNG_GREY, _PNG_RGB = 0, 2

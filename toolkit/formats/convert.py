@@ -18,10 +18,10 @@ from toolkit.files import folder_written_whole, write_json
 from toolkit.formats.classes import class_map, suspicious_names
 from toolkit.formats.coco import CocoWriter
 from toolkit.formats.imagefolder import ImageFolderWriter
-from toolkit.formats.inputs import INPUTS_NAME, is_current, record_inputs, request_key
+from toolkit.formats.inputs import is_current, request_key, write_inputs
 from toolkit.formats.job import Job, Writer
 from toolkit.formats.options import Backgrounds, Images, Options
-from toolkit.formats.pairing import pairing_problems
+from toolkit.formats.pairing import check_pairing
 from toolkit.formats.report import REPORT_NAME, Problem, Report
 from toolkit.formats.sam import SamWriter
 from toolkit.formats.selection import Selection, select
@@ -123,10 +123,11 @@ def convert(
     )
     if to not in WRITERS:
         raise ConfigError(f"--to {to}: unknown format{did_you_mean(to, WRITERS)}")
-    dataset, split, problems = _usable(dataset, split)
+    pairing = check_pairing(dataset)
+    dataset, split = _usable(dataset, split, bad=pairing.bad)
     out = Path(out)
     key = request_key(dataset, to=to, options=options, split=split, preview=preview)
-    key += f":{len(problems)}"
+    key += f":{len(pairing.problems)}"
     if out.exists() and is_current(dataset, out, key=key):
         report = replace(Report.read(out), up_to_date=True)
         report.seconds = time.perf_counter() - started
@@ -135,7 +136,7 @@ def convert(
     selection = select(dataset, split=split, backgrounds=backgrounds, seed=seed)
     job = _job(dataset, out=out, options=options, split=split, selection=selection)
     report = _empty_report(job, to=to, selection=selection)
-    for problem in [*problems, *suspicious_names(job.classes)]:
+    for problem in [*pairing.problems, *suspicious_names(job.classes)]:
         _add_problem(report, problem, strict=strict)
     entries = selection.entries
     if not WRITERS[to].takes_good:
@@ -159,18 +160,17 @@ def convert(
 
             write_contact_sheet(folder, count=preview)
         write_json(folder / REPORT_NAME, report.record())
-        write_json(folder / INPUTS_NAME, record_inputs(dataset, key=key))
+        write_inputs(folder, dataset, key=key, stamps=pairing.stamps)
     report.seconds = time.perf_counter() - started
     return report
 
 
 def _usable(
-    dataset: Dataset, split: Split | None
-) -> tuple[Dataset, Split | None, Sequence[Problem]]:
-    """Leave out the samples whose files do not pair up, and say which."""
-    bad, problems = pairing_problems(dataset)
+    dataset: Dataset, split: Split | None, *, bad: set[str]
+) -> tuple[Dataset, Split | None]:
+    """Leave out the samples whose files do not pair up."""
     if not bad:
-        return dataset, split, problems
+        return dataset, split
     kept = replace(dataset, samples=tuple(s for s in dataset if s.id not in bad))
     if split is not None:
         split = replace(
@@ -179,7 +179,7 @@ def _usable(
             val=tuple(s for s in split.val if s.id not in bad),
             test=tuple(s for s in split.test if s.id not in bad),
         )
-    return kept, split, problems
+    return kept, split
 
 
 def _job(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from toolkit.data.images import image_size, is_cut_short, read_mask, read_mask_values
+from toolkit.data.images import read_mask, read_mask_values, whole_image_size
 from toolkit.data.regions import Region, regions_of
 from toolkit.data.types import GOOD
 from toolkit.errors import ToolkitError
@@ -82,10 +82,7 @@ def extract(entry: Entry, *, classes: ClassMap, options: Options, with_masks: bo
     """
     item = Item(entry)
     try:
-        image = entry.sample.image
-        item.source_wh = item.size_wh = image_size(image)[:2]
-        if is_cut_short(image):
-            raise _BadInputError("unreadable", f"{image}: image is cut short; replace the file")
+        item.source_wh = item.size_wh = whole_image_size(entry.sample.image)[:2]
         if options.image_size is not None:
             item.size_wh = resized_wh(item.source_wh, options.image_size)
         if with_masks and (entry.sample.is_defect or entry.sample.masks):

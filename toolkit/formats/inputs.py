@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.data.types import Dataset
 from toolkit.errors import ToolkitError
-from toolkit.files import read_json
+from toolkit.files import read_json, write_text
 
 if TYPE_CHECKING:
     from toolkit.data.splits import Split
@@ -42,15 +42,23 @@ def request_key(
     return digest.hexdigest()
 
 
-def record_inputs(dataset: Dataset, *, key: str) -> dict[str, Any]:
-    """Return what `is_current` and `recall_hashes` need to know later."""
-    return {
+def write_inputs(folder: Path, dataset: Dataset, *, key: str, stamps: dict[str, list[int]]) -> None:
+    """Write what `is_current` and `recall_hashes` need to know later.
+
+    Args:
+        folder: the output.
+        dataset: what was converted.
+        key: from `request_key`.
+        stamps: of all files, taken before any was read.
+    """
+    record = {
         "key": key,
         "time": time.time(),
         "fingerprint": dataset.fingerprint,
         "content": dataset.content,
-        "files": {name: _stamp(path) for name, path in _files(dataset)},
+        "files": {name: stamps[name] for name, _ in _files(dataset)},
     }
+    write_text(folder / INPUTS_NAME, json.dumps(record, separators=(",", ":")))
 
 
 def recall_hashes(dataset: Dataset, out: Path) -> None:
@@ -65,7 +73,7 @@ def recall_hashes(dataset: Dataset, out: Path) -> None:
 
 
 def is_current(dataset: Dataset, out: Path, *, key: str) -> bool:
-    """Whether `out` is what a conversion now would write."""
+    """Whether `out` is what a conversion would write now."""
     record = _read(out)
     if record is None or record["key"] != key:
         return False
@@ -89,10 +97,10 @@ def _unchanged(dataset: Dataset, record: dict[str, Any]) -> bool:
     count = 0
     for name, path in _files(dataset):
         try:
-            stamp = _stamp(path)
+            now = stamp(path)
         except OSError:
             return False
-        if files.get(name) != stamp or stamp[1] > limit:
+        if files.get(name) != now or now[1] > limit:
             return False
         count += 1
     return count == len(files)
@@ -105,6 +113,7 @@ def _files(dataset: Dataset) -> Iterator[tuple[str, Path]]:
             yield str(mask), mask
 
 
-def _stamp(path: Path) -> list[int]:
+def stamp(path: Path) -> list[int]:
+    """Return size, time of change in nanoseconds, and inode of a file."""
     status = path.stat()
     return [status.st_size, status.st_mtime_ns, status.st_ino]

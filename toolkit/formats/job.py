@@ -105,6 +105,16 @@ def place_image(item: Item, folder: Path, job: Job) -> Path:
     return target
 
 
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a new small file, with as few system calls as there can be."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    try:
+        while data:
+            data = data[os.write(file, data) :]
+    finally:
+        os.close(file)
+
+
 def _resized(item: Item, folder: Path) -> Path:
     import cv2
 

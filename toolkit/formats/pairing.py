@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from toolkit.data.layouts import unpaired_masks
+from toolkit.formats.inputs import stamp
 from toolkit.formats.report import Problem
 
 if TYPE_CHECKING:
     from toolkit.data.types import Dataset, Sample
 
 
-def pairing_problems(dataset: Dataset) -> tuple[set[str], list[Problem]]:
-    """Find masks without image, images of equal stem, and links that lead nowhere.
+@dataclass(frozen=True)
+class Pairing:
+    """What the names of the files tell.
 
-    Returns:
-        Ids of the samples that cannot be used, and one problem per wrong file.
+    Attributes:
+        bad: ids of the samples that cannot be used.
+        problems: one per wrong file.
+        stamps: size, time and inode of each file, see `toolkit.formats.inputs`.
     """
+
+    bad: set[str]
+    problems: list[Problem]
+    stamps: dict[str, list[int]]
+
+
+def check_pairing(dataset: Dataset) -> Pairing:
+    """Find masks without image, images of equal stem, and links that lead nowhere."""
     bad: set[str] = set()
+    stamps: dict[str, list[int]] = {}
     problems = [
         Problem("mask without image", f"{path}: mask without an image; add the image or remove it")
         for path in unpaired_masks(dataset)
@@ -27,7 +41,9 @@ def pairing_problems(dataset: Dataset) -> tuple[set[str], list[Problem]]:
     for sample in dataset:
         by_stem[(str(sample.image.parent), sample.image.stem)].append(sample)
         for path in (sample.image, *sample.masks):
-            if not path.is_file():
+            try:
+                stamps[str(path)] = stamp(path)
+            except OSError:
                 bad.add(sample.id)
                 problems.append(Problem("unreadable", f"{path}: no such file; mend the link"))
     for samples in by_stem.values():
@@ -41,4 +57,4 @@ def pairing_problems(dataset: Dataset) -> tuple[set[str], list[Problem]]:
                     "apart; rename one of them",
                 )
             )
-    return bad, problems
+    return Pairing(bad, problems, stamps)

@@ -96,7 +96,7 @@ def _begin(writer: Writer, entries: Sequence[Entry]) -> None:
     global _state
     import cv2
 
-    cv2.setNumThreads(1)  # OpenCV's pool does not survive a fork, and the cores are taken
+    cv2.setNumThreads(1)  # the cores are taken
     _state = writer, entries
 
 
@@ -113,6 +113,7 @@ def _many(part: slice) -> list[tuple[int, Done]]:
 
 
 def _context() -> multiprocessing.context.BaseContext:
-    # Forking is quick and shares what is loaded, but not safe beside torch's threads.
-    forks = sys.platform == "linux" and "torch" not in sys.modules
+    # Forking is quick, but a child waits for ever on threads that torch or OpenCV left behind in
+    # the parent. On the command line neither is loaded yet.
+    forks = sys.platform == "linux" and not {"torch", "cv2"} & sys.modules.keys()
     return multiprocessing.get_context("fork" if forks else "spawn")

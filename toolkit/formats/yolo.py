@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toolkit.formats.job import Job, place_image
+from toolkit.formats.job import Job, place_image, write_bytes
 
 if TYPE_CHECKING:
     from toolkit.data.regions import Box
@@ -41,7 +41,7 @@ class YoloWriter:
         entry = item.entry
         place_image(item, self._folder / "images" / entry.part, self.job)
         path = self._labels[entry.part] / f"{entry.stem}.txt"
-        path.write_text("".join(self._rows(item)), encoding="utf-8")
+        write_bytes(path, "".join(self._rows(item)).encode())
 
     def _rows(self, item: Item) -> list[str]:
         """Return the label rows; rows that are equal, of which trainers keep one, are counted."""
