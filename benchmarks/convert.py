@@ -227,31 +227,51 @@ def second_run(data: Path, *, repeats: int, place: Path) -> None:
     )
 
 
+_WORKERS = """
+import sys, time
+from dataclasses import replace
+from pathlib import Path
+from toolkit.data.layouts import read_dataset
+from toolkit.formats.convert import convert
+data, out = Path(sys.argv[1]), Path(sys.argv[2])
+copies, workers = int(sys.argv[3]), int(sys.argv[4])
+dataset = read_dataset(data)
+defects = [s for s in dataset if s.is_defect]
+many = replace(
+    dataset,
+    samples=tuple(replace(s, id=f"copy{n:03d}/{s.id}") for n in range(copies) for s in defects),
+)
+many.fingerprint  # hashing, which one thread does, is not what workers share
+started = time.perf_counter()
+report = convert(many, to="yolo", out=out, workers=workers)
+print(report.n_images, time.perf_counter() - started)
+"""
+
+
 def two_workers(data: Path, *, repeats: int, copies: int, place: Path) -> None:
-    """Compare one process with two, on the masks as they are and on many times as many."""
-    dataset = only_defects(read_dataset(data))
-    many = replace(
-        dataset,
-        samples=tuple(replace(s, id=f"copy{n:03d}/{s.id}") for n in range(copies) for s in dataset),
-    )
-    _ = many.fingerprint  # hashing, which one thread does, is not what workers share
-    print("\ntwo workers against one, median of the ratios within a round")
-    for name, data_set in (("once", dataset), (f"{copies} times over", many)):
-        _ = data_set.fingerprint
+    """Compare one process with two, on the masks as they are and on many times as many.
+
+    Each in a process of its own, as on the command line, with the loading of OpenCV.
+    """
+    print("\ntwo workers against one, medians of the ratios within a round")
+    for times in (1, copies):
         ratios = []
         for _ in range(repeats):
             took = []
-            for workers in (1, 2):
-                shutil.rmtree(place / "workers", ignore_errors=True)
-                took.append(
-                    timed(
-                        lambda workers=workers, data_set=data_set: convert(
-                            data_set, to="yolo", out=place / "workers", workers=workers
-                        )
-                    )[0]
+            for workers in ("1", "2"):
+                out = place / "workers"
+                shutil.rmtree(out, ignore_errors=True)
+                told = subprocess.run(
+                    [sys.executable, "-c", _WORKERS, str(data), str(out), str(times), workers],
+                    check=True,
+                    capture_output=True,
+                    text=True,
                 )
+                count, seconds = told.stdout.split()
+                took.append(float(seconds))
             ratios.append(took[0] / took[1])
-        print(f"  {len(data_set)} masks ({name}): {statistics.median(ratios):.2f} x")
+        alone = int(count) / took[0]
+        print(f"  {count} masks: {statistics.median(ratios):.2f} x  (one alone: {alone:.0f}/s)")
 
 
 def many_small(count: int, *, to: str, place: Path) -> None:
@@ -286,7 +306,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--datumaro-python")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--copies", type=int, default=20)
+    parser.add_argument("--copies", type=int, default=40)
     parser.add_argument("--many", type=int, default=0, help="also convert so many small masks")
     parser.add_argument("--many-to", default="yolo")
     options = parser.parse_args()
@@ -296,7 +316,6 @@ def main() -> None:
         if options.many:  # first: its peak memory is that of all children so far
             many_small(options.many, to=options.many_to, place=place)
         second_run(options.data, repeats=options.repeats, place=place)
-        # Before torch is loaded (Ultralytics brings it): beside it workers must start from scratch.
         two_workers(options.data, repeats=options.repeats, copies=options.copies, place=place)
         bottle(
             options.data,

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import yaml
 
-from tests.formats.conftest import blank, masks, write_png
+from formats.conftest import blank, masks, write_png
 from toolkit.data.cards import prompts_for
 from toolkit.data.images import image_size, read_mask, read_mask_values
 from toolkit.data.layouts import read_dataset
