@@ -1,9 +1,10 @@
 """Counting, exactly, how many of very many values lie below each of many thresholds.
 
-Values are dropped into about a million equal buckets between the lowest and the highest threshold.
-In a bucket without a threshold the number of values says all; only values that share a bucket with
-a threshold are sorted. For score maps that is a small part, since most good pixels lie where defect
-scores are sparse: counting takes a few nanoseconds per value, where sorting takes ten to fifty.
+The thresholds are laid into equal buckets, as many as there are thresholds or more. A value whose
+bucket holds no threshold is only counted there; for score maps these are most, since good pixels
+crowd where defect scores are sparse. The others find their place among the few thresholds of their
+bucket by bisection. Nothing is sorted: this takes a few nanoseconds per value, sorting them all
+takes ten to fifty, and it needs memory for the thresholds alone.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-MAX_BUCKETS = 1 << 20
-PENDING_VALUES = 1 << 24
-"""Values to hold before they are sorted and counted: bounds the memory at 4 bytes each."""
+MAX_BUCKETS = 1 << 21
+"""Tables of this many buckets still lie, for the most part, in the processor's caches."""
+PART = 1 << 18
+"""Values handled at a time, so that intermediate arrays stay in the caches."""
 
 
 class RankCounter:
@@ -21,46 +23,43 @@ class RankCounter:
 
     Args:
         thresholds: float32[m], rising, all different, finite, at least one.
-        batch: number of values that one `add` brings, roughly; sets the number of buckets.
     """
 
-    def __init__(self, thresholds: NDArray[np.float32], *, batch: int) -> None:
-        self._thresholds = thresholds
-        self._n_buckets = int(np.clip(1 << int(batch).bit_length(), 1 << 8, MAX_BUCKETS))
+    def __init__(self, thresholds: NDArray[np.float32]) -> None:
+        m = thresholds.size
+        self._n_buckets = min(1 << (2 * m + 2).bit_length(), MAX_BUCKETS)
         low, high = float(thresholds[0]), float(thresholds[-1])
         with np.errstate(over="ignore", under="ignore"):
             scale = np.float32((self._n_buckets - 2) / (high - low) if high > low else 0.0)
-        # Where the range is too small or too large for float32, one bucket takes everything:
-        # slower, and as exact.
+        # Where the range is too narrow for float32, one bucket takes everything: slower, as exact.
         self._scale = scale if np.isfinite(scale) else np.float32(0)
         self._low = thresholds[0] if self._scale else np.float32(0)
-        self._bucket_of_threshold = self._buckets(thresholds)
-        self._shared = np.zeros(self._n_buckets, dtype=np.bool_)
-        self._shared[self._bucket_of_threshold] = True
-        self._n_in_bucket = np.zeros(self._n_buckets, dtype=np.int64)
-        self._below = np.zeros(thresholds.size, dtype=np.int64)
-        self._at_or_below = np.zeros(thresholds.size, dtype=np.int64)
-        self._pending: list[NDArray[np.float32]] = []
-        self._n_pending = 0
+
+        held = np.bincount(self._buckets(thresholds), minlength=self._n_buckets)
+        first = np.cumsum(held) - held
+        # Number of thresholds in lower buckets; inverted (negative) where it holds some itself.
+        self._first_of_bucket = np.where(held > 0, ~first, first).astype(np.int32)
+        # Bisection halves a span of up to `_span` thresholds; it may look past the last one.
+        self._span = 1 << (int(held.max()).bit_length() - 1)
+        self._padded = np.append(thresholds, np.full(2 * self._span, np.inf, dtype=np.float32))
+
+        # At i: values above threshold i - 1, up to and including threshold i.
+        self._n_up_to = np.zeros(m + 1, dtype=np.int64)
+        self._n_equal = np.zeros(m + 1, dtype=np.int64)
 
     def add(self, values: NDArray[np.float32]) -> None:
         """Count float32[n] finite values."""
-        for start in range(0, values.size, MAX_BUCKETS):
-            part = values[start : start + MAX_BUCKETS]
-            buckets = self._buckets(part)
-            self._n_in_bucket += np.bincount(buckets, minlength=self._n_buckets)
-            shared = part[self._shared[buckets]]
-            self._pending.append(shared)
-            self._n_pending += shared.size
-            if self._n_pending >= PENDING_VALUES:
-                self._count_pending()
+        for start in range(0, values.size, PART):
+            part = values[start : start + PART]
+            place = self._first_of_bucket.take(self._buckets(part))
+            open_ = np.flatnonzero(place < 0)
+            place[open_] = self._bisect(part.take(open_), ~place.take(open_))
+            np.add.at(self._n_up_to, place, 1)
 
     def counts(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return int64[m] twice: values below, and at or below, each threshold."""
-        self._count_pending()
-        alone = np.where(self._shared, 0, self._n_in_bucket)
-        before = np.cumsum(alone)[self._bucket_of_threshold]
-        return before + self._below, before + self._at_or_below
+        at_or_below = np.cumsum(self._n_up_to[:-1])
+        return at_or_below - self._n_equal[:-1], at_or_below
 
     def _buckets(self, values: NDArray[np.float32]) -> NDArray[np.intp]:
         """Return the bucket of each value: 0 below all thresholds, then rising with the value.
@@ -75,10 +74,13 @@ class RankCounter:
         np.clip(position, 0, self._n_buckets - 1, out=position)
         return position.astype(np.intp)
 
-    def _count_pending(self) -> None:
-        if self._n_pending:
-            values = np.concatenate(self._pending)
-            values.sort()
-            self._below += np.searchsorted(values, self._thresholds, "left")
-            self._at_or_below += np.searchsorted(values, self._thresholds, "right")
-            self._pending, self._n_pending = [], 0
+    def _bisect(self, values: NDArray[np.float32], first: NDArray[np.int32]) -> NDArray[np.intp]:
+        """Find the lowest threshold at or above each value, from the first of its bucket on."""
+        place = first.astype(np.intp)
+        step = self._span
+        while step:
+            # Thresholds of later buckets lie above the value, so no end needs to be watched.
+            place += step * (self._padded.take(place + (step - 1)) < values)
+            step //= 2
+        np.add.at(self._n_equal, place[self._padded.take(place) == values], 1)
+        return place

@@ -191,7 +191,7 @@ def _count(pairs: Pairs, pixels: _Pixels) -> _AtDefects:
 
     # All pixels are counted, not the good ones alone: taking the defects out costs more than
     # counting them along, and how many of them lie above each score is known.
-    counter = RankCounter(thresholds[::-1], batch=pixels.n_pixels // pixels.n_images)
+    counter = RankCounter(thresholds[::-1])
     n = 0
     for score_map, _ in pairs:
         counter.add(_flat(score_map))
