@@ -30,44 +30,45 @@ def _bank(features: torch.Tensor) -> MemoryBank:
     return MemoryBank(features, torch.eye(features.shape[1]), META)
 
 
-@pytest.mark.parametrize("k", [1, 3])
-@pytest.mark.parametrize("chunk", [1, 7, 1000])
-def test_nearest_equals_all_distances(k: int, chunk: int) -> None:
+@pytest.mark.parametrize("k", [1, 3, 99])
+@pytest.mark.parametrize("count", [1, 511, 512, 1025])  # around the length of a chunk
+def test_distances_equal_all_distances(k: int, count: int) -> None:
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(40, 5, generator=generator)
-    queries = torch.randn(23, 5, generator=generator)
-    distances, indices = _bank(features).nearest(queries, k, chunk=chunk)
-    expected = torch.cdist(queries, features).topk(k, largest=False)
+    queries = torch.randn(count, 5, generator=generator)
+    expected = torch.cdist(queries, features).topk(min(k, 40), largest=False).values.mean(dim=1)
+    torch.testing.assert_close(_bank(features).distances(queries, k), expected)
+
+
+def test_nearest_equals_all_distances() -> None:
+    features = torch.randn(40, 5, generator=torch.Generator().manual_seed(0))
+    distances, indices = _bank(features).nearest(features[7] + 0.01, 3)
+    expected = torch.cdist(features[7:8] + 0.01, features)[0].topk(3, largest=False)
     assert torch.equal(indices, expected.indices)
     torch.testing.assert_close(distances, expected.values)
 
 
 def test_distance_to_itself_is_zero_far_from_the_origin() -> None:
     features = torch.randn(30, 8) + 1000  # where |x|² - 2xy + |y|² has no digits left
-    distances, _ = _bank(features).nearest(features[:5])
-    assert float(distances.max()) < 1.0
+    assert float(_bank(features).distances(features[:5]).max()) < 0.01
 
 
 def test_reweighting_is_equation_7() -> None:
-    features = torch.tensor([[0.0], [1.0], [2.0], [50.0]])
-    query = torch.tensor([-1.0])
-    # Nearest is 0; with 3 neighbours of it (0, 1, 2) the distances are 1, 2, 3.
+    bank = _bank(torch.tensor([[0.0], [1.0], [2.0], [50.0]]))
+    # Nearest to -1 is 0; with 3 neighbours of it (0, 1, 2) the distances are 1, 2, 3.
     weight = 1 - math.exp(1) / (math.exp(1) + math.exp(2) + math.exp(3))
-    bank = _bank(features)
-    score = bank.reweighted(query, torch.tensor(1.0), 0, 3)
-    assert score == pytest.approx(weight * 1.0, rel=1e-5)
+    assert bank.reweighted(torch.tensor([-1.0]), 3) == pytest.approx(weight * 1.0, rel=1e-5)
 
 
 @pytest.mark.parametrize("neighbours", [0, 1])
 def test_no_reweighting_leaves_the_distance(neighbours: int) -> None:
     bank = _bank(torch.tensor([[0.0], [1.0]]))
-    assert bank.reweighted(torch.tensor([3.0]), torch.tensor(2.0), 1, neighbours) == 2.0
+    assert bank.reweighted(torch.tensor([3.0]), neighbours) == 2.0
 
 
 def test_reweighting_of_huge_distances_is_finite() -> None:
     bank = _bank(torch.tensor([[0.0], [1.0], [2.0]]))
-    score = bank.reweighted(torch.tensor([-1e4]), torch.tensor(1e4), 0, 9)
-    assert math.isfinite(score)
+    assert math.isfinite(bank.reweighted(torch.tensor([-1e4]), 9))
 
 
 def test_round_trip(tmp_path: Path) -> None:

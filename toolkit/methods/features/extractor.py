@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from toolkit.methods.features.backbone import Backbone
 
+_BILINEAR_LIMIT = 2.1
+
 
 class FeatureExtractor:
     """Turns images into patch features, all layers on one grid.
@@ -97,9 +99,10 @@ class FeatureExtractor:
         import torch
 
         size = self.image_size
-        # Area averaging keeps small defects when shrinking; it is nearest neighbour when enlarging.
-        shrinks = image.shape[0] >= size and image.shape[1] >= size
-        method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        # Bilinear interpolation averages two pixels per axis, which loses nothing down to about one
+        # half; below that only area averaging sees every pixel.
+        ratio = max(image.shape[:2]) / size
+        method = cv2.INTER_AREA if ratio > _BILINEAR_LIMIT else cv2.INTER_LINEAR
         if image.shape[:2] != (size, size):
             image = cv2.resize(image, (size, size), interpolation=method)
         with torch.inference_mode():

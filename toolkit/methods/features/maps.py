@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
 _TRUNCATE = 4.0  # standard deviations, as scipy's gaussian_filter, which the papers' codes use
@@ -26,39 +29,53 @@ def resample(maps: Tensor, size_hw: tuple[int, int]) -> Tensor:
     return interpolate(maps, size=size_hw, mode="bilinear", align_corners=False)
 
 
-def smooth(score_map: Tensor, sigma: float) -> Tensor:
+def to_image_grid(cells: NDArray[np.float32], size_wh: tuple[int, int]) -> NDArray[np.float32]:
+    """Spread the scores of a patch grid bilinearly over the pixels of the resized image.
+
+    Args:
+        cells: float32 array (h, w).
+        size_wh: columns and rows wanted.
+
+    Returns:
+        float32 array (rows, columns).
+    """
+    import cv2
+
+    spread: NDArray[np.float32] = cv2.resize(cells, size_wh, interpolation=cv2.INTER_LINEAR)
+    return spread
+
+
+def smooth(score_map: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
     """Smooth a map with a Gaussian; edges are mirrored.
 
     Args:
-        score_map: float tensor (h, w).
+        score_map: float32 array (h, w).
         sigma: standard deviation in pixels; 0 returns the map as it is.
 
     Returns:
-        float tensor (h, w).
+        float32 array (h, w).
     """
-    import torch
-    from torch.nn.functional import conv2d, pad
+    import cv2
 
     if sigma <= 0:
         return score_map
-    radius = min(math.floor(_TRUNCATE * sigma + 0.5), min(score_map.shape) - 1)
-    at = torch.arange(-radius, radius + 1, dtype=score_map.dtype, device=score_map.device)
-    kernel = torch.exp(-0.5 * (at / sigma) ** 2)
-    kernel /= kernel.sum()
-    padded = pad(score_map[None, None], (radius, radius, radius, radius), mode="reflect")
-    rows = conv2d(padded, kernel.view(1, 1, 1, -1))
-    return conv2d(rows, kernel.view(1, 1, -1, 1))[0, 0]
+    side = 2 * math.floor(_TRUNCATE * sigma + 0.5) + 1
+    smoothed: NDArray[np.float32] = cv2.GaussianBlur(
+        score_map, (side, side), sigma, borderType=cv2.BORDER_REFLECT_101
+    )
+    return smoothed
 
 
-def image_score(score_map: Tensor, how: Literal["max", "top1"]) -> float:
+def image_score(score_map: NDArray[np.float32], how: Literal["max", "top1"]) -> float:
     """Return one score of the image from its map.
 
     Args:
-        score_map: float tensor (h, w).
+        score_map: float32 array (h, w).
         how: `max`, or `top1`: the mean of the highest one per cent of the map, which one noisy
             pixel cannot move.
     """
-    values = score_map.flatten()
     if how == "max":
-        return float(values.max())
-    return float(values.topk(max(1, round(0.01 * values.numel()))).values.mean())
+        return float(score_map.max())
+    values = score_map.ravel()
+    count = max(1, round(0.01 * values.size))
+    return float(np.partition(values, -count)[-count:].mean())

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 SCHEMA = 1
 _FEATURES = "bank.safetensors"
 _META = "bank.json"
+_CHUNK = 512
+"""Queries per matrix product, which bounds the memory to this many times the bank's length."""
 
 
 @dataclass(frozen=True)
@@ -64,56 +66,70 @@ class MemoryBank:
     def __len__(self) -> int:
         return int(self.features.shape[0])
 
-    def nearest(self, queries: Tensor, k: int = 1, *, chunk: int = 512) -> tuple[Tensor, Tensor]:
-        """Find the nearest features of the bank.
+    def distances(self, queries: Tensor, k: int = 1) -> Tensor:
+        """Return the mean distance of each query to its k nearest features of the bank.
 
         Args:
             queries: float32 tensor (n, d), whitened.
-            k: neighbours per query, at most the bank's length.
-            chunk: queries per matrix product, which bounds the memory to chunk × bank numbers.
+            k: neighbours, of which no more than the bank has are taken.
 
         Returns:
-            Euclidean distances, float32 (n, k), ascending, and indices, int64 (n, k).
+            Euclidean distances, float32 (n,).
         """
         import torch
 
-        found = []
-        transposed = self._centred.T
+        count = min(k, len(self))
         centred = queries - self._origin
-        for part in torch.split(centred, chunk):
-            # Half the squared distance without the query's own square, which orders alike.
-            partial = torch.addmm(self._half_squares, part, transposed, alpha=-1.0)
-            if k == 1:
-                found.append(partial.min(dim=1, keepdim=True).indices)
+        found = []
+        for part in torch.split(centred, _CHUNK):
+            # Half the squared distance without the query's own square, which orders alike. Only
+            # the smallest values are taken: their places cost more than the product.
+            partial = torch.addmm(self._half_squares, part, self._centred.T, alpha=-1.0)
+            if count == 1:
+                least = partial.amin(dim=1, keepdim=True)
             else:
-                found.append(partial.topk(k, dim=1, largest=False).indices)
-        indices = torch.cat(found)
-        # The expanded square cancels badly near zero: distances of the winners are taken anew.
-        distances = (centred[:, None] - self._centred[indices]).square().sum(dim=2).sqrt()
-        return distances, indices
+                least = partial.topk(count, dim=1, largest=False).values
+            squares = least.mul_(2.0) + part.square().sum(dim=1, keepdim=True)
+            found.append(squares.clamp_min_(0.0).sqrt_().mean(dim=1))
+        return torch.cat(found)
 
-    def reweighted(self, query: Tensor, distance: Tensor, index: int, neighbours: int) -> float:
-        """Return the image score of PatchCore's equation 7.
-
-        The distance counts less where the nearest patch has equally near neighbours in the bank,
-        that is, where the bank is dense around the query.
+    def nearest(self, query: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """Find the nearest features of the bank for one query, without rounding tricks.
 
         Args:
-            query: the patch with the largest distance, float32 (d,).
-            distance: its distance to the nearest patch of the bank.
-            index: that patch.
-            neighbours: how many of its neighbours in the bank count; 0 or 1 leaves the distance.
+            query: float32 tensor (d,), whitened.
+            k: neighbours, at most the bank's length.
+
+        Returns:
+            Euclidean distances, float32 (k,), ascending, and indices, int64 (k,).
+        """
+        distances = (self.features - query).square().sum(dim=1).sqrt()
+        found = distances.topk(k, largest=False)
+        return found.values, found.indices
+
+    def reweighted(self, query: Tensor, neighbours: int) -> float:
+        """Return the image score of PatchCore's equation 7.
+
+        The distance counts less where the nearest feature of the bank is far from its own
+        neighbours in the bank, as rare but good patches are.
+
+        Args:
+            query: the patch with the largest distance, float32 (d,), whitened.
+            neighbours: how many neighbours of its nearest feature count; 0 or 1 leaves the
+                distance as it is.
         """
         import torch
 
-        if neighbours < 2 or len(self) < 2:
-            return float(distance)
+        distance, index = self.nearest(query, 1)
         count = min(neighbours, len(self))
-        _, near = self.nearest(self.features[index][None], count)
-        distances = (self.features[near[0]] - query).square().sum(dim=1).sqrt()
-        # The patch itself is its own first neighbour; softmax is the formula without overflow.
-        own = torch.softmax(distances, dim=0)[near[0] == index]
-        return float(distance * (1.0 - own.sum()))
+        if count < 2:
+            return float(distance[0])
+        _, near = self.nearest(self.features[index[0]], count)
+        around = (self.features[near] - query).square().sum(dim=1).sqrt()
+        # Softmax is the formula's quotient of exponentials without their overflow. A feature is its
+        # own first neighbour, so the smallest distance is that to the nearest feature.
+        share = torch.softmax(around.double(), dim=0).min()
+        return float(distance[0] * (1.0 - share))
 
     def save(self, folder: Path) -> None:
         """Write the features (safetensors) and what they are (JSON)."""

@@ -13,7 +13,7 @@ from toolkit.errors import DataError, WeightsError
 from toolkit.methods.base import Labels, Method
 from toolkit.methods.features.backbone import build_backbone
 from toolkit.methods.features.extractor import FeatureExtractor
-from toolkit.methods.features.maps import image_score, resample, smooth
+from toolkit.methods.features.maps import image_score, smooth, to_image_grid
 from toolkit.methods.features.reservoir import Reservoir
 from toolkit.methods.features.whitening import fit_whitening
 from toolkit.methods.patchcore.bank import BankMeta, MemoryBank
@@ -107,19 +107,15 @@ class PatchCore(Method[PatchCoreSettings]):
     def _score(self, sample: Sample, extractor: FeatureExtractor, bank: MemoryBank) -> Prediction:
         settings = self.settings
         patches = extractor(read_rgb(sample.image)) @ bank.whitening
-        distances, indices = bank.nearest(patches, min(settings.neighbours, len(bank)))
-        scores = distances.mean(dim=1)
+        scores = bank.distances(patches, settings.neighbours)
+        cells = scores.view(extractor.grid_hw).cpu().numpy()
         size = extractor.image_size
-        coarse = scores.view(1, 1, *extractor.grid_hw)
-        score_map = smooth(resample(coarse, (size, size))[0, 0], settings.sigma)
+        score_map = smooth(to_image_grid(cells, (size, size)), settings.sigma)
         if settings.image_score == "max":
-            worst = int(scores.argmax())
-            score = bank.reweighted(
-                patches[worst], scores[worst], int(indices[worst, 0]), settings.reweight
-            )
+            score = bank.reweighted(patches[int(scores.argmax())], settings.reweight)
         else:
             score = image_score(score_map, "top1")
-        return Prediction(sample_id=sample.id, score=score, score_map=score_map.cpu().numpy())
+        return Prediction(sample_id=sample.id, score=score, score_map=score_map)
 
     def _extractor(self, run: Run) -> FeatureExtractor:
         settings = self.settings
