@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 _LOSSY = frozenset({".jpg", ".jpeg"})
 _LOSSY_THRESHOLD = 127
+# ImportError: where Ultralytics is loaded, it answers a file that is no image by loading a plugin.
+_PILLOW_ERRORS = (OSError, SyntaxError, ValueError, ImportError)
 
 
 def is_image_file(path: Path) -> bool:
@@ -92,6 +94,8 @@ def read_mask_values(path: Path) -> NDArray[np.integer]:
         DataError: the file is missing, no image, or cut short.
     """
     data = _bytes(path)
+    if _is_truncated_png(data):
+        raise DataError(f"{path}: not a readable mask (cut short); replace the file")
     if not _is_plain_png(data):
         return _read_mask_with_pillow(path)
     quick = _decode_png(data)
@@ -101,8 +105,8 @@ def read_mask_values(path: Path) -> NDArray[np.integer]:
 
     flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
     grey = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    if grey is None or grey.ndim != 2 or _is_truncated_png(data):
-        raise DataError(f"{path}: not a readable mask (damaged or cut short); replace the file")
+    if grey is None or grey.ndim != 2:
+        raise DataError(f"{path}: not a readable mask (damaged); replace the file")
     return cast("NDArray[np.integer]", grey)
 
 
@@ -114,8 +118,8 @@ def _read_mask_with_pillow(path: Path) -> NDArray[np.integer]:
             image.load()
             values = np.asarray(image)
             alpha = image.mode in {"RGBA", "LA", "PA"}
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{path}: not a readable mask ({error}); replace the file") from error
+    except _PILLOW_ERRORS as error:
+        raise DataError(f"{path}: not a readable mask (damaged); replace the file") from error
     if values.dtype == np.bool_:
         values = values.astype(np.uint8)
     if values.ndim == 3:
@@ -164,7 +168,7 @@ def _header(path: Path) -> tuple[tuple[int, int, int], bytes | None]:
             os.close(file)
         with Image.open(path) as image:
             return (image.width, image.height, len(image.getbands())), None
-    except (OSError, SyntaxError, IndexError, ValueError) as error:
+    except (*_PILLOW_ERRORS, IndexError) as error:
         raise DataError(f"{path}: not a readable image; replace the file") from error
 
 

@@ -130,6 +130,8 @@ def convert(
     key += f":{len(pairing.problems)}"
     if out.exists() and is_current(dataset, out, key=key):
         report = replace(Report.read(out), up_to_date=True)
+        if strict and report.problems:
+            raise DataError(report.problems[0].message)
         report.seconds = time.perf_counter() - started
         return report
 

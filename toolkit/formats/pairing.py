@@ -37,7 +37,7 @@ def check_pairing(dataset: Dataset) -> Pairing:
         Problem("mask without image", f"{path}: mask without an image; add the image or remove it")
         for path in unpaired_masks(dataset)
     ]
-    by_stem: dict[tuple[str, str], list[Sample]] = defaultdict(list)
+    by_stem: dict[tuple[str, str], list[Sample]] = defaultdict(list)  # by folder and stem
     for sample in dataset:
         by_stem[(str(sample.image.parent), sample.image.stem)].append(sample)
         for path in (sample.image, *sample.masks):
@@ -47,14 +47,14 @@ def check_pairing(dataset: Dataset) -> Pairing:
                 bad.add(sample.id)
                 problems.append(Problem("unreadable", f"{path}: no such file; mend the link"))
     for samples in by_stem.values():
-        if len(samples) > 1:
+        names = sorted({s.image.name for s in samples})
+        if len(names) > 1:
             bad.update(s.id for s in samples)
-            names = " and ".join(s.image.name for s in samples)
             problems.append(
                 Problem(
                     "equal stems",
-                    f"{samples[0].image.parent}: {names} share a name, so labels cannot be told "
-                    "apart; rename one of them",
+                    f"{samples[0].image.parent}: {' and '.join(names)} share a name, so their "
+                    "labels cannot be told apart; rename one of them",
                 )
             )
     return Pairing(bad, problems, stamps)
