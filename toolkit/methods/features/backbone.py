@@ -48,7 +48,9 @@ class Backbone:
     def maps(self, images: Tensor) -> list[Tensor]:
         """Return one feature map per layer, in the order of `layers`."""
         found = self.network(images)
-        return list(found.values()) if isinstance(found, dict) else list(found)
+        if isinstance(found, dict):  # in the network's order
+            return [found[layer] for layer in self.layers]
+        return list(found)
 
 
 def build_backbone(

@@ -22,7 +22,7 @@ class PatchCoreSettings:
         0.01, "shrinkage of the whitening of each layer's features; negative: no whitening"
     )
     stride: int = setting(8, "pixels per cell of the patch grid; 0: that of the finest layer")
-    coreset_size: int = setting(4000, "patches to keep at most")
+    coreset_size: int = setting(2000, "patches to keep at most")
     coreset_ratio: float = setting(0.1, "share of the patches to keep at most")
     coreset: Literal["grouped", "exact"] = setting(
         "grouped", "greedy choice within groups (fast), or over all patches"

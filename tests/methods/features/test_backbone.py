@@ -1,0 +1,156 @@
+"""Backbones: cutting, folding, weights; and the patch grid made of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from toolkit.errors import ConfigError, WeightsError
+from toolkit.methods.features.backbone import build_backbone, fold_batch_norms
+from toolkit.methods.features.extractor import FeatureExtractor
+
+
+@pytest.mark.parametrize(
+    ("name", "layers", "shapes"),
+    [
+        ("tf_efficientnet_lite0", ("blocks.2", "blocks.4"), [(40, 8, 8), (112, 4, 4)]),
+        ("tf_efficientnet_lite0", ("2", "3"), [(40, 8, 8), (112, 4, 4)]),  # timm's stages
+        ("resnet18", ("layer3", "layer1"), [(256, 4, 4), (64, 16, 16)]),  # in the order asked for
+        ("mobilenetv3_small_050", ("1",), [(8, 16, 16)]),  # timm only
+    ],
+)
+def test_layers_and_shapes(
+    name: str, layers: tuple[str, ...], shapes: list[tuple[int, int, int]]
+) -> None:
+    backbone = build_backbone(name, weights="none", layers=layers)
+    assert backbone.layers == layers
+    assert [tuple(m.shape[1:]) for m in backbone.maps(torch.zeros(1, 3, 64, 64))] == shapes
+
+
+@pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "resnet18"])
+def test_folding_changes_rounding_only(name: str) -> None:
+    import timm
+    from timm.models import create_feature_extractor
+
+    torch.manual_seed(0)
+    model = timm.create_model(name, pretrained=False).eval()
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):  # fresh ones do nothing
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+            torch.nn.init.normal_(module.bias, std=0.1)
+            module.running_mean.normal_(std=0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    last = "blocks.4" if "lite0" in name else "layer3"
+    graph = create_feature_extractor(model, [last])
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        before = graph(images)[last].clone()
+        folded = fold_batch_norms(graph)
+        after = graph(images)[last]
+    assert folded > 10
+    torch.testing.assert_close(after, before, rtol=1e-3, atol=1e-4 * float(before.abs().max()))
+
+
+def test_random_weights_depend_on_the_seed_alone() -> None:
+    global_state = torch.get_rng_state()
+    first, second, other = (
+        build_backbone("resnet18", weights="none", seed=seed).fingerprint for seed in (1, 1, 2)
+    )
+    assert first == second != other
+    assert torch.equal(torch.get_rng_state(), global_state)
+
+
+def test_lite0_comes_with_its_weights() -> None:
+    backbone = build_backbone("tf_efficientnet_lite0")
+    assert backbone.weights == "imagenet"
+    assert (
+        backbone.fingerprint != build_backbone("tf_efficientnet_lite0", weights="none").fingerprint
+    )
+    # (x − 127) / 128 of values from 0 to 255.
+    assert backbone.mean[0] * 255 == pytest.approx(127)
+    assert backbone.std[0] * 255 == pytest.approx(128)
+
+
+def test_weights_from_a_file(tmp_path: Path) -> None:
+    import torchvision
+
+    torch.manual_seed(3)
+    model = torchvision.models.resnet18(num_classes=7)  # the head is not needed and may differ
+    torch.save(model.state_dict(), tmp_path / "mine.pth")
+    backbone = build_backbone("resnet18", weights=str(tmp_path / "mine.pth"))
+    assert (backbone.weights, backbone.source) == ("mine", "mine.pth")
+    assert backbone.fingerprint != build_backbone("resnet18", weights="none").fingerprint
+
+
+def test_weights_of_another_network(tmp_path: Path) -> None:
+    import torchvision
+
+    torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "r18.pth")
+    with pytest.raises(WeightsError, match=r"r18\.pth"):
+        build_backbone("resnet50", weights=str(tmp_path / "r18.pth"))
+
+
+@pytest.mark.parametrize(
+    ("name", "layers", "words"),
+    [
+        ("resnett18", (), "did you mean"),
+        ("zzzzzzzz", (), "list_models"),
+        ("resnet18", ("layer9",), "layer9.*did you mean"),
+        ("resnet18", ("2", "3"), "name modules"),  # torchvision has no numbered stages
+        ("tf_efficientnet_lite0", ("17",), "no such stages"),
+    ],
+)
+def test_bad_names(name: str, layers: tuple[str, ...], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        build_backbone(name, weights="none", layers=layers)
+
+
+@pytest.mark.parametrize(
+    ("stride", "grid"),
+    [
+        (0, (16, 16)),  # the finest layer's
+        (8, (8, 8)),
+        (5, (13, 13)),  # does not divide the image: 64 / 5, rounded up
+    ],
+)
+def test_grid(stride: int, grid: tuple[int, int]) -> None:
+    backbone = build_backbone("resnet18", weights="none", layers=("layer1", "layer2"))
+    extractor = FeatureExtractor(backbone, image_size=64, stride=stride)
+    features = extractor(np.zeros((50, 70, 3), np.uint8))
+    assert extractor.grid_hw == grid
+    assert extractor.layer_channels == (64, 128)
+    assert features.shape == (grid[0] * grid[1], 192)
+
+
+def test_rows_follow_the_image() -> None:
+    backbone = build_backbone("resnet18", weights="none", layers=("layer1",))
+    extractor = FeatureExtractor(backbone, image_size=64, patch_size=1)
+    plain = np.full((64, 64, 3), 90, np.uint8)
+    spotted = plain.copy()
+    spotted[8:12, 48:52] = 255
+    change = (extractor(spotted) - extractor(plain)).abs().sum(dim=1).view(extractor.grid_hw)
+    row, column = divmod(int(change.argmax()), extractor.grid_hw[1])
+    assert abs(row - 2) <= 1
+    assert abs(column - 12) <= 1
+
+
+def test_a_transformer_by_its_stages() -> None:
+    backbone = build_backbone("vit_tiny_patch16_224", weights="none", layers=("5", "8"))
+    extractor = FeatureExtractor(backbone, image_size=64)
+    assert extractor.grid_hw == (4, 4)
+    assert extractor.layer_channels == (192, 192)
+
+
+def test_image_size_that_does_not_fit() -> None:
+    backbone = build_backbone("vit_tiny_patch16_224", weights="none", layers=("5",))
+    with pytest.raises(ConfigError, match="image-size"):
+        FeatureExtractor(backbone, image_size=50)
+
+
+def test_layer_that_is_no_map() -> None:
+    backbone = build_backbone("resnet18", weights="none", layers=("fc",))
+    with pytest.raises(ConfigError, match="not a feature map"):
+        FeatureExtractor(backbone, image_size=64)
