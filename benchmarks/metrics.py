@@ -38,8 +38,8 @@ def make_maps(n: int, size: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]
 
     Masks are one to three ellipses, in all about 7 % of a defect image as in MVTec's bottle. Maps
     are made as patch methods make them: distances on a coarse grid, higher on defects by an amount
-    that differs from image to image, enlarged and smoothed. Pixel AUROC is 0.99, AUPRO 0.97, as such
-    methods reach on bottle.
+    that differs from image to image, enlarged and smoothed. Pixel AUROC is 0.99 and AUPRO 0.97, as
+    such methods reach on bottle.
     """
     import cv2
 
