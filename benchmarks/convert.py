@@ -248,12 +248,29 @@ print(report.n_images, time.perf_counter() - started)
 """
 
 
+def attainable() -> float:
+    """Return how much more two processes get done than one, with nothing between them."""
+    command = [sys.executable, "-c", "for i in range(20_000_000): pass"]
+    alone = timed(lambda: subprocess.run(command, check=True))[0]
+
+    def both() -> None:
+        pair = [subprocess.Popen(command) for _ in range(2)]
+        for process in pair:
+            process.wait()
+
+    return 2 * alone / timed(both)[0]
+
+
 def two_workers(data: Path, *, repeats: int, copies: int, place: Path) -> None:
     """Compare one process with two, on the masks as they are and on many times as many.
 
     Each in a process of its own, as on the command line, with the loading of OpenCV.
     """
     print("\ntwo workers against one, medians of the ratios within a round")
+    control = statistics.median(attainable() for _ in range(repeats))
+    print(
+        f"  two independent busy loops against one: {control:.2f} x is what the machine gives now"
+    )
     for times in (1, copies):
         ratios = []
         for _ in range(repeats):
@@ -270,7 +287,7 @@ def two_workers(data: Path, *, repeats: int, copies: int, place: Path) -> None:
                 count, seconds = told.stdout.split()
                 took.append(float(seconds))
             ratios.append(took[0] / took[1])
-        alone = int(count) / took[0]
+        alone = int(count) / took[0]  # of the last round
         print(f"  {count} masks: {statistics.median(ratios):.2f} x  (one alone: {alone:.0f}/s)")
 
 
@@ -308,10 +325,11 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--copies", type=int, default=40)
     parser.add_argument("--many", type=int, default=0, help="also convert so many small masks")
+    parser.add_argument("--place", type=Path, help="where outputs go, such as /dev/shm")
     parser.add_argument("--many-to", default="yolo")
     options = parser.parse_args()
     cv2.setNumThreads(1)
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory(dir=options.place) as name:
         place = Path(name)
         if options.many:  # first: its peak memory is that of all children so far
             many_small(options.many, to=options.many_to, place=place)

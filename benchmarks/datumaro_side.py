@@ -31,7 +31,10 @@ def export(folder: str, out: str) -> tuple[float, float]:
 def boxes(folder: str) -> dict[str, list[list[float]]]:
     """Return the boxes x, y, width, height of each item."""
     data = datumaro.Dataset.import_from(folder, "mvtec_detection")
-    return {item.id: [list(a.get_bbox()) for a in item.annotations] for item in data}
+    return {
+        item.id: [list(a.get_bbox()) for a in item.annotations if a.type.name == "bbox"]
+        for item in data
+    }
 
 
 if __name__ == "__main__":
