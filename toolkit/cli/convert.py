@@ -192,11 +192,11 @@ def _show(report: Report) -> None:
     labels = sorted({name for counts in report.images.values() for name in counts})
     table = Table(title=f"{report.dataset} → {report.to}", title_justify="left")
     table.add_column("images")
+    parts = [part for part in PARTS if part in report.images]
+    for part in parts:
+        table.add_column(part, justify="right")
     for label in labels:
-        table.add_column(label, justify="right")
-    for part in PARTS:
-        if part in report.images:
-            table.add_row(part, *(str(report.images[part][label]) for label in labels))
+        table.add_row(label, *(str(report.images[part][label]) for part in parts))
     console.print(table)
     per_class = ", ".join(f"{name} {count}" for name, count in sorted(report.regions.items()))
     console.print(f"{report.n_regions} regions" + (f": {per_class}" if per_class else ""))
