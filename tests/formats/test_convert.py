@@ -21,6 +21,7 @@ from toolkit.data.splits import Split
 from toolkit.data.types import Dataset
 from toolkit.errors import ConfigError
 from toolkit.files import OutputError
+from toolkit.formats import work
 from toolkit.formats.convert import convert
 from toolkit.formats.extract import BELOW_MIN_AREA, NO_CLASS, NO_CLASS_IMAGE, NOTHING_LEFT
 from toolkit.formats.masks import convert_to_masks
@@ -270,7 +271,10 @@ def test_changed_options_are_seen(dataset: Dataset, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("to", FORMATS)
-def test_workers_write_the_same(dataset: Dataset, tmp_path: Path, to: str) -> None:
+def test_workers_write_the_same(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str
+) -> None:
+    monkeypatch.setattr(work, "LEAST_PER_WORKER", 1)
     alone = convert(dataset, to=to, out=tmp_path / "a" / "out", seed=3)
     shared = convert(dataset, to=to, out=tmp_path / "b" / "out", seed=3, workers=2)
     assert alone.record() == shared.record()

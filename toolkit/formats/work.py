@@ -20,6 +20,7 @@ from toolkit.formats.selection import Entry
 if TYPE_CHECKING:
     from toolkit.formats.job import Writer
 
+LEAST_PER_WORKER = 250
 _CHUNK = 64
 _CHUNKS_PER_WORKER = 4
 _ELSEWHERE = Entry(Sample("", Path(), GOOD), "", "")
@@ -51,7 +52,11 @@ class Done:
 
 
 def work_through(entries: Sequence[Entry], writer: Writer, *, workers: int) -> Iterator[Done]:
-    """Extract and write every image; yield what was done, in the order of the entries."""
+    """Extract and write every image; yield what was done, in the order of the entries.
+
+    A few hundred images are done sooner than a second process has started: they get one.
+    """
+    workers = min(workers, len(entries) // LEAST_PER_WORKER)
     if workers <= 1:
         for entry in entries:
             yield _one(writer, entry)
