@@ -15,7 +15,7 @@ from formats.conftest import blank, write_png
 from toolkit.data.types import Dataset
 from toolkit.errors import DataError
 from toolkit.files import OutputError
-from toolkit.formats import yolo
+from toolkit.formats import work, yolo
 from toolkit.formats.convert import convert
 
 MASK = "ground_truth/dent/000_mask.png"
@@ -92,7 +92,10 @@ def test_strict_stops_and_leaves_nothing(
     assert set(tmp_path.iterdir()) == before
 
 
-def test_all_of_them_at_once(folder: Path, reread: Callable[[], Dataset], tmp_path: Path) -> None:
+def test_all_of_them_at_once(
+    folder: Path, reread: Callable[[], Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work, "LEAST_PER_WORKER", 1)
     cut(folder / MASK)
     write_png(folder / "ground_truth/dent/001_mask.png", blank())
     (folder / "ground_truth/scratch/000_mask.png").unlink()
