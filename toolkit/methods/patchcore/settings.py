@@ -19,10 +19,10 @@ class PatchCoreSettings:
     image_size: int = setting(448, "side in pixels to which images are resized")
     patch_size: int = setting(3, "side, in cells, of the neighbourhood that is averaged; odd")
     whitening: float = setting(
-        0.01, "shrinkage of the whitening of each layer's features; negative: no whitening"
+        0.001, "shrinkage of the whitening of each layer's features; negative: no whitening"
     )
     stride: int = setting(8, "pixels per cell of the patch grid; 0: that of the finest layer")
-    coreset_size: int = setting(2000, "patches to keep at most")
+    coreset_size: int = setting(4000, "patches to keep at most")
     coreset_ratio: float = setting(0.1, "share of the patches to keep at most")
     coreset: Literal["grouped", "exact"] = setting(
         "grouped", "greedy choice within groups (fast), or over all patches"
