@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 import re
 from copy import deepcopy
 from dataclasses import dataclass
@@ -20,6 +21,10 @@ _WORLD_V8 = re.compile(r"yolov8[smlx]-worldv?2?")
 # Registered weights that a network can start from, best first.
 _STARTS = {"yolov8s-worldv2": ("yolov8s-worldv2", "yolov8s-warm-start")}
 _NOMINAL_SIZE = 640
+# What torch and Ultralytics raise for damaged files, other formats and refused content.
+_UNREADABLE = (
+    pickle.UnpicklingError, RuntimeError, EOFError, TypeError, KeyError, AttributeError, ImportError
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -132,7 +137,7 @@ def load_network(path: Path) -> Any:
         raise WeightsError(f"{path}: not in weights/registry.yaml; update torch to read it safely")
     try:
         network, _ = tasks.load_checkpoint(path)
-    except (TypeError, KeyError, AttributeError, ModuleNotFoundError, OSError) as error:
+    except (*_UNREADABLE, OSError) as error:
         reason = " ".join(str(error).split())[:160]
         raise WeightsError(
             f"{path}: not a readable Ultralytics checkpoint ({reason}); fetch it again"

@@ -29,14 +29,14 @@ class YoloSettings:
         "start from: pretrained, auto (pretrained where reachable), none, a name from "
         "`toolkit weights list`, or a checkpoint file",
     )
-    epochs: int = setting(60, "largest number of passes over the training part")
+    epochs: int = setting(50, "largest number of passes over the training part")
     patience: int = setting(30, "stop after so many epochs without a better validation mAP")
     image_size: int = setting(320, "longest side in pixels that images are resized to")
     batch: int = setting(16, "images per optimiser step")
     optimizer: Literal["AdamW", "Adam", "SGD", "MuSGD", "auto"] = setting(
         "AdamW", "optimiser; auto lets Ultralytics choose it and lr"
     )
-    lr: float = setting(0.001, "learning rate after warm-up")
+    lr: float = setting(0.0005, "learning rate after warm-up")
     head_lr_factor: float = setting(1.0, "lr of the layers that start untrained, as multiple of lr")
     bn_momentum: float = setting(
         0.1, "how fast batch norms follow the data; Ultralytics' 0.03 lags in short trainings"
@@ -89,6 +89,8 @@ class YoloWorldSettings(YoloSettings):
         "yolo11n-world",
         "network: yolov8{s,m,l,x}-worldv2, or any YOLO with -world for a text-driven head on it",
     )
+    lr: float = setting(0.0004, "learning rate after warm-up")
+    head_lr_factor: float = setting(3.0, "lr of the layers that start untrained, as multiple of lr")
     prompt_bank: str = setting(
         "", "safetensors file of phrases and their 512-d vectors; empty: fixed orthonormal vectors"
     )

@@ -124,13 +124,7 @@ def train(trainer: Any, *, run: Run, title: str) -> None:
         _report_to(trainer, run=run, title=title, stack=stack)
         trainer.train()
     _keep_plots(output_folder(run), run.plots)
-    facts: dict[str, Any] = {
-        "epochs_done": trainer.epoch + 1,
-        "train_images": len(trainer.train_loader.dataset),
-    }
-    if trainer.copied is not None:
-        facts["tensors_copied"] = "{} of {}".format(*trainer.copied)
-    run.note(**facts)
+    run.note(epochs_done=trainer.epoch + 1)
 
 
 def _report_to(trainer: Any, *, run: Run, title: str, stack: ExitStack) -> None:
@@ -138,6 +132,9 @@ def _report_to(trainer: Any, *, run: Run, title: str, stack: ExitStack) -> None:
     last: dict[str, str] = {}
 
     def on_train_start(trainer: Any) -> None:
+        run.note(train_images=len(trainer.train_loader.dataset))
+        if trainer.copied is not None:
+            run.note(tensors_copied="{} of {}".format(*trainer.copied))
         steps = len(trainer.train_loader) * (trainer.epochs - trainer.start_epoch)
         bars.append(stack.enter_context(progress(title, steps)))
 
