@@ -94,7 +94,7 @@ def _option(field: dataclasses.Field[Any]) -> Any:
     if default is dataclasses.MISSING and field.default_factory is not dataclasses.MISSING:
         default = field.default_factory()
     shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
-    text = f"{field.metadata.get('help', '')} [default: {shown}]"
+    text = f"{field.metadata.get('help', '')} (default: {shown})"
     flag = "--" + field.name.replace("_", "-")
     return Annotated[str | None, typer.Option(flag, help=text, rich_help_panel="Settings")]
 

@@ -26,6 +26,7 @@ class Row:
         entry: name of the row.
         method: name of the method.
         values: the figures by column name.
+        intervals: 95 % bootstrap intervals of image-level figures, by name.
         labels: what it was told of defects, in words.
         weights: the pretrained weights it started from.
         weights_source: where they came from.
@@ -39,6 +40,7 @@ class Row:
     entry: str
     method: str
     values: Mapping[str, Value]
+    intervals: Mapping[str, Any]
     labels: str
     weights: str
     weights_source: str
@@ -151,6 +153,7 @@ def _row(runs: Sequence[Run], datasets: dict[str, Dataset]) -> Row:
         entry=facts.get("entry", runs[0].method),
         method=runs[0].method,
         values={name: _value(metrics, path) for name, path in COLUMNS.items()},
+        intervals=metrics.get("intervals", {}),
         labels=told,
         weights=str(facts.get("weights", "none")),
         weights_source=str(facts.get("weights_source", "")),
@@ -186,8 +189,7 @@ def _value(metrics: Mapping[str, Any], path: Sequence[str]) -> Value:
     return NOT_GIVEN if found is None else value_from_json(found)
 
 
-def _group(entries: Sequence[Sequence[Run]], folds: tuple[int, ...], rows: list[Row]) -> Group:
-    runs = entries[0]
+def _group(runs: Sequence[Run], folds: tuple[int, ...], rows: list[Row]) -> Group:
     record = runs[0].record
     tested = [name for run in runs for name in run.record["split"]["test"]]
     machine = record["environment"]

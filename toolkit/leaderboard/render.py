@@ -6,7 +6,7 @@ import csv
 import dataclasses
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from toolkit.errors import ConfigError, did_you_mean
@@ -18,7 +18,8 @@ HEADINGS = (
     "labels", "weights", "fit", "ms",
 )  # fmt: skip
 LEGEND = (
-    "AUROC, AP: image level, on raw scores. F1, acc: at the threshold chosen on validation. "
+    "AUROC, AP: image level, on raw scores; in brackets the 95 % bootstrap interval over the test "
+    "images. F1, acc: at the threshold chosen on validation. "
     "mAP50: boxes. IoU: union mask on defective images. pixel, AUPRO: pixel AUROC and area under "
     "PRO to 0.3. labels: training defects and what was told of them (the threshold also uses the "
     "labels of the validation part). fit: seconds. ms: per image, from file to prediction."
@@ -120,7 +121,7 @@ def _cells(row: Row) -> list[str]:
     v = row.values
     return [
         row.entry,
-        _number(v["auroc"]),
+        _with_interval(v["auroc"], row.intervals.get("auroc")),
         _number(v["ap"]),
         _number(v["f1"]),
         _number(v["accuracy"]),
@@ -139,6 +140,12 @@ def _number(value: Value) -> str:
     return "-" if isinstance(value, Undefined) else f"{value:.3f}"
 
 
+def _with_interval(value: Value, interval: Any) -> str:
+    if isinstance(value, Undefined) or not isinstance(interval, Mapping) or "low" not in interval:
+        return _number(value)
+    return f"{value:.3f} [{interval['low']:.2f}, {interval['high']:.2f}]"
+
+
 def _notes(group: Group) -> list[str]:
     notes = []
     for row in group.rows:
@@ -148,14 +155,22 @@ def _notes(group: Group) -> list[str]:
     return notes
 
 
-def prompted_lines(prompted: Any) -> list[str]:
+def prompted_lines(prompted: Mapping[str, Any]) -> list[str]:
     """Say, per kind of true prompt, what fine-tuning changed."""
-    return [
-        f"true {kind} prompts: IoU {r['zero_shot']:.3f} zero-shot, {r['tuned']:.3f} fine-tuned "
-        f"({r['difference']:+.3f}, 95 % interval {r['low']:+.3f} to {r['high']:+.3f}, "
-        f"{r['regions']} regions)"
-        for kind, r in prompted.items()
-    ]
+    lines = []
+    for kind, figures in prompted.items():
+        interval = figures["interval"]
+        spread = (
+            f"95 % interval {interval['low']:+.3f} to {interval['high']:+.3f}"
+            if "low" in interval
+            else interval["reason"]
+        )
+        lines.append(
+            f"true {kind} prompts: IoU {figures['zero_shot']:.3f} zero-shot, "
+            f"{figures['tuned']:.3f} fine-tuned ({figures['difference']:+.3f}, {spread}; "
+            f"{figures['regions']} regions)"
+        )
+    return lines
 
 
 def _facts(group: Group) -> dict[str, Any]:
@@ -198,6 +213,7 @@ def _json_row(row: Row) -> dict[str, Any]:
         "scoring": row.scoring,
         "fit_seconds": row.fit_seconds,
         "ms_per_image": row.ms_per_image,
+        "intervals": row.intervals,
         "prompted": row.prompted,
         "runs": [str(path) for path in row.runs],
     }

@@ -13,6 +13,7 @@ from toolkit.data.images import read_truth
 from toolkit.data.regions import regions_of
 from toolkit.data.types import GOOD, Dataset, Sample
 from toolkit.errors import RunError
+from toolkit.metrics.bootstrap import image_intervals
 from toolkit.metrics.boxes import PredictedBoxes, TrueBoxes, box_metrics
 from toolkit.metrics.classification import classification_metrics
 from toolkit.metrics.image import image_metrics
@@ -110,16 +111,17 @@ def evaluate(runs: Sequence[Run], dataset: Dataset) -> dict[str, Any]:
     samples = [s for part in parts for s in part.samples]
     light = [p for part in parts for p in part.light]
     thresholds = [threshold_of(run, dataset) for run in runs]
-    image = image_metrics(
-        np.concatenate([part.scores for part in parts]),
-        np.concatenate([part.is_defect for part in parts]),
-        threshold=_per_image(thresholds, parts),
-        defect_types=[s.label for s in samples],
-    )
+    scores = np.concatenate([part.scores for part in parts])
+    is_defect = np.concatenate([part.is_defect for part in parts])
+    threshold = _per_image(thresholds, parts)
+    types = [s.label for s in samples]
+    image = image_metrics(scores, is_defect, threshold=threshold, defect_types=types)
+    intervals = image_intervals(scores, is_defect, threshold=threshold, defect_types=types)
     metrics: dict[str, Any] = {
         "schema": SCHEMA,
         "thresholds": thresholds,
         "image": image,
+        "intervals": intervals,
         "speed": _speed(light),
     }
     if all(p.boxes is not None for p in light):

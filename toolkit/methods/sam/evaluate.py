@@ -21,7 +21,9 @@ from toolkit.methods.sam.prompts import (
     with_click,
 )
 from toolkit.methods.sam.targets import Target
+from toolkit.metrics.bootstrap import bootstrap_mean
 from toolkit.metrics.masks import mask_iou
+from toolkit.metrics.values import to_json
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -132,18 +134,28 @@ def _mask(decoded: Decoded, size_wh: tuple[int, int]) -> NDArray[np.bool_]:
     return mask
 
 
-def summary(results: Sequence[RegionResult]) -> dict[str, Any]:
-    """Return mean IoU over regions, per kind of prompt, and there per defect type."""
-    table: dict[str, Any] = {}
-    for kind in dict.fromkeys(r.kind for r in results):
-        chosen = [r for r in results if r.kind == kind]
-        labels = sorted({r.label for r in chosen})
-        table[kind] = {
-            "iou": float(np.mean([r.iou for r in chosen])),
-            "regions": len(chosen),
-            "by_type": {
-                label: float(np.mean([r.iou for r in chosen if r.label == label]))
-                for label in labels
-            },
-        }
-    return table
+def compare(zero_shot: Sequence[RegionResult], tuned: Sequence[RegionResult]) -> dict[str, Any]:
+    """Set the fine-tuned model beside the untouched one, on the same regions and prompts.
+
+    Returns:
+        Mean IoU of both, their difference with its paired 95 % bootstrap interval (stratified by
+        defect type), the number of regions, and the means by defect type.
+    """
+    labels = [r.label for r in tuned]
+    before = np.array([r.iou for r in zero_shot])
+    after = np.array([r.iou for r in tuned])
+    interval = bootstrap_mean(after - before, labels)
+    return {
+        "regions": len(tuned),
+        "zero_shot": float(before.mean()),
+        "tuned": float(after.mean()),
+        "difference": float((after - before).mean()),
+        "interval": to_json(interval),
+        "by_type": {
+            label: {
+                "zero_shot": float(before[[x == label for x in labels]].mean()),
+                "tuned": float(after[[x == label for x in labels]].mean()),
+            }
+            for label in sorted(set(labels))
+        },
+    }

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from segment_anything.modeling import Sam as SamModel
 
 _CHUNK = 16
-_GOOD_IMAGES = 40
 
 
 class Sam(Method[SamSettings]):
@@ -61,7 +60,7 @@ class Sam(Method[SamSettings]):
         cache = EmbeddingCache(sam)
         rng = np.random.default_rng(run.seed)
         good = [s for s in split.train if not s.is_defect]
-        good = [good[i] for i in rng.permutation(len(good))[: self._good_images()]]
+        good = [good[i] for i in rng.permutation(len(good))[: self.settings.negatives]]
         cache.fill(defects, self.settings.views)
         cache.fill([*(s for s in split.val if s.is_defect), *good])
         train(sam, cache, targets=targets, good=good, val=val, settings=self.settings, run=run)
@@ -106,9 +105,6 @@ class Sam(Method[SamSettings]):
                 for kind in KINDS
             }
         }
-
-    def _good_images(self) -> int:
-        return _GOOD_IMAGES if self.settings.negatives else 0
 
     def _tuned(self, run: Run) -> SamModel:
         from toolkit.methods.sam.model import load_sam, load_tuned

@@ -31,6 +31,7 @@ from toolkit.methods.sam.prompts import (
 from toolkit.methods.sam.settings import SamSettings
 from toolkit.methods.sam.targets import Target, good_targets
 from toolkit.progress import progress
+from toolkit.runs.machine import computes_bfloat16
 from toolkit.runs.run import Run
 
 if TYPE_CHECKING:
@@ -127,6 +128,9 @@ class _State:
             self.optimizer, max_lr=settings.lr, total_steps=steps * max(settings.epochs, 1) + 1
         )
         self.decay = settings.ema
+        self.bfloat16 = settings.precision == "bfloat16" or (
+            settings.precision == "auto" and computes_bfloat16(sam.device)
+        )
         self.updates = self.epoch = self.stale = 0
         self.best = -math.inf
 
@@ -200,17 +204,19 @@ def _step(
     feedback: Tensor | None = None
     losses, first_iou = [], float("nan")
     for number in range(rounds):
-        decoded = decode(sam, embeddings, prompts, scales, feedback)
-        loss, iou = _loss(decoded.logits, decoded.quality, truth, real, ambiguous)
+        with torch.autocast(device.type, torch.bfloat16, enabled=state.bfloat16):
+            decoded = decode(sam, embeddings, prompts, scales, feedback)
+        logits = decoded.logits.float()
+        loss, iou = _loss(logits, decoded.quality.float(), truth, real, ambiguous)
         (loss / rounds).backward()
         losses.append(float(loss.detach()))
         if number == 0 and bool(real.any()):
             first_iou = float(iou[real].mean())
         if number + 1 < rounds:
-            feedback = decoded.logits[:, :1].detach().clamp(-32, 32)
+            feedback = logits[:, :1].detach().clamp(-32, 32)
             prompts = [
-                _corrected(p, t, logits, scale, rng)
-                for p, t, logits, scale in zip(prompts, batch, feedback[:, 0], scales, strict=True)
+                _corrected(p, t, low, scale, rng)
+                for p, t, low, scale in zip(prompts, batch, feedback[:, 0], scales, strict=True)
             ]
             ambiguous = torch.zeros_like(ambiguous)
     state.apply()
