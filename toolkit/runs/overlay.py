@@ -86,8 +86,8 @@ def _heat(
     share = cv2.resize(share.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
     colour = cv2.applyColorMap((share * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
     weight = _HEAT_SHARE + 0.35 * share[..., None]
-    mixed = canvas * (1 - weight) + colour * weight
-    return mixed.astype(np.uint8)
+    mixed: NDArray[np.uint8] = (canvas * (1 - weight) + colour * weight).astype(np.uint8)
+    return mixed
 
 
 def _outline(

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from toolkit import ultralytics_env
 from toolkit.errors import WeightsError
-from toolkit.home import cache_dir
 from toolkit.weights.files import file_sha256
 from toolkit.weights.registry import trusted_hashes
 
@@ -112,11 +111,6 @@ def tensors_sha256(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def use_private_ultralytics_settings() -> None:
-    """Keep Ultralytics' settings under `cache/`; it writes them on import, else into the home."""
-    os.environ.setdefault("YOLO_CONFIG_DIR", str(cache_dir() / "ultralytics"))
-
-
 def _load_pickled_network(path: Path, *, trust: bool) -> object:
     import torch
 
@@ -125,7 +119,7 @@ def _load_pickled_network(path: Path, *, trust: bool) -> object:
             f"{path}: a pickled network can run code when it is read, and this file is not in "
             "weights/registry.yaml; if you know its author, repeat with --trust"
         )
-    use_private_ultralytics_settings()
+    ultralytics_env.prepare()
     try:
         return torch.load(path, map_location="cpu", weights_only=False)
     except (pickle.UnpicklingError, EOFError) as error:

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from toolkit import ultralytics_env
 from toolkit.errors import WeightsError
-from toolkit.weights.checkpoint import load_tensors, use_private_ultralytics_settings
+from toolkit.weights.checkpoint import load_tensors
 
 if TYPE_CHECKING:
     from segment_anything.modeling import Sam
@@ -58,7 +59,7 @@ def build_mobile_sam(weights: Mapping[str, Tensor] | Path) -> Sam:
 
 def empty_mobile_sam() -> Sam:
     """Build the network with arbitrary weights."""
-    use_private_ultralytics_settings()
+    ultralytics_env.prepare()
     from segment_anything.modeling import MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
     from ultralytics.models.sam.modules.tiny_encoder import TinyViT
 

@@ -63,5 +63,9 @@ def test_good_places_have_the_sizes_of_defects_and_no_mask(tmp_path: Path) -> No
     for place in places:
         x0, y0, x1, y1 = place.box_xyxy
         assert (x1 - x0, y1 - y0) == (6, 3)
-        assert x0 >= 0 and y0 >= 0 and x1 <= 40 and y1 <= 30
-        assert place.region is None and not place.low.any()
+        assert x0 >= 0
+        assert y0 >= 0
+        assert x1 <= 40
+        assert y1 <= 30
+        assert place.region is None
+        assert not place.low.any()

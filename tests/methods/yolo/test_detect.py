@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from toolkit.methods.yolo import ultralytics_env
+from toolkit import ultralytics_env
 from toolkit.methods.yolo.detect import detect
 
 

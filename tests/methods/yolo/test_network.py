@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import torch
 
+from toolkit import ultralytics_env
 from toolkit.errors import ConfigError, WeightsError
-from toolkit.methods.yolo import network, ultralytics_env
+from toolkit.methods.yolo import network
 
 
 @pytest.fixture(autouse=True)

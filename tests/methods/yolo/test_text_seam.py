@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from toolkit import ultralytics_env
 from toolkit.errors import ConfigError, ToolkitError
-from toolkit.methods.yolo import ultralytics_env
 from toolkit.methods.yolo.network import model_yaml
 from toolkit.methods.yolo.prompts import orthonormal_bank
 from toolkit.methods.yolo.text_seam import answered_from

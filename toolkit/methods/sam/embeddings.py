@@ -40,7 +40,8 @@ def embed(sam: Sam, image: NDArray[np.uint8]) -> Tensor:
 
     resized = ResizeLongestSide(sam.image_encoder.img_size).apply_image(image)
     pixels = torch.from_numpy(np.ascontiguousarray(resized)).permute(2, 0, 1).to(sam.device)
-    return sam.image_encoder(sam.preprocess(pixels.float())[None])[0]
+    embedding: Tensor = sam.image_encoder(sam.preprocess(pixels.float())[None])[0]
+    return embedding
 
 
 class EmbeddingCache:

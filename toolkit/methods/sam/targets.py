@@ -81,9 +81,8 @@ def good_targets(
     good = [s for s in samples if not s.is_defect]
     if not like:
         return []
-    chosen = rng.choice(len(good), size=min(count, len(good)), replace=False) if good else []
     targets = []
-    for index in chosen:
+    for index in rng.permutation(len(good))[:count]:
         model = like[int(rng.integers(len(like)))]
         x0, y0, x1, y1 = model.box_xyxy
         width, height = model.size_wh

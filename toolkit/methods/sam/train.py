@@ -101,7 +101,7 @@ def train(
             score = _validate(
                 state.average, cache, val, run, epoch=state.epoch,
                 train_loss=float(np.mean(losses)), train_iou=float(np.nanmean(ious)),
-                lr=state.schedule.get_last_lr()[0], seconds=time.perf_counter() - started,
+                lr=float(state.schedule.get_last_lr()[0]), seconds=time.perf_counter() - started,
             )  # fmt: skip
             state.stale += 1
             if score > state.best:
@@ -208,7 +208,7 @@ def _step(
             decoded = decode(sam, embeddings, prompts, scales, feedback)
         logits = decoded.logits.float()
         loss, iou = _loss(logits, decoded.quality.float(), truth, real, ambiguous)
-        (loss / rounds).backward()
+        (loss / rounds).backward()  # type: ignore[no-untyped-call]
         losses.append(float(loss.detach()))
         if number == 0 and bool(real.any()):
             first_iou = float(iou[real].mean())

@@ -40,4 +40,5 @@ def view_of_image(image: NDArray[np.uint8], view: int) -> NDArray[np.uint8]:
     factor = _BRIGHTNESS[view]
     if factor == 1.0:
         return turned
-    return np.clip(turned.astype(np.float32) * factor, 0, 255).astype(np.uint8)
+    lightened: NDArray[np.uint8] = np.clip(turned * np.float32(factor), 0, 255).astype(np.uint8)
+    return lightened

@@ -7,12 +7,13 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+from toolkit import ultralytics_env
 from toolkit.data.images import read_rgb
 from toolkit.data.splits import Split
 from toolkit.data.types import Sample
 from toolkit.errors import ConfigError, RunError
 from toolkit.methods.base import Labels, Method
-from toolkit.methods.yolo import network, training, ultralytics_env
+from toolkit.methods.yolo import network, training
 from toolkit.methods.yolo.prompts import PromptBank, class_bank, load_bank, orthonormal_bank
 from toolkit.methods.yolo.settings import YoloSettings, YoloWorldSettings
 from toolkit.methods.yolo.training_data import (

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from toolkit.methods.yolo import ultralytics_env
+from toolkit import ultralytics_env
 
 # Runs in a fresh interpreter, since Ultralytics reads its environment when it is imported.
 _GUARD = """
@@ -45,7 +45,7 @@ def _run(script: str, tmp_path: Path, **environment: str) -> subprocess.Complete
 def test_nothing_is_sent_or_fetched_or_written_at_home(tmp_path: Path) -> None:
     done = _run(
         """
-        from toolkit.methods.yolo import ultralytics_env
+        from toolkit import ultralytics_env
         ultralytics_env.prepare()
         from toolkit.methods.yolo import trainers
         from ultralytics.engine.model import Model
@@ -76,7 +76,7 @@ def test_it_also_works_where_ultralytics_was_imported_first(tmp_path: Path) -> N
         import ultralytics.utils.events
         assert attempts  # its own import asks name servers, so these tests can see an attempt
         attempts.clear()
-        from toolkit.methods.yolo import ultralytics_env
+        from toolkit import ultralytics_env
         ultralytics_env.prepare()
         from ultralytics.utils import SETTINGS, checks, events
         assert events.events.enabled is False
