@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-from rich.table import Table
 
 from toolkit.errors import ConfigError, WeightsError
-from toolkit.weights import download, fetch, local, registry
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from toolkit.weights.download import Progress
 
 weights_app = typer.Typer(help="Pretrained weights: list, fetch, verify.", no_args_is_help=True)
 
@@ -20,6 +21,10 @@ weights_app = typer.Typer(help="Pretrained weights: list, fetch, verify.", no_ar
 @weights_app.command("list")
 def list_weights() -> None:
     """Show every known checkpoint and whether it is here."""
+    from rich.table import Table
+
+    from toolkit.weights import local, registry
+
     table = Table("name", "licence", "from", "here", "size")
     table.columns[0].no_wrap = True
     table.columns[-1].justify = "right"
@@ -46,6 +51,8 @@ def fetch_weights(
     ] = False,
 ) -> None:
     """Bring checkpoints to this machine."""
+    from toolkit.weights import download, fetch, registry
+
     if bool(names) == everything:
         raise ConfigError("weights fetch: give names (see: toolkit weights list), or --all")
     # Unknown names fail before anything is downloaded.
@@ -74,6 +81,8 @@ def verify_weights(
     names: Annotated[list[str] | None, typer.Argument(help="Names; all by default.")] = None,
 ) -> None:
     """Compare fetched files with the registry; exit status 1 if one is damaged."""
+    from toolkit.weights import local, registry
+
     entries = [registry.get(name) for name in names or registry.load()]
     console = _console()
     verdicts = [local.verify(entry.name) for entry in entries]
@@ -89,17 +98,26 @@ def verify_weights(
 
 
 def _console() -> Console:
+    from rich.console import Console
+
     return Console()
 
 
 @contextmanager
-def _progress(console: Console, name: str) -> Iterator[download.Progress | None]:
+def _progress(console: Console, name: str) -> Iterator[Progress | None]:
     """Yield what shows a bar on a terminal, and None elsewhere."""
     if not console.is_terminal:
         yield None
         return
-    columns = (TextColumn(name), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
+    from rich import progress as bars
+
+    columns = (
+        bars.TextColumn(name),
+        bars.BarColumn(),
+        bars.DownloadColumn(),
+        bars.TransferSpeedColumn(),
+    )
+    with bars.Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(name, total=None)
 
         def update(done: int, total: int | None) -> None:
