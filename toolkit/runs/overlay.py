@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 PREDICTED = (255, 140, 0)
 TRUTH = (0, 200, 90)
-_HEAT_SHARE = 0.45
+_HEAT_SHARE = 0.75
 _SHOWN_BOXES = 10
 
 
@@ -85,7 +85,7 @@ def _heat(
     size = (canvas.shape[1], canvas.shape[0])
     share = cv2.resize(share.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
     colour = cv2.applyColorMap((share * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
-    weight = _HEAT_SHARE + 0.35 * share[..., None]
+    weight = _HEAT_SHARE * share[..., None]
     mixed: NDArray[np.uint8] = (canvas * (1 - weight) + colour * weight).astype(np.uint8)
     return mixed
 

@@ -6,12 +6,16 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from toolkit.data.images import image_size, is_image_file, read_rgb
 from toolkit.data.types import GOOD, Sample
 from toolkit.errors import DataError
 from toolkit.files import write_text
 from toolkit.runs.overlay import overlay, save_picture
 from toolkit.runs.prediction import Prediction
+from toolkit.runs.run import Run
+from toolkit.runs.storage import read_predictions
 
 
 def image_samples(places: Sequence[Path]) -> list[Sample]:
@@ -40,12 +44,27 @@ def image_samples(places: Sequence[Path]) -> list[Sample]:
     return [Sample(id=name, image=file, label=GOOD) for name, file in ids.items()]
 
 
+def validation_heat_range(run: Run) -> tuple[float, float] | None:
+    """Return the score-map values of no and of full colour, the same for all pictures of a run.
+
+    They are the median of all validation maps and the median of their maxima, so that a good image
+    stays clear and a strong defect glows. None where the run has no score maps.
+    """
+    maps = [p.score_map for p in read_predictions(run.predictions, "val")]
+    found = [m for m in maps if m is not None]
+    if not found:
+        return None
+    low = float(np.median([np.median(m) for m in found]))
+    return low, max(float(np.median([m.max() for m in found])), low + 1e-9)
+
+
 def write_answers(
     samples: Sequence[Sample],
     predictions: Iterator[Prediction],
     *,
     out: Path,
     threshold: float | None,
+    heat_range: tuple[float, float] | None = None,
 ) -> Iterator[tuple[Sample, Prediction, bool | None]]:
     """Write an overlay per image and `predictions.json`; yield each answer as it is made.
 
@@ -56,7 +75,8 @@ def write_answers(
     records = []
     for sample, prediction in zip(samples, predictions, strict=True):
         defective = None if threshold is None else prediction.score >= threshold
-        save_picture(overlay(read_rgb(sample.image), prediction), out / f"{sample.id}.jpg")
+        picture = overlay(read_rgb(sample.image), prediction, heat_range=heat_range)
+        save_picture(picture, out / f"{sample.id}.jpg")
         record = {
             "image": str(sample.image),
             "score": float(prediction.score),
