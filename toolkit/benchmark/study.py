@@ -10,7 +10,9 @@ from toolkit.benchmark.grid import Grid, expand
 from toolkit.benchmark.task import Task, run_task
 from toolkit.data.splits import SplitPlan, make_plan
 from toolkit.data.types import Dataset
-from toolkit.errors import ToolkitError
+from toolkit.errors import RunError, ToolkitError
+from toolkit.methods.registry import make_method
+from toolkit.runs.machine import choose_device
 from toolkit.runs.run import Run
 
 SPLIT_FILE = "split.json"
@@ -37,7 +39,16 @@ def run_grid(
 
     Returns:
         The finished runs, and the errors of the tasks that could not be done.
+
+    Raises:
+        ToolkitError: a setting, the device or the data is wrong, or the folder holds runs of
+            another split; nothing has run then.
     """
+    choose_device(device)
+    for entry in grid.entries:  # a slip of the pen is told now and not after hours
+        method = make_method(entry.method, entry.settings, source=entry.source)
+        if entry.prompts_from is not None and "prompts_from" not in method.inputs:
+            raise RunError(f"{entry.name}: {entry.method} takes no prompts_from; remove it")
     plan = _plan(grid, dataset, runs / SPLIT_FILE)
     tasks = expand(grid, device=device)
     splits = {fold: plan.fold(dataset, fold) for fold in grid.folds}
@@ -71,6 +82,11 @@ def _plan(grid: Grid, dataset: Dataset, path: Path) -> SplitPlan:
             raise ToolkitError(
                 f"{path}: these runs were made on another split ({stored.hash}, now {plan.hash}); "
                 "choose another --runs"
+            )
+        if stored.fingerprint != plan.fingerprint:  # masks are no part of the hash
+            raise ToolkitError(
+                f"{path}: these runs were made on other data (fingerprint "
+                f"{stored.fingerprint[:12]}, now {plan.fingerprint[:12]}); choose another --runs"
             )
     plan.write(path)
     return plan

@@ -96,11 +96,14 @@ def score(run: Run, dataset: Dataset) -> dict[str, Any]:
 def _open_run(task: Task, method: Method[Any], split: Split, runs: Path, *, resume: bool) -> Run:
     settings = settings_dict(method.settings)
     path = runs / task.method / task.name if task.name else None
+    # Absolute, because a finished run predicts from any working folder.
+    inputs = {role: str((runs / name).resolve()) for role, name in task.inputs.items()}
     if resume and path is not None and (path / "run.json").is_file():
         run = Run.open(path)
-        _check_same(run, settings, split, task)
+        _check_same(run, settings, split, inputs, task)
+        if "labels" not in run.facts:  # stopped between the first two writes
+            _note_facts(run, method, split, task)
         return run
-    inputs = {role: str(runs / name) for role, name in task.inputs.items()}
     for role, place in inputs.items():
         if role not in method.inputs:
             raise RunError(f"{task.method} takes no {role}")
@@ -129,8 +132,12 @@ def _open_run(task: Task, method: Method[Any], split: Split, runs: Path, *, resu
         name=task.name,
         inputs=inputs,
     )
-    run.note(entry=task.entry, scoring=method.scoring, labels=labels_used(method, split))
+    _note_facts(run, method, split, task)
     return run
+
+
+def _note_facts(run: Run, method: Method[Any], split: Split, task: Task) -> None:
+    run.note(entry=task.entry, scoring=method.scoring, labels=labels_used(method, split))
 
 
 def labels_used(method: Method[Any], split: Split) -> dict[str, Any]:
@@ -143,7 +150,9 @@ def labels_used(method: Method[Any], split: Split) -> dict[str, Any]:
     }
 
 
-def _check_same(run: Run, settings: Mapping[str, Any], split: Split, task: Task) -> None:
+def _check_same(
+    run: Run, settings: Mapping[str, Any], split: Split, inputs: Mapping[str, str], task: Task
+) -> None:
     stored = run.record
     differing = [key for key, value in settings.items() if stored["settings"].get(key) != value]
     if differing:
@@ -155,6 +164,13 @@ def _check_same(run: Run, settings: Mapping[str, Any], split: Split, task: Task)
         raise RunError(
             f"{run.path}: was made with another split or seed; choose another --name or --runs"
         )
+    # The split's hash says nothing of masks.
+    if stored["data"]["fingerprint"] != split.dataset.fingerprint:
+        raise RunError(f"{run.path}: was made with other data; choose another --name or --runs")
+    before = {role: str(Path(place).resolve()) for role, place in stored["inputs"].items()}
+    if before != dict(inputs):
+        role = next(r for r in {**before, **inputs} if before.get(r) != inputs.get(r))
+        raise RunError(f"{run.path}: was made with another {role}; choose another --name or --runs")
 
 
 def _timed(predictions: Iterable[Prediction]) -> Iterator[Prediction]:
