@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -139,7 +140,10 @@ def _by_entry(runs: Iterable[Run]) -> list[list[Run]]:
     for run in runs:
         record = run.record
         name = run.facts.get("entry", run.method)
-        key = (run.method, name, record["split"]["hash"], record["seed"], str(record["settings"]))
+        # Settings of a new run and of one read from disk differ in the order of their keys.
+        settings = json.dumps(record["settings"], sort_keys=True)
+        data, split = record["data"]["fingerprint"], record["split"]["hash"]
+        key = (run.method, name, data, split, record["seed"], settings)
         entries[key].append(run)
     return [sorted(group, key=lambda r: r.record["split"]["fold"]) for group in entries.values()]
 
