@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SCHEMA = 1
+P = TypeVar("P", bound=np.generic)
 
 
 @dataclass(frozen=True)
@@ -60,11 +61,15 @@ class Judged:
         """The predictions without masks and score maps, in the order of `samples`.
 
         Raises:
-            RunError: a prediction is missing, or there is one for an unknown image.
+            RunError: a prediction is missing, there are two, or one is for an unknown image.
         """
-        found = {
-            p.sample_id: p for p in read_predictions(self.run.predictions, self.part, pixels=False)
-        }
+        found: dict[str, Prediction] = {}
+        for p in read_predictions(self.run.predictions, self.part, pixels=False):
+            if p.sample_id in found:
+                raise RunError(
+                    f"{self.run.path}: two predictions for {p.sample_id}; run the method again"
+                )
+            found[p.sample_id] = p
         wanted = [s.id for s in self.samples]
         odd = set(found) ^ set(wanted)
         if odd:
@@ -84,12 +89,17 @@ def judged(run: Run, dataset: Dataset, part: str) -> Judged:
     """Put a run's predictions beside the truth.
 
     Raises:
-        RunError: the data set is not the one the run was made on.
+        RunError: the data set is not the one the run was made on (it may have been moved).
     """
     ids = run.record["split"][part]
     missing = [name for name in ids if name not in dataset.by_id]
     if missing:
         raise RunError(f"{run.path}: {dataset.root} has no image {missing[0]}; give the right data")
+    if run.record["data"]["fingerprint"] != dataset.fingerprint:
+        raise RunError(
+            f"{run.path}: {dataset.root} is not the data of this run (images, labels or masks have "
+            "changed); give the right data, or run the method again"
+        )
     return Judged(run=run, part=part, samples=tuple(dataset.by_id[name] for name in ids))
 
 
@@ -122,7 +132,7 @@ def evaluate(runs: Sequence[Run], dataset: Dataset) -> dict[str, Any]:
         "thresholds": thresholds,
         "image": image,
         "intervals": intervals,
-        "speed": _speed(light),
+        "speed": _speed(parts),
     }
     if all(p.boxes is not None for p in light):
         metrics["boxes"] = _boxes(samples, light, dataset.classes)
@@ -145,9 +155,9 @@ def _per_image(
     return np.repeat(np.array(known), [len(part.samples) for part in parts])
 
 
-def _speed(predictions: Sequence[Prediction]) -> dict[str, float]:
-    # The first image pays for loading the model.
-    seconds = [p.seconds for p in predictions[1:] if p.seconds is not None]
+def _speed(parts: Sequence[Judged]) -> dict[str, float]:
+    # The first image of each run pays for loading the model.
+    seconds = [p.seconds for part in parts for p in part.light[1:] if p.seconds is not None]
     if not seconds:
         return {}
     return {
@@ -183,8 +193,9 @@ def _classification(
         for p in light
     ]
     names = [GOOD, *classes]
-    if not set(said) <= set(names):  # good against defect: the true labels follow
-        names = [GOOD, *sorted(set(said) - {GOOD})]
+    offered = {name for p in light for name in p.class_probabilities or {}}
+    if not offered <= set(names):  # good against defect: the true labels follow
+        names = [GOOD, *sorted(offered - {GOOD})]
         true = [names[-1] if s.is_defect else GOOD for s in samples]
     else:
         true = [s.label for s in samples]
@@ -207,11 +218,21 @@ def _has(parts: Sequence[Judged], what: str) -> bool:
 def _masks(parts: Sequence[Judged]) -> Any:
     """Mean over defective images of the union mask's overlap with the union of true masks."""
     return mask_metrics(
-        (prediction.mask, read_truth(sample))
+        (_given(prediction.mask, part, sample), read_truth(sample))
         for part in parts
         for prediction, sample in part.pixels()
-        if sample.is_defect and prediction.mask is not None
+        if sample.is_defect
     )
+
+
+def _given(pixels: NDArray[P] | None, part: Judged, sample: Sample) -> NDArray[P]:
+    """Insist on pixels for every image, or a method could leave out those it is bad at."""
+    if pixels is None:
+        raise RunError(
+            f"{part.run.path}: {part.run.method} gives masks or score maps for some images only "
+            f"(not for {sample.id}); it has to give an empty one there"
+        )
+    return pixels
 
 
 class _Maps:
@@ -226,6 +247,6 @@ class _Maps:
         for part in self._parts:
             for prediction, sample in part.pixels():
                 truth = read_truth(sample)
-                assert prediction.score_map is not None
+                score_map = _given(prediction.score_map, part, sample)
                 size = (truth.shape[1], truth.shape[0])
-                yield cv2.resize(prediction.score_map, size, interpolation=cv2.INTER_LINEAR), truth
+                yield cv2.resize(score_map, size, interpolation=cv2.INTER_LINEAR), truth
