@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from toolkit.data.images import image_size, is_image_file, read_rgb
+from toolkit.data.images import is_image_file, read_rgb, whole_image_size
 from toolkit.data.types import GOOD, Sample
 from toolkit.errors import DataError
 from toolkit.files import write_text
@@ -22,7 +22,7 @@ def image_samples(places: Sequence[Path]) -> list[Sample]:
     """Turn image files, and folders of them, into samples without truth.
 
     Raises:
-        DataError: a place does not exist, is no image, or two images share their stem.
+        DataError: a place does not exist, an image is none or cut short, or two share their stem.
     """
     files: list[Path] = []
     for place in places:
@@ -36,7 +36,7 @@ def image_samples(places: Sequence[Path]) -> list[Sample]:
         raise DataError(f"{places[0]}: no images there")
     ids: dict[str, Path] = {}
     for file in files:
-        image_size(file)
+        whole_image_size(file)  # a cut short file is found before the others are answered
         name = file.stem if file.stem not in ids else f"{file.parent.name}__{file.stem}"
         if name in ids:
             raise DataError(f"{file}: has the name of {ids[name]}; predict them one by one")
