@@ -1,0 +1,258 @@
+"""From stored predictions to figures: equal to what is computed by hand, and never flattering."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from toolkit.data.layouts import read_dataset
+from toolkit.data.splits import make_plan
+from toolkit.data.types import Dataset, Sample
+from toolkit.errors import RunError
+from toolkit.metrics.threshold import f1_threshold
+from toolkit.runs.evaluate import evaluate, judged, threshold_of
+from toolkit.runs.prediction import Boxes, Prediction
+from toolkit.runs.run import Run
+from toolkit.runs.storage import write_predictions
+
+FOLDS = 3
+
+
+def guess(sample: Sample) -> float:
+    """Return a score that is often right, from the name alone."""
+    number = int(sample.image.stem)
+    return number + (2.5 if sample.is_defect else 0.0)
+
+
+def plain(samples: Sequence[Sample]) -> Iterator[Prediction]:
+    for sample in samples:
+        yield Prediction(sample.id, guess(sample), seconds=0.01)
+
+
+def full(samples: Sequence[Sample]) -> Iterator[Prediction]:
+    """Say everything, and all of it right."""
+    from toolkit.data.images import read_truth
+    from toolkit.data.regions import regions_of
+
+    for one, sample in zip(plain(samples), samples, strict=True):
+        truth = read_truth(sample)
+        found = [r.box_xyxy for r in regions_of(truth)] if sample.is_defect else []
+        yield replace(
+            one,
+            mask=truth,
+            score_map=truth.astype(np.float32),
+            boxes=Boxes(
+                np.asarray(found, np.float32).reshape(-1, 4),
+                np.full(len(found), 0.9, np.float32),
+                (sample.label,) * len(found),
+            ),
+            class_probabilities={sample.label: 1.0},
+        )
+
+
+def make_run(root: Path, dataset: Dataset, fold: int, say: object = plain) -> Run:
+    split = make_plan(dataset, folds=FOLDS).fold(dataset, fold)
+    run = Run.create(
+        root,
+        method="guess",
+        settings={},
+        split={
+            "hash": split.plan_hash,
+            "protocol": split.protocol,
+            "fold": fold,
+            **{p: [s.id for s in getattr(split, p)] for p in ("train", "val", "test")},
+        },
+        data={
+            "name": dataset.name,
+            "root": str(dataset.root),
+            "layout": dataset.layout,
+            "fingerprint": dataset.fingerprint,
+        },
+    )
+    for part in ("val", "test"):
+        write_predictions(run.predictions, part, say(getattr(split, part)))  # type: ignore[operator]
+    return run
+
+
+@pytest.fixture
+def dataset(sample_dir: Path) -> Dataset:
+    return read_dataset(sample_dir)
+
+
+def test_twice_the_same_bytes(dataset: Dataset, tmp_path: Path) -> None:
+    run = make_run(tmp_path, dataset, 0, full)
+    run.finish(evaluate([run], dataset))
+    first = (run.path / "metrics.json").read_bytes()
+    run.finish(evaluate([Run.open(run.path)], read_dataset(dataset.root)))
+    assert (run.path / "metrics.json").read_bytes() == first
+
+
+def test_pooled_folds_are_every_test_image_once(dataset: Dataset, tmp_path: Path) -> None:
+    runs = [make_run(tmp_path, dataset, fold) for fold in range(FOLDS)]
+    tested = [name for run in runs for name in run.record["split"]["test"]]
+    assert sorted(tested) == sorted(s.id for s in dataset if s.part == "test")
+    said = evaluate(runs, dataset)["image"]
+    samples = [s for s in dataset if s.part == "test"]
+    truth, scores = [s.is_defect for s in samples], [guess(s) for s in samples]
+    assert 0.5 < said["auroc"] < 1
+    assert said["auroc"] == pytest.approx(roc_auc_score(truth, scores), abs=1e-12)
+    assert said["average_precision"] == pytest.approx(average_precision_score(truth, scores))
+    assert said["n_good"] + said["n_defect"] == len(samples)
+
+
+def test_each_fold_is_judged_at_the_threshold_of_its_own_validation_part(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    runs = [make_run(tmp_path, dataset, fold) for fold in range(FOLDS)]
+    said = evaluate(runs, dataset)
+    right = 0
+    for run, threshold in zip(runs, said["thresholds"], strict=True):
+        split = run.record["split"]
+        val = [dataset.by_id[name] for name in split["val"]]
+        wanted = f1_threshold([guess(s) for s in val], [s.is_defect for s in val])
+        assert threshold == wanted == threshold_of(run, dataset)
+        test = [dataset.by_id[name] for name in split["test"]]
+        right += sum((guess(s) >= threshold) == s.is_defect for s in test)
+    n_test = sum(s.part == "test" for s in dataset)
+    assert len(set(said["thresholds"])) > 1, "equal thresholds would prove nothing"
+    assert said["image"]["decisions"]["accuracy"] == pytest.approx(right / n_test)
+
+
+def test_no_validation_images_no_decisions(dataset: Dataset, tmp_path: Path) -> None:
+    run = make_run(tmp_path, dataset, 0)
+    run.record["split"]["val"] = []
+    said = evaluate([run], dataset)
+    assert said["thresholds"] == [None]
+    assert said["image"]["decisions"]["value"] is None
+    assert isinstance(said["image"]["auroc"], float)
+
+
+def test_what_is_right_scores_one(dataset: Dataset, tmp_path: Path) -> None:
+    said = evaluate([make_run(tmp_path, dataset, 0, full)], dataset)
+    assert said["boxes"]["map50"] == pytest.approx(1)
+    assert said["masks"]["iou"] == pytest.approx(1)
+    assert said["pixel"]["auroc"] == pytest.approx(1)
+    assert said["classification"]["accuracy"] == pytest.approx(1)
+    assert said["classification"]["classes"] == ["good", *dataset.classes]
+
+
+def test_what_is_not_said_is_not_judged(dataset: Dataset, tmp_path: Path) -> None:
+    said = evaluate([make_run(tmp_path, dataset, 0)], dataset)
+    assert not {"boxes", "masks", "pixel", "classification"} & set(said)
+
+
+@pytest.mark.parametrize("right", [True, False])  # also where it calls every image good
+def test_good_against_defect_is_a_classification_too(
+    dataset: Dataset, tmp_path: Path, right: bool
+) -> None:
+    def say(samples: Sequence[Sample]) -> Iterator[Prediction]:
+        for one, sample in zip(plain(samples), samples, strict=True):
+            share = 0.8 if sample.is_defect and right else 0.2
+            yield replace(one, class_probabilities={"defect": share, "good": 1 - share})
+
+    said = evaluate([make_run(tmp_path, dataset, 0, say)], dataset)
+    assert said["classification"]["classes"] == ["good", "defect"]
+    share_good = said["image"]["n_good"] / (said["image"]["n_good"] + said["image"]["n_defect"])
+    assert said["classification"]["accuracy"] == pytest.approx(1 if right else share_good)
+
+
+def test_boxes_of_unknown_classes_count_for_nothing(dataset: Dataset, tmp_path: Path) -> None:
+    def say(samples: Sequence[Sample]) -> Iterator[Prediction]:
+        for one in full(samples):
+            assert one.boxes is not None
+            yield replace(one, boxes=replace(one.boxes, labels=("dent",) * len(one.boxes.labels)))
+
+    assert evaluate([make_run(tmp_path, dataset, 0, say)], dataset)["boxes"]["map50"] == 0
+
+
+@pytest.mark.parametrize("what", ["mask", "score_map"])
+def test_a_method_may_not_choose_where_it_is_judged(
+    dataset: Dataset, tmp_path: Path, what: str
+) -> None:
+    """A mask for the easy images only would give a better mean than a mask for all."""
+
+    def say(samples: Sequence[Sample]) -> Iterator[Prediction]:
+        for number, one in enumerate(full(samples)):
+            yield one if number < 2 else replace(one, **{what: None})
+
+    run = make_run(tmp_path, dataset, 0, say)
+    with pytest.raises(RunError, match="for some images only"):
+        evaluate([run], dataset)
+
+
+def test_maps_of_any_resolution(dataset: Dataset, tmp_path: Path) -> None:
+    def say(samples: Sequence[Sample]) -> Iterator[Prediction]:
+        for one in full(samples):
+            assert one.score_map is not None
+            yield replace(one, score_map=one.score_map[::4, ::4])
+
+    coarse = evaluate([make_run(tmp_path, dataset, 0, say)], dataset)["pixel"]["auroc"]
+    assert 0.8 < coarse < 1
+
+
+def test_loading_the_model_is_no_ones_speed(dataset: Dataset, tmp_path: Path) -> None:
+    def say(samples: Sequence[Sample]) -> Iterator[Prediction]:
+        for number, one in enumerate(plain(samples)):
+            yield replace(one, seconds=9.0 if number == 0 else 0.01)
+
+    runs = [make_run(tmp_path, dataset, fold, say) for fold in range(FOLDS)]
+    for pooled in (runs[:1], runs):
+        speed = evaluate(pooled, dataset)["speed"]
+        assert speed == {"ms_per_image_median": 10.0, "ms_per_image_p95": 10.0}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda lines: lines[:-1], "no prediction for"),
+        (lambda lines: [*lines, lines[0].replace("test/", "test/x")], "for unknown image test/x"),
+        (lambda lines: [*lines[:-1], '{"schema": 1, "id'], "is damaged"),
+    ],
+)
+def test_predictions_that_do_not_fit(
+    dataset: Dataset, tmp_path: Path, change: object, said: str
+) -> None:
+    run = make_run(tmp_path, dataset, 0)
+    file = run.predictions / "test.jsonl"
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join(change(lines)) + "\n")  # type: ignore[operator]
+    with pytest.raises(RunError, match=said):
+        evaluate([run], dataset)
+
+
+def test_a_prediction_twice(dataset: Dataset, tmp_path: Path) -> None:
+    """The better of two answers would be a choice that no one may have."""
+    run = make_run(tmp_path, dataset, 0)
+    file = run.predictions / "test.jsonl"
+    lines = file.read_text().splitlines()
+    other = json.loads(lines[0])
+    other["score"] += 100
+    file.write_text("\n".join([*lines, json.dumps(other)]) + "\n")
+    with pytest.raises(RunError, match="two predictions for"):
+        evaluate([run], dataset)
+
+
+def test_a_missing_image_names_it(dataset: Dataset, tmp_path: Path) -> None:
+    run = make_run(tmp_path, dataset, 0)
+    smaller = replace(dataset, samples=dataset.samples[1:])
+    gone = dataset.samples[0].id
+    part = next(p for p in ("test", "val", "train") if gone in run.record["split"][p])
+    with pytest.raises(RunError, match=gone):
+        judged(run, smaller, part)
+
+
+def test_changed_masks_are_not_the_data_of_the_run(dataset: Dataset, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "runs", dataset, 0)
+    other = shutil.copytree(dataset.root, tmp_path / dataset.name)
+    assert evaluate([run], read_dataset(other)) == evaluate([run], dataset)  # moved, not changed
+    masks = sorted((other / "ground_truth").rglob("*.png"))
+    shutil.copyfile(masks[0], masks[1])
+    with pytest.raises(RunError, match="not the data"):
+        evaluate([run], read_dataset(other))
