@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# One worker per core, one thread per worker: threads of several workers get in each other's way.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt
 
 .PHONY: demo test test-fast lint clean
@@ -11,10 +13,10 @@ demo: $(VENV)/demo.done
 	$(BIN)/toolkit demo
 
 test: $(VENV)/test.done
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-fast: $(VENV)/test.done
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow and not real"
 
 lint: $(VENV)/dev.done
 	$(BIN)/ruff check .

@@ -1,0 +1,61 @@
+"""The whole SAM path on a real bottle, against Meta's own predictor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from toolkit.data.images import read_rgb
+from toolkit.data.layouts import read_dataset
+from toolkit.metrics.masks import mask_iou
+
+pytestmark = [pytest.mark.slow, pytest.mark.real]
+
+
+@pytest.fixture
+def mobile_sam(real_home: Path):
+    from toolkit.weights.fetch import find
+    from toolkit.weights.mobile_sam_network import build_mobile_sam
+
+    path = find("mobile-sam")
+    if path is None:
+        pytest.skip("MobileSAM is not here; fetch it with: toolkit weights fetch mobile-sam")
+    return build_mobile_sam(path)
+
+
+def test_box_and_click_masks_equal_those_of_the_stock_predictor(
+    mobile_sam, bottle_dir: Path, tmp_path: Path
+) -> None:
+    from segment_anything import SamPredictor
+
+    from toolkit.methods.sam.decoder import decode, scale_to_input, to_image_size
+    from toolkit.methods.sam.embeddings import EmbeddingCache
+    from toolkit.methods.sam.prompts import box_prompt, centre_pixel, click_prompt
+    from toolkit.methods.sam.targets import region_targets
+
+    sample = read_dataset(bottle_dir).by_id["test/broken_large/000.png"]
+    (target,) = region_targets([sample])
+    assert target.region is not None
+    predictor = SamPredictor(mobile_sam)
+    predictor.set_image(read_rgb(sample.image))
+    x0, y0, x1, y1 = target.box_xyxy
+    click = centre_pixel(target.region.mask(target.size_wh))
+    stock = [
+        predictor.predict(box=np.array([x0, y0, x1 - 1, y1 - 1]), multimask_output=False)[0][0],
+        predictor.predict(
+            point_coords=np.array([click]), point_labels=np.array([1]), multimask_output=False
+        )[0][0],
+    ]
+    cache = EmbeddingCache(mobile_sam, tmp_path)  # through float16 on disk, as in training
+    embeddings = cache.get(sample).float().expand(2, -1, -1, -1)
+    prompts = [box_prompt(target.box_xyxy), click_prompt(*click)]
+    with torch.no_grad():
+        decoded = decode(mobile_sam, embeddings, prompts, [scale_to_input(target.size_wh)] * 2)
+    ours = (to_image_size(decoded.logits[:, :1], target.size_wh)[:, 0] > 0).numpy()
+    for mine, theirs in zip(ours, stock, strict=True):
+        iou = mask_iou(mine, theirs)
+        assert isinstance(iou, float)
+        assert iou > 0.995
