@@ -23,6 +23,8 @@ def leaderboard_command(
     board = build_board(collect(places or [Path("runs")]))
     print(render(board, form))
     if board.left_out:
+        for line in board.left_out if form == "csv" else ():  # a table of CSV has no room for it
+            say(f"left out: {line}")
         raise typer.Exit(1)
 
 

@@ -26,6 +26,7 @@ class Row:
     Attributes:
         entry: name of the row.
         method: name of the method.
+        seed: of its random numbers.
         values: the figures by column name.
         intervals: 95 % bootstrap intervals of image-level figures, by name.
         labels: what it was told of defects, in words.
@@ -40,6 +41,7 @@ class Row:
 
     entry: str
     method: str
+    seed: int
     values: Mapping[str, Value]
     intervals: Mapping[str, Any]
     labels: str
@@ -60,6 +62,7 @@ class Group:
         data: name of the data set.
         protocol: how it was split.
         split_hash: of the split file.
+        fingerprint: of the data, masks included.
         folds: the folds that were tested.
         test_images: number of images in the pooled test parts.
         test_defects: how many of them are defective.
@@ -70,6 +73,7 @@ class Group:
     data: str
     protocol: str
     split_hash: str
+    fingerprint: str
     folds: tuple[int, ...]
     test_images: int
     test_defects: int
@@ -101,8 +105,11 @@ def collect(places: Sequence[Path]) -> list[Run]:
     """Open all finished runs at or below the given places.
 
     Raises:
-        RunError: there is none.
+        RunError: there is none, or no such folder.
     """
+    for place in places:
+        if not place.exists():
+            raise RunError(f"{place}: no such folder; make runs with: toolkit benchmark CONFIG")
     runs = [Run.open(path) for path in find_runs(list(places))]
     finished = [run for run in runs if run.finished]
     if not finished:
@@ -124,14 +131,15 @@ def build_board(runs: Iterable[Run]) -> Board:
     groups, left_out = [], []
     datasets: dict[str, Dataset] = {}
     for (_, _, folds), entries in sorted(comparable.items(), key=lambda item: item[0]):
-        rows = []
+        rows, shown = [], []
         for entry_runs in entries:
             try:
                 rows.append(_row(entry_runs, datasets))
+                shown.append(entry_runs)
             except ToolkitError as error:
                 left_out.append(str(error))
         if rows:
-            groups.append(_group(entries[0], folds, rows))
+            groups.append(_group(shown[0], folds, rows))
     return Board(groups=tuple(groups), left_out=tuple(left_out))
 
 
@@ -149,6 +157,8 @@ def _by_entry(runs: Iterable[Run]) -> list[list[Run]]:
 
 
 def _row(runs: Sequence[Run], datasets: dict[str, Dataset]) -> Row:
+    for run in runs:
+        _check_whole(run)
     metrics = runs[0].metrics() if len(runs) == 1 else _pooled(runs, datasets)
     facts = runs[0].facts
     labels = facts["labels"]
@@ -156,6 +166,7 @@ def _row(runs: Sequence[Run], datasets: dict[str, Dataset]) -> Row:
     return Row(
         entry=facts.get("entry", runs[0].method),
         method=runs[0].method,
+        seed=runs[0].seed,
         values={name: _value(metrics, path) for name, path in COLUMNS.items()},
         intervals=metrics.get("intervals", {}),
         labels=told,
@@ -167,6 +178,17 @@ def _row(runs: Sequence[Run], datasets: dict[str, Dataset]) -> Row:
         prompted=runs[0].metrics().get("report", {}).get("prompted", {}),
         runs=tuple(run.path for run in runs),
     )
+
+
+def _check_whole(run: Run) -> None:
+    stored = run.metrics()
+    image = stored.get("image") if isinstance(stored, Mapping) else None
+    if not isinstance(image, Mapping) or "n_defect" not in image:
+        raise RunError(
+            f"{run.path}/metrics.json: damaged; mend it with: toolkit evaluate {run.path}"
+        )
+    if "labels" not in run.facts:
+        raise RunError(f"{run.path}/run.json: damaged (no labels); make the run again")
 
 
 def _pooled(runs: Sequence[Run], datasets: dict[str, Dataset]) -> dict[str, Any]:
@@ -201,6 +223,7 @@ def _group(runs: Sequence[Run], folds: tuple[int, ...], rows: list[Row]) -> Grou
         data=record["data"]["name"],
         protocol=record["split"]["protocol"],
         split_hash=record["split"]["hash"],
+        fingerprint=record["data"]["fingerprint"],
         folds=folds,
         test_images=len(tested),
         test_defects=sum(run.metrics()["image"]["n_defect"] for run in runs),

@@ -46,15 +46,16 @@ def _table(board: Board) -> str:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(file=io.StringIO(), width=118, highlight=False)
+    # No markup: brackets in the name of a run or a folder are part of it.
+    console = Console(file=io.StringIO(), width=118, highlight=False, markup=False, emoji=False)
     for group in board.groups:
-        console.print(f"\n[bold]{_title(group)}[/bold]\n{_subtitle(group)}", soft_wrap=True)
+        console.print(f"\n{_title(group)}\n{_subtitle(group)}", soft_wrap=True)
         table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
         for heading in HEADINGS:
             numeric = heading not in ("method", "labels", "weights")
             table.add_column(heading, justify="right" if numeric else "left", no_wrap=numeric)
-        for row in group.rows:
-            table.add_row(*_cells(row))
+        for name, row in zip(_names(group), group.rows, strict=True):
+            table.add_row(*_cells(name, row))
         console.print(table)
         for line in _notes(group):
             console.print(line, soft_wrap=True)
@@ -71,7 +72,9 @@ def _markdown(board: Board) -> str:
         lines += [f"### {_title(group)}", "", _subtitle(group), ""]
         lines.append("| " + " | ".join(HEADINGS) + " |")
         lines.append("|---" * len(HEADINGS) + "|")
-        lines += ["| " + " | ".join(_cells(row)) + " |" for row in group.rows]
+        for name, row in zip(_names(group), group.rows, strict=True):
+            cells = [cell.replace("|", "\\|") for cell in _cells(name, row)]
+            lines.append("| " + " | ".join(cells) + " |")
         lines += ["", *(f"- {line}" for line in _notes(group)), ""]
     lines += [f"- left out: {line}" for line in board.left_out]
     return "\n".join([*lines, LEGEND])
@@ -105,7 +108,7 @@ def _title(group: Group) -> str:
     folds = (
         "fold " + ", ".join(map(str, group.folds))
         if len(group.folds) == 1
-        else (f"{len(group.folds)} folds pooled")
+        else f"folds {', '.join(map(str, group.folds))} pooled"
     )
     return f"{group.data}: protocol {group.protocol}, {folds}"
 
@@ -113,14 +116,29 @@ def _title(group: Group) -> str:
 def _subtitle(group: Group) -> str:
     return (
         f"{group.test_images} test images ({group.test_defects} defective); "
-        f"split {group.split_hash}; {group.hardware}"
+        f"split {group.split_hash}; data {group.fingerprint[:8]}; {group.hardware}"
     )
 
 
-def _cells(row: Row) -> list[str]:
+def _names(group: Group) -> list[str]:
+    """Name the rows; where several have one name, say what tells them apart."""
+    entries = [row.entry for row in group.rows]
+    seeded = [(row.entry, row.seed) for row in group.rows]
+    names = []
+    for row in group.rows:
+        if entries.count(row.entry) == 1:
+            names.append(row.entry)
+        elif seeded.count((row.entry, row.seed)) == 1:
+            names.append(f"{row.entry}, seed {row.seed}")
+        else:
+            names.append(f"{row.entry}, {row.method}/{row.runs[0].name}")
+    return names
+
+
+def _cells(name: str, row: Row) -> list[str]:
     v = row.values
     return [
-        row.entry,
+        name,
         _with_interval(v["auroc"], row.intervals.get("auroc")),
         _number(v["ap"]),
         _number(v["f1"]),
@@ -148,10 +166,10 @@ def _with_interval(value: Value, interval: Any) -> str:
 
 def _notes(group: Group) -> list[str]:
     notes = []
-    for row in group.rows:
+    for name, row in zip(_names(group), group.rows, strict=True):
         source = f" ({row.weights_source})" if row.weights_source else ""
-        notes.append(f"{row.entry}: score = {row.scoring}; weights {row.weights}{source}")
-        notes += [f"{row.entry}: {line}" for line in prompted_lines(row.prompted)]
+        notes.append(f"{name}: score = {row.scoring}; weights {row.weights}{source}")
+        notes += [f"{name}: {line}" for line in prompted_lines(row.prompted)]
     return notes
 
 
@@ -185,9 +203,11 @@ def _records(group: Group) -> Sequence[dict[str, Any]]:
             "data": group.data,
             "protocol": group.protocol,
             "split": group.split_hash,
+            "fingerprint": group.fingerprint,
             "folds": " ".join(map(str, group.folds)),
             "test_images": group.test_images,
             "method": row.entry,
+            "seed": row.seed,
             **{k: "" if isinstance(v, Undefined) else v for k, v in row.values.items()},
             "labels": row.labels,
             "weights": row.weights,
@@ -206,6 +226,7 @@ def _json_row(row: Row) -> dict[str, Any]:
     return {
         "entry": row.entry,
         "method": row.method,
+        "seed": row.seed,
         "values": to_json(dict(row.values)),
         "labels": row.labels,
         "weights": row.weights,
