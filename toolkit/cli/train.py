@@ -41,9 +41,20 @@ class _Methods(TyperGroup):
         return [name for name in method_names() if name not in _FINETUNED]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Return the command of one method, or None."""
-        if cmd_name not in self.list_commands(ctx):
-            return None
+        """Return the command of one method.
+
+        Raises:
+            ConfigError: no such method, or one of the other group.
+        """
+        known = self.list_commands(ctx)
+        if cmd_name not in known:
+            from toolkit.errors import ConfigError, did_you_mean
+            from toolkit.methods.registry import method_names
+
+            if cmd_name in method_names():
+                other = "train" if self.name == "finetune" else "finetune"
+                raise ConfigError(f"method {cmd_name}: use toolkit {other} {cmd_name}")
+            raise ConfigError(f"method {cmd_name}: unknown{did_you_mean(cmd_name, known)}")
         app = typer.Typer(add_completion=False)
         command = _method_command(cmd_name)
         app.command(cmd_name, help=command.__doc__)(command)
@@ -128,6 +139,8 @@ def _train(
     named, settings, source = read_method_config(config or f"{method}/default", changes)
     if named != method:
         raise ConfigError(f"{source}: is a config of {named}, not of {method}")
+    if changes:
+        source += " with the options given"
     dataset = open_dataset(data)
     part = open_split(dataset, split, protocol=protocol, fold=fold)
     task = Task(
