@@ -50,10 +50,17 @@ def _table(board: Board) -> str:
     console = Console(file=io.StringIO(), width=118, highlight=False, markup=False, emoji=False)
     for group in board.groups:
         console.print(f"\n{_title(group)}\n{_subtitle(group)}", soft_wrap=True)
-        table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+        table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
         for heading in HEADINGS:
             numeric = heading not in ("method", "labels", "weights")
-            table.add_column(heading, justify="right" if numeric else "left", no_wrap=numeric)
+            # Figures are never cut; names of weights are, since the notes below spell them out.
+            table.add_column(
+                heading,
+                justify="right" if numeric else "left",
+                no_wrap=heading != "method",
+                min_width=13 if heading == "method" else None,
+                max_width=14 if heading == "weights" else None,
+            )
         for name, row in zip(_names(group), group.rows, strict=True):
             table.add_row(*_cells(name, row))
         console.print(table)
