@@ -44,13 +44,18 @@ def choose_weights(wanted: str, name: str, run: Run) -> Path | None:
         run.log(f"no pretrained weights, training from scratch: {error}")
         run.note(weights="none", weights_source=f"from scratch: {name} could not be fetched")
         return None
-    run.note(weights=name, weights_source=_source(name, path))
+    run.note(weights=name, weights_source=describe_source(name, path))
     return path
 
 
-def _source(name: str, path: Path) -> str:
+def describe_source(name: str, path: Path) -> str:
+    """Say, in a few words for the leaderboard, what is known of where a fetched file comes from."""
     entry = get(name)
-    packages = ", ".join(sorted({f"{m.client} {m.package}" for m in entry.mirrors}))
     if provenance_file(path).is_file():
-        return f"rebuilt from {packages}; {entry.licence}"
-    return f"{f'mirrored by {packages}' if packages else 'official'}; {entry.licence}"
+        packages = ", ".join(sorted({f"{m.client} {m.package}" for m in entry.mirrors}))
+        origin = f"rebuilt from {packages}, tensors checked"
+    elif entry.hash_known:
+        origin = f"{entry.description}, sha256 checked"
+    else:
+        origin = f"{entry.description}, no published hash"
+    return f"{origin}; {entry.licence}"

@@ -12,9 +12,10 @@ from typing import Any
 
 from toolkit.errors import ConfigError, WeightsError
 from toolkit.methods.yolo.prompts import DIMENSION
+from toolkit.weights.choice import describe_source
 from toolkit.weights.fetch import fetch
 from toolkit.weights.files import file_sha256
-from toolkit.weights.registry import get, load, trusted_hashes
+from toolkit.weights.registry import load, trusted_hashes
 
 WORLD = "-world"
 _WORLD_V8 = re.compile(r"yolov8[smlx]-worldv?2?")
@@ -115,8 +116,8 @@ def find_start(model: str, weights: str) -> Start:
 
 
 def _registered(name: str) -> Start:
-    entry = get(name)
-    return Start(name=name, source=entry.description, path=fetch(name))
+    path = fetch(name)
+    return Start(name=name, source=describe_source(name, path), path=path)
 
 
 def load_network(path: Path) -> Any:
