@@ -75,6 +75,7 @@ def _method_command(method: str) -> Callable[..., None]:
 
     cls = method_class(method)
     fields = dataclasses.fields(cls.Settings)
+    defaults = _defaults(method, cls.Settings)
 
     def command(**options: Any) -> None:
         changes = {f.name: options.pop(f.name) for f in fields}
@@ -88,7 +89,7 @@ def _method_command(method: str) -> Callable[..., None]:
     }  # fmt: skip
     if "prompts_from" in cls.inputs:
         common["prompts_from"] = (From, None)
-    options = {**common, **{f.name: (_option(f), None) for f in fields}}
+    options = {**common, **{f.name: (_option(f, defaults), None) for f in fields}}
     command.__doc__ = (inspect.getdoc(cls) or method).split("\n\n")[0]
     command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [
@@ -100,10 +101,21 @@ def _method_command(method: str) -> Callable[..., None]:
     return command
 
 
-def _option(field: dataclasses.Field[Any]) -> Any:
-    default = field.default
-    if default is dataclasses.MISSING and field.default_factory is not dataclasses.MISSING:
-        default = field.default_factory()
+def _defaults(method: str, settings: type) -> Any:
+    """Return the settings that hold without any option: those of the shipped config."""
+    from toolkit.benchmark.grid import read_method_config
+    from toolkit.config import build_settings
+    from toolkit.errors import ConfigError
+
+    try:
+        _, values, source = read_method_config(f"{method}/default", {})
+        return build_settings(settings, values, source=source)
+    except ConfigError:  # help is there to mend it; the command itself will name what is wrong
+        return settings()
+
+
+def _option(field: dataclasses.Field[Any], defaults: Any) -> Any:
+    default = getattr(defaults, field.name)
     shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
     text = f"{field.metadata.get('help', '')} (default: {shown})"
     flag = "--" + field.name.replace("_", "-")
