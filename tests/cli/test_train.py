@@ -14,9 +14,11 @@ import typer.main
 from typer.testing import CliRunner
 
 from tests.leaderboard.standin import grey  # noqa: F401
+from toolkit.benchmark.grid import read_method_config
 from toolkit.cli import main as cli
 from toolkit.cli.main import app
-from toolkit.cli.train import _method_command, _train, finetune_app, train_app
+from toolkit.cli.train import _method_command, _train
+from toolkit.config import build_settings
 from toolkit.methods.registry import _BUILT_IN, method_class
 
 METHODS = sorted(_BUILT_IN)
@@ -37,16 +39,18 @@ def run(*words: object) -> tuple[int, str]:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_setting_is_an_option_with_help(method: str) -> None:
-    group = next(
-        g for g in map(typer.main.get_group, (train_app, finetune_app))
-        if method in g.list_commands(None)  # type: ignore[attr-defined]
-    )  # fmt: skip
+    name = "finetune" if method in ("sam", "yolo", "yolo-world") else "train"
+    group = typer.main.get_group(app).get_command(None, name)  # type: ignore[arg-type]
     command = group.get_command(None, method)  # type: ignore[attr-defined]
     options = {name: p for p in command.params for name in p.opts}
+    _, values, source = read_method_config(f"{method}/default", {})
+    holds = build_settings(method_class(method).Settings, values, source=source)
     for field in dataclasses.fields(method_class(method).Settings):
         option = options["--" + field.name.replace("_", "-")]
         assert field.metadata["help"], field.name
-        assert field.metadata["help"] in option.help
+        shown = getattr(holds, field.name)
+        shown = ",".join(map(str, shown)) if isinstance(shown, tuple) else shown
+        assert option.help == f"{field.metadata['help']} (default: {shown})"
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -1,0 +1,86 @@
+"""`toolkit predict`: a finished run says of new images what it said of the same ones before."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from tests.leaderboard.standin import grey  # noqa: F401
+from toolkit.cli.main import app
+from toolkit.errors import ToolkitError
+from toolkit.runs.run import Run
+from toolkit.runs.storage import read_predictions
+
+pytestmark = pytest.mark.usefixtures("grey")
+
+
+def run(*words: object) -> Any:
+    result = CliRunner().invoke(app, [str(w) for w in words])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+@pytest.fixture
+def finished(sample_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.chdir(tmp_path)
+    Path("grey.yaml").write_text("method: grey\n")
+    assert run("train", "grey", "--config", "grey.yaml", "--data", sample_dir).exit_code == 0
+    return Run.open("runs/grey/001")
+
+
+def test_the_same_scores_as_in_the_run(finished: Run, sample_dir: Path) -> None:
+    known = {p.sample_id: p.score for p in read_predictions(finished.predictions, "test")}
+    images = [sample_dir / name for name in known]
+    result = run("predict", finished.path, *images, "--out", "said")
+    assert result.exit_code == 0
+    records = json.loads(Path("said/predictions.json").read_text())
+    threshold = finished.metrics()["thresholds"][0]
+    assert [r["score"] for r in records] == pytest.approx(list(known.values()))
+    assert [r["defective"] for r in records] == [s >= threshold for s in known.values()]
+    words = [line.split()[0] for line in result.stdout.splitlines()]
+    assert words == ["defect" if s >= threshold else "good" for s in known.values()]
+    assert len(list(Path("said").glob("*.jpg"))) == len(images)
+
+
+def test_a_run_without_threshold_does_not_guess(finished: Run, sample_dir: Path) -> None:
+    metrics = finished.metrics()
+    finished.finish({**metrics, "thresholds": [None]})
+    result = run("predict", finished.path, next(sample_dir.rglob("*.png")))
+    assert result.stdout.startswith("? ")
+    assert json.loads(Path("predictions/predictions.json").read_text())[0]["defective"] is None
+
+
+def test_an_unfinished_run(finished: Run, sample_dir: Path) -> None:
+    (finished.path / "metrics.json").unlink()
+    with pytest.raises(ToolkitError, match="not finished"):
+        run("predict", finished.path, next(sample_dir.rglob("*.png")))
+    assert not Path("predictions").exists()
+
+
+def test_one_bad_image_among_good_ones_writes_nothing(finished: Run, sample_dir: Path) -> None:
+    whole = next(sample_dir.rglob("*.png"))
+    Path("new").mkdir()
+    shutil.copyfile(whole, "new/a.png")
+    Path("new/b.png").write_bytes(whole.read_bytes()[:-50])
+    with pytest.raises(ToolkitError, match=r"b\.png"):
+        run("predict", finished.path, "new")
+    assert not Path("predictions").exists()
+
+
+def test_an_output_that_cannot_be_written(finished: Run, sample_dir: Path) -> None:
+    Path("file").write_text("")
+    with pytest.raises(ToolkitError, match="cannot be written"):
+        run("predict", finished.path, next(sample_dir.rglob("*.png")), "--out", "file")
+
+
+def test_a_method_that_is_gone(finished: Run, sample_dir: Path) -> None:
+    record = json.loads((finished.path / "run.json").read_text())
+    (finished.path / "run.json").write_text(json.dumps({**record, "method": "gone"}))
+    with pytest.raises(ToolkitError, match="method gone: unknown"):
+        run("predict", finished.path, next(sample_dir.rglob("*.png")))
