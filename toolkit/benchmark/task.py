@@ -11,7 +11,7 @@ from typing import Any
 from toolkit.config import settings_dict
 from toolkit.data.splits import Split
 from toolkit.data.types import Dataset
-from toolkit.errors import RunError
+from toolkit.errors import ConfigError, RunError
 from toolkit.files import read_json, write_json
 from toolkit.methods.base import Method
 from toolkit.methods.registry import make_method
@@ -23,6 +23,7 @@ from toolkit.runs.run import Run
 from toolkit.runs.storage import write_predictions
 
 REPORT = "report.json"
+_SEEDS = 2**32  # what every generator of random numbers takes
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,8 @@ def run_task(task: Task, split: Split, *, runs: Path, resume: bool = False) -> R
     Raises:
         ToolkitError: wrong settings or data, before anything is written where possible.
     """
+    if not 0 <= task.seed < _SEEDS:
+        raise ConfigError(f"seed {task.seed}: choose one from 0 to {_SEEDS - 1}")
     method = make_method(task.method, task.settings, source=task.source)
     run = _open_run(task, method, split, runs, resume=resume)
     if run.finished:
