@@ -179,6 +179,8 @@ def test_an_input_is_found_from_another_working_folder(
         ({"settings": {"ofset": 1}}, ConfigError, "unknown key 'ofset'; did you mean 'offset'"),
         ({"settings": {"offset": "far"}}, ConfigError, "offset=far: expected float"),
         ({"device": "cuda"}, ConfigError, "--device cuda: not available"),
+        ({"seed": -1}, ConfigError, "seed -1: choose one from 0 to 4294967295"),
+        ({"seed": 2**32}, ConfigError, "seed 4294967296: choose one"),
         ({"inputs": {"teacher": "grey/x"}}, RunError, "takes no teacher"),
         ({"inputs": {"prompts_from": "grey/x"}}, RunError, "not a run directory"),
         ({"name": "a/b"}, RunError, "not a plain name"),
