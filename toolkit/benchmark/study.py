@@ -10,6 +10,7 @@ from toolkit.benchmark.grid import Grid, expand
 from toolkit.benchmark.task import Task, run_task
 from toolkit.data.splits import SplitPlan, make_plan
 from toolkit.data.types import Dataset
+from toolkit.data.usable import require_usable
 from toolkit.errors import RunError, ToolkitError
 from toolkit.methods.registry import make_method
 from toolkit.runs.machine import choose_device
@@ -49,6 +50,7 @@ def run_grid(
         method = make_method(entry.method, entry.settings, source=entry.source)
         if entry.prompts_from is not None and "prompts_from" not in method.inputs:
             raise RunError(f"{entry.name}: {entry.method} takes no prompts_from; remove it")
+    require_usable(dataset)
     plan = _plan(grid, dataset, runs / SPLIT_FILE)
     tasks = expand(grid, device=device)
     splits = {fold: plan.fold(dataset, fold) for fold in grid.folds}

@@ -142,6 +142,7 @@ def _train(
     from toolkit.benchmark.grid import read_method_config
     from toolkit.benchmark.task import Task, run_task
     from toolkit.config import parse_overrides
+    from toolkit.data.usable import require_usable
     from toolkit.errors import ConfigError
     from toolkit.leaderboard.summary import run_summary
 
@@ -154,6 +155,7 @@ def _train(
     if changes:
         source += " with the options given"
     dataset = open_dataset(data)
+    require_usable(dataset)
     part = open_split(dataset, split, protocol=protocol, fold=fold)
     task = Task(
         method=method, entry=name or method, settings=settings, source=source, fold=fold,
