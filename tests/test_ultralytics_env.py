@@ -105,3 +105,21 @@ def test_log_lines_go_to_the_run_and_bars_nowhere(capsys: pytest.CaptureFixture[
     shown = capsys.readouterr()
     assert (shown.out, shown.err) == ("", "")
     assert LOGGER.handlers == before
+
+
+def test_choosing_a_device_leaves_torch_its_threads() -> None:
+    script = """
+        import torch
+        before = torch.get_num_threads()
+        from toolkit import ultralytics_env
+        ultralytics_env.prepare()
+        from ultralytics.utils.torch_utils import select_device
+        select_device("cpu")
+        assert torch.get_num_threads() == before, (torch.get_num_threads(), before)
+    """
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        env=environment, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr

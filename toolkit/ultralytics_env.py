@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.home import cache_dir
+from toolkit.runs.machine import usable_cores
 
 _ENVIRONMENT = {
     "YOLO_OFFLINE": "true",
@@ -45,6 +46,8 @@ def prepare() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         os.environ["YOLO_CONFIG_DIR"] = str(folder)
     os.environ.update(_ENVIRONMENT)
+    # Ultralytics would leave the whole process with all cores but one, and a fresh one with one.
+    threads = os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores()))
     os.environ.pop(_API_KEY, None)
 
     from ultralytics import utils
@@ -60,12 +63,13 @@ def prepare() -> None:
 
     # These took copies of the names above when they were imported.
     from ultralytics.nn import tasks
-    from ultralytics.utils import checks, events
+    from ultralytics.utils import checks, events, torch_utils
 
     checks.ONLINE = False
     checks.AUTOINSTALL = False
     tasks.SAFE_LOAD = True
     events.events.enabled = False
+    torch_utils.NUM_THREADS = int(threads.split(",")[0])
 
 
 @contextmanager

@@ -19,7 +19,7 @@ class SamSettings:
         "pretrained", "pretrained, auto (none where they cannot be fetched), none, or a FILE"
     )
     train: Literal["decoder", "decoder+prompt"] = setting("decoder", "which parts learn")
-    epochs: int = setting(8, "passes over all training regions in all views; 0 is zero-shot")
+    epochs: int = setting(6, "passes over all training regions in all views; 0 is zero-shot")
     views: int = setting(4, "cached turned, flipped and lightened views per image (1 to 8)")
     batch: int = setting(4, "prompts per step, decoded in one call")
     precision: Literal["auto", "float32", "bfloat16"] = setting(
