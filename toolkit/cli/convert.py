@@ -188,7 +188,9 @@ def _show(report: Report) -> None:
 
     console = Console(highlight=False)
     if report.up_to_date:
-        console.print(f"{report.out}: up to date, nothing changed ({report.seconds:.2f} s)")
+        console.print(
+            f"{report.out}: up to date, nothing changed ({report.seconds:.2f} s)", soft_wrap=True
+        )
     labels = sorted({name for counts in report.images.values() for name in counts})
     table = Table(title=f"{report.dataset} → {report.to}", title_justify="left")
     table.add_column("images")
