@@ -12,6 +12,8 @@ import pytest
 
 from toolkit import ultralytics_env
 
+pytestmark = pytest.mark.slow
+
 # Runs in a fresh interpreter, since Ultralytics reads its environment when it is imported.
 _GUARD = """
     import socket, sys

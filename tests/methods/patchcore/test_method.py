@@ -22,6 +22,8 @@ from toolkit.runs.machine import seed_everything
 from toolkit.runs.prediction import Prediction
 from toolkit.runs.run import Run
 
+pytestmark = pytest.mark.slow
+
 SMALL = PatchCoreSettings(weights="none", image_size=64, coreset_size=100, coreset_ratio=1.0)
 
 

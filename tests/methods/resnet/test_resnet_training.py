@@ -23,6 +23,8 @@ from toolkit.methods.resnet.settings import ResNetSettings
 from toolkit.methods.resnet.train import Part, State, train
 from toolkit.runs.run import Run
 
+pytestmark = pytest.mark.slow
+
 CLASSES = ("good", "red", "blue")
 TINY = ResNetSettings(
     network="mobilenetv3_small_050",  # small files, quick to write
