@@ -38,7 +38,7 @@ def load_sam(settings: SamSettings, run: Run) -> Sam:
     )
     for parameter in sam.parameters():
         parameter.requires_grad_(False)
-    sam.image_encoder.to(memory_format=torch.channels_last)  # a quarter faster on processors
+    sam.image_encoder.to(memory_format=torch.channels_last)  # convolutions prefer it
     return sam.to(run.device).eval()
 
 
