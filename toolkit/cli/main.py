@@ -13,6 +13,7 @@ from toolkit.cli.convert import convert_command
 from toolkit.cli.dataset import dataset_app
 from toolkit.cli.demo import demo_command
 from toolkit.cli.doctor import doctor_command
+from toolkit.cli.export import export_command
 from toolkit.cli.leaderboard import evaluate_command, leaderboard_command
 from toolkit.cli.predict import predict_command
 from toolkit.cli.train import finetune_app, train_app
@@ -33,6 +34,7 @@ app.add_typer(finetune_app, name="finetune")
 app.add_typer(train_app, name="train")
 app.command("predict")(predict_command)
 app.command("evaluate")(evaluate_command)
+app.command("export")(export_command)
 app.command("benchmark")(benchmark_command)
 app.command("leaderboard")(leaderboard_command)
 app.add_typer(weights_app, name="weights")

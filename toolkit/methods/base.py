@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from toolkit.data.splits import Split
 from toolkit.data.types import Sample
+from toolkit.errors import RunError
+from toolkit.runs.export import Exported
 from toolkit.runs.prediction import Prediction
 from toolkit.runs.run import Run
 
@@ -59,3 +62,12 @@ class Method(ABC, Generic[S]):
     def report(self, split: Split, run: Run) -> Mapping[str, Any]:
         """Return figures of the method's own (JSON values), such as IoU under true prompts."""
         return {}
+
+    def export(self, run: Run, out: Path, samples: Sequence[Sample]) -> Exported:
+        """Write the run as ONNX into the folder `out`; compare both on real images.
+
+        Raises:
+            RunError: the method has no such export.
+            MissingExtraError: ONNX is not installed.
+        """
+        raise RunError(f"{run.path}: {self.name} has no ONNX export; use: toolkit predict")

@@ -1,0 +1,106 @@
+"""`toolkit export`: an export is kept only when it says what the run says."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from tests.leaderboard.standin import Grey, grey  # noqa: F401
+from toolkit.cli.main import app
+from toolkit.data.types import Sample
+from toolkit.errors import ToolkitError
+from toolkit.runs.export import Exported, ParityError
+from toolkit.runs.run import Run
+
+pytestmark = pytest.mark.usefixtures("grey")
+
+
+def run(*words: object) -> Any:
+    result = CliRunner().invoke(app, [str(w) for w in words])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+@pytest.fixture
+def finished(sample_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.chdir(tmp_path)
+    Path("grey.yaml").write_text("method: grey\n")
+    assert run("train", "grey", "--config", "grey.yaml", "--data", sample_dir).exit_code == 0
+    return Run.open("runs/grey/001")
+
+
+def exporting(monkeypatch: pytest.MonkeyPatch, difference: float) -> list[Sequence[Sample]]:
+    """Give the stand-in an export that is off by `difference`; collect what it was checked on."""
+    seen: list[Sequence[Sample]] = []
+
+    def export(self: Grey, run: Run, out: Path, samples: Sequence[Sample]) -> Exported:
+        seen.append(samples)
+        (out / "model.onnx").write_bytes(b"model")
+        return Exported(("model.onnx",), difference, 1e-3, f"scores of {len(samples)} images")
+
+    monkeypatch.setattr(Grey, "export", export)
+    return seen
+
+
+def test_an_export_that_agrees(finished: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = exporting(monkeypatch, 1e-3)
+    result = run("export", finished.path, "--images", 3)
+    out = Path("exported/grey-001")
+    assert result.stdout.split() == [str(out / "model.onnx")]
+    assert (out / "model.onnx").read_bytes() == b"model"
+    record = json.loads((out / "export.json").read_text())
+    assert record["threshold"] == finished.metrics()["thresholds"][0]
+    assert record["checked"] == "scores of 3 images"
+    test = set(finished.record["split"]["test"])
+    assert len(seen[0]) == 3
+    assert {s.id for s in seen[0]} <= test
+    assert {s.is_defect for s in seen[0]} == {True, False}
+
+
+@pytest.mark.parametrize("difference", [1.1e-3, math.inf, math.nan])
+def test_one_that_differs_is_not_kept(
+    finished: Run, monkeypatch: pytest.MonkeyPatch, difference: float
+) -> None:
+    exporting(monkeypatch, difference)
+    with pytest.raises(ParityError, match="differ by"):
+        run("export", finished.path, "--out", "here")
+    assert not Path("here").exists()
+
+
+def test_an_existing_folder_stays(finished: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    exporting(monkeypatch, 0.0)
+    Path("here").mkdir()
+    Path("here/mine").write_text("")
+    with pytest.raises(ToolkitError, match="--overwrite"):
+        run("export", finished.path, "--out", "here")
+    assert Path("here/mine").exists()
+    run("export", finished.path, "--out", "here", "--overwrite")
+    assert sorted(p.name for p in Path("here").iterdir()) == ["export.json", "model.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("words", "match"),
+    [
+        ((), "grey has no ONNX export"),
+        (("--to", "onxx"), "did you mean 'onnx'"),
+        (("--data", "elsewhere"), "elsewhere"),  # the data has moved to where it is not
+    ],
+)
+def test_what_cannot_be_exported(finished: Run, words: tuple[str, ...], match: str) -> None:
+    with pytest.raises(ToolkitError, match=match):
+        run("export", finished.path, *words)
+    assert not Path("exported/grey-001").exists()
+
+
+def test_an_unfinished_run(finished: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    exporting(monkeypatch, 0.0)
+    (finished.path / "metrics.json").unlink()
+    with pytest.raises(ToolkitError, match="not finished"):
+        run("export", finished.path)

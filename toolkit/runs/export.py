@@ -1,0 +1,78 @@
+"""Exports of a finished run: checked against the run itself, every time, or not kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from toolkit.errors import RunError
+from toolkit.files import folder_written_whole, write_json
+from toolkit.runs.run import Run
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What a method has written, and how far it is from the method itself on real images.
+
+    Attributes:
+        files: the files written, relative to the output folder.
+        max_difference: largest absolute difference between what the export and the run say.
+        tolerance: the largest difference that passes.
+        checked: what was compared, on what: "score maps of 4 images".
+    """
+
+    files: tuple[str, ...]
+    max_difference: float
+    tolerance: float
+    checked: str
+
+
+class ParityError(RunError):
+    """The exported model does not say what the run says."""
+
+    exit_status = 1
+
+
+def write_export(
+    run: Run, export: Callable[[Path], Exported], out: Path, *, overwrite: bool = False
+) -> Exported:
+    """Let a method export into a folder that appears only when the export agrees with the run.
+
+    Args:
+        run: a finished run.
+        export: writes files into the folder that it is given and compares them with the run.
+        out: the folder to make; `export.json` in it says what was compared.
+        overwrite: whether an existing folder may be replaced.
+
+    Raises:
+        RunError: the run is not finished.
+        ParityError: export and run differ by more than the tolerance, or a difference is not a
+            number; nothing is kept.
+        OutputError: the folder is there already or cannot be written.
+    """
+    run.metrics()
+    with folder_written_whole(out, overwrite=overwrite) as folder:
+        exported = export(folder)
+        if not exported.max_difference <= exported.tolerance:
+            raise ParityError(
+                f"{run.path}: export and run differ by {exported.max_difference:.3g} "
+                f"({exported.checked}; allowed {exported.tolerance:.3g}); nothing was written"
+            )
+        write_json(
+            folder / "export.json",
+            {
+                "method": run.method,
+                "run": run.path.name,
+                "split": run.record["split"]["hash"],
+                "fingerprint": run.record["data"]["fingerprint"],
+                "threshold": run.metrics()["thresholds"][0],
+                "weights": run.facts.get("weights"),
+                "weights_source": run.facts.get("weights_source"),
+                "files": list(exported.files),
+                "checked": exported.checked,
+                "max_difference": exported.max_difference,
+                "tolerance": exported.tolerance,
+            },
+        )
+    return exported
