@@ -1,0 +1,1 @@
+"""Remedies for class imbalance: sampling, weights, losses, and synthetic examples."""
