@@ -1,7 +1,7 @@
 """SAM's prompt encoder and mask decoder, for many images and many prompts in one call.
 
 The stock decoder repeats one image's embedding for all prompts; here each prompt brings the
-embedding of its own image. The arithmetic is the decoder's own, module by module.
+embedding of its own image. The arithmetic is the decoder's own, see `two_way`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from toolkit.methods.sam.prompts import PADDING, Prompt
+from toolkit.methods.sam.two_way import masks_of, two_way
 
 if TYPE_CHECKING:
     from segment_anything.modeling import Sam
@@ -89,21 +90,19 @@ def _embed_points(sam: Sam, coords: Tensor, labels: Tensor) -> Tensor:
 
 def _decode_tokens(sam: Sam, embeddings: Tensor, sparse: Tensor, dense: Tensor) -> Decoded:
     decoder = sam.mask_decoder
-    count = len(embeddings)
     output_tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
-    tokens = torch.cat([output_tokens.expand(count, -1, -1), sparse], dim=1)
-    position = sam.prompt_encoder.get_dense_pe().expand(count, -1, -1, -1)
-    hidden, source = decoder.transformer(embeddings + dense, position, tokens)
-
-    channels, height, width = embeddings.shape[1:]
-    source = source.transpose(1, 2).reshape(count, channels, height, width)
-    upscaled = decoder.output_upscaling(source)
-    weights = torch.stack(
-        [mlp(hidden[:, 1 + index]) for index, mlp in enumerate(decoder.output_hypernetworks_mlps)],
-        dim=1,
+    tokens = torch.cat([output_tokens.expand(len(embeddings), -1, -1), sparse], dim=1)
+    position = sam.prompt_encoder.get_dense_pe()[0].flatten(1).T
+    source = (embeddings + dense).flatten(2).transpose(1, 2)
+    kind = source.device.type
+    if torch.is_autocast_enabled(kind):
+        # One rounding here, or every layer of the decoder would convert all tokens anew.
+        source = source.to(torch.get_autocast_dtype(kind))
+    hidden, keys = two_way(decoder.transformer, source.contiguous(), position, tokens)
+    return Decoded(
+        logits=masks_of(decoder, hidden, keys, embeddings.shape[-2]),
+        quality=decoder.iou_prediction_head(hidden[:, 0]),
     )
-    logits = (weights @ upscaled.flatten(2)).unflatten(2, upscaled.shape[2:])
-    return Decoded(logits=logits, quality=decoder.iou_prediction_head(hidden[:, 0]))
 
 
 def to_image_size(logits: Tensor, size_wh: tuple[int, int]) -> Tensor:
