@@ -3,115 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import random
-import re
-import tarfile
-import threading
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import yaml
 
+from tests.data.loopback import ARCHIVE, BLOCK, FILES, Server, serving, tar_xz
 from toolkit.data.cards import folder_fingerprint, load_card, mismatch
 from toolkit.data.download import download
 from toolkit.errors import DataError
 
-FILES = {
-    "train/good/000.png": random.Random(0).randbytes(40_000),
-    "train/good/001.png": random.Random(1).randbytes(40_000),
-    "test/good/000.png": random.Random(2).randbytes(40_000),
-    "test/crack/000.png": random.Random(3).randbytes(40_000),
-    "ground_truth/crack/000_mask.png": b"mask",
-    "license.txt": b"terms",
-}
-
-
-def _tar_xz(files: dict[str, bytes], *, top: str = "tiny/") -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:xz") as tar:
-        for name, content in files.items():
-            info = tarfile.TarInfo(top + name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    return buffer.getvalue()
-
-
-ARCHIVE = _tar_xz(FILES)
-BLOCK = 1 << 14  # a connection cut at such a multiple loses nothing of what was sent
-
-
-@dataclass
-class Server:
-    """What the server does, and what it was asked.
-
-    Attributes:
-        body: the archive.
-        tag: its entity tag; None: the server sends none.
-        ranges: whether it honours `Range`.
-        cuts: bytes to send per request before it hangs up; when used up, everything is sent.
-        status: answer this instead.
-        asked: the `Range` header of each request.
-    """
-
-    body: bytes = ARCHIVE
-    tag: str | None = '"v1"'
-    ranges: bool = True
-    kind: str = "application/x-xz"
-    cuts: list[int] = field(default_factory=list)
-    status: int = 200
-    asked: list[str | None] = field(default_factory=list)
-    url: str = ""
-
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    state = Server()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            wanted = self.headers.get("Range")
-            state.asked.append(wanted)
-            if state.status != 200:
-                self.send_error(state.status)
-                return
-            start = int(re.fullmatch(r"bytes=(\d+)-", wanted)[1]) if wanted else 0  # type: ignore[index]
-            condition = self.headers.get("If-Range")
-            partial = bool(wanted) and state.ranges and condition in (None, state.tag)
-            if partial and start >= len(state.body):
-                self.send_response(416)
-                self.send_header("Content-Range", f"bytes */{len(state.body)}")
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-                return
-            start = start if partial else 0
-            rest = state.body[start:]
-            self.send_response(206 if partial else 200)
-            if partial:
-                span = f"bytes {start}-{len(state.body) - 1}/{len(state.body)}"
-                self.send_header("Content-Range", span)
-            if state.tag:
-                self.send_header("ETag", state.tag)
-            self.send_header("Content-Type", state.kind)
-            self.send_header("Content-Length", str(len(rest)))
-            self.end_headers()
-            self.wfile.write(rest[: state.cuts.pop(0)] if state.cuts else rest)
-
-        def log_message(self, *arguments: object) -> None:
-            """Keep the test output clean."""
-
-    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    state.url = f"http://127.0.0.1:{httpd.server_port}/tiny.tar.xz"
-    thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield state
-    httpd.shutdown()
-    httpd.server_close()
-    thread.join()
+    with serving() as state:
+        yield state
 
 
 @pytest.fixture(autouse=True)
@@ -243,7 +152,7 @@ def test_begins_again_where_the_file_has_become_shorter(
     with pytest.raises(DataError, match="run the command again"):
         _get(tmp_path)
     short = {name: content[:6_000] for name, content in FILES.items()}
-    server.body = _tar_xz(short)
+    server.body = tar_xz(short)
     assert len(server.body) < 4 * BLOCK
     digest = hashlib.sha256(server.body).hexdigest()
     _card(home, server.url, archive={"size": len(server.body), "sha256": digest})
@@ -355,9 +264,9 @@ def test_local_zip_of_several_categories(tmp_path: Path, home: Path, top: str) -
     [
         (None, "no such file"),
         (ARCHIVE[: len(ARCHIVE) // 2], "damaged, cut off"),
-        (_tar_xz(FILES, top="cable/"), "no folder tiny inside; it holds cable"),
-        (_tar_xz({k: v for k, v in FILES.items() if "mask" not in k}), "0 masks for 1"),
-        (_tar_xz({**FILES, "../../../evil.png": b""}), "outside of the data set"),
+        (tar_xz(FILES, top="cable/"), "no folder tiny inside; it holds cable"),
+        (tar_xz({k: v for k, v in FILES.items() if "mask" not in k}), "0 masks for 1"),
+        (tar_xz({**FILES, "../../../evil.png": b""}), "outside of the data set"),
     ],
 )
 def test_wrong_local_archives(
