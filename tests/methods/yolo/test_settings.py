@@ -48,6 +48,9 @@ def test_other_backgrounds_are_refused(text: str) -> None:
         ({"optimizer": "adamw"}, "did you mean"),  # with the nearest known name
         ({"flips": "sideways"}, "flips=sideways"),
         ({"backgrounds": "2.5"}, "backgrounds=2.5"),
+        ({"degrees": "round"}, "degrees=round"),
+        ({"degrees": "270"}, "degrees=270"),
+        ({"copy_paste": -1}, "copy_paste=-1"),
         ({"extra": {"seed": 3}}, "extra: 'seed'"),  # would break the run's record
         ({"epoch": 3}, "did you mean 'epochs'"),
     ],

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
+from toolkit.data.images import read_rgb, read_truth
 from toolkit.data.layouts import read_dataset
+from toolkit.data.regions import regions_of
 from toolkit.data.splits import Split, make_plan
 from toolkit.data.types import Dataset, Sample
 from toolkit.errors import DataError
@@ -16,6 +20,7 @@ from toolkit.methods.yolo.training_data import (
     check_split,
     class_prompts,
     flip_probabilities,
+    rotation_degrees,
     write_training_data,
 )
 
@@ -62,8 +67,48 @@ def test_class_names_that_only_yolo_world_cannot_use(split: Split) -> None:
             check_split(renamed, world=True)
 
 
+def _write(split: Split, out: Path, **settings: Any) -> Path:
+    defaults = {"backgrounds": "0", "image_size": 320, "copy_paste": 0, "seed": 0}
+    return write_training_data(split, out, **{**defaults, **settings})
+
+
+def _boxes(label: Path) -> np.ndarray:
+    """Boxes x0, y0, x1, y1 of a label file of outlines, as shares of the image."""
+    rows = [np.array(line.split()[1:], float) for line in label.read_text().splitlines()]
+    return np.array([[r[::2].min(), r[1::2].min(), r[::2].max(), r[1::2].max()] for r in rows])
+
+
+def test_large_images_are_resized_once_and_labels_stay_exact(split: Split, tmp_path: Path) -> None:
+    data = _write(split, tmp_path / "data", image_size=48)
+    images = sorted((data.parent / "images").rglob("*.*"))
+    assert len(images) == sum(s.is_defect for s in split.train) + len(split.val)
+    for image in images:
+        assert not image.is_symlink()
+        assert max(read_rgb(image).shape[:2]) == 48
+    sample = next(s for s in split.train if s.is_defect)
+    label = next((data.parent / "labels/train").glob(f"*{sample.label}__{sample.image.stem}.txt"))
+    height, width = read_truth(sample).shape
+    true = [r.box_xyxy for r in regions_of(read_truth(sample))]
+    found = _boxes(label) * [width, height, width, height]
+    np.testing.assert_allclose(sorted(found.tolist()), sorted(true), atol=0.011)  # the inset
+
+
+def test_pasted_images_are_added_with_their_labels(split: Split, tmp_path: Path) -> None:
+    data = _write(split, tmp_path / "data", image_size=64, copy_paste=2)
+    pasted = sorted((data.parent / "images/train").glob("pasted__*.png"))
+    assert pasted
+    assert not list((data.parent / "images/val").glob("pasted__*"))
+    for image in pasted:
+        boxes = _boxes(data.parent / f"labels/train/{image.stem}.txt")
+        assert len(boxes)
+        assert np.all((boxes >= 0) & (boxes <= 1) & np.isfinite(boxes))
+    before = {p.name: p.read_bytes() for p in pasted}
+    _write(split, tmp_path / "data", image_size=64, copy_paste=2)  # as a resumed run does
+    assert before == {p.name: p.read_bytes() for p in pasted}
+
+
 def test_no_test_image_can_be_reached(split: Split, tmp_path: Path) -> None:
-    data = write_training_data(split, tmp_path / "data", backgrounds="all")
+    data = _write(split, tmp_path / "data", backgrounds="all")
     content = yaml.safe_load(data.read_text())
     assert content["val"] == "images/val"  # not the test part in its place
     linked = {p.resolve() for p in data.parent.rglob("*.png")}
@@ -78,7 +123,7 @@ def test_backgrounds_are_good_training_images(
     split: Split, tmp_path: Path, backgrounds: str, expected: int
 ) -> None:
     # A share of 0.2 beside the 6 to 12 defect images of the small sample.
-    data = write_training_data(split, tmp_path / "data", backgrounds=backgrounds)
+    data = _write(split, tmp_path / "data", backgrounds=backgrounds)
     empty = [p for p in (data.parent / "labels/train").glob("*.txt") if not p.read_text()]
     if "." in backgrounds:
         defects = sum(s.is_defect for s in split.train)
@@ -106,3 +151,16 @@ def test_every_class_has_prompts_without_a_slash(split: Split) -> None:
 def test_flips(flips: str, dataset: str, expected: tuple[float, float]) -> None:
     found = flip_probabilities(flips, dataset_name=dataset)
     assert (found["fliplr"], found["flipud"]) == expected
+
+
+@pytest.mark.parametrize(
+    ("degrees", "dataset", "expected"),
+    [
+        ("card", "bottle", 180.0),  # round
+        ("card", "transistor", 0.0),
+        ("card", "no such card", 0.0),
+        ("10", "transistor", 10.0),
+    ],
+)
+def test_rotation(degrees: str, dataset: str, expected: float) -> None:
+    assert rotation_degrees(degrees, dataset_name=dataset) == expected

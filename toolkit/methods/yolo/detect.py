@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from toolkit.methods.yolo.network import load_network
+from toolkit.methods.yolo.training_data import shrunk
+from toolkit.methods.yolo.views import PLAIN, View, fuse
 from toolkit.runs.prediction import Boxes
 
 if TYPE_CHECKING:
@@ -29,9 +32,17 @@ def load_detector(path: Path, device: str) -> Any:
 
 
 def detect(
-    network: Any, image: NDArray[np.uint8], *, image_size: int, nms_iou: float, device: str
+    network: Any,
+    image: NDArray[np.uint8],
+    *,
+    image_size: int,
+    nms_iou: float,
+    device: str,
+    views: Sequence[View] = (PLAIN,),
 ) -> Boxes:
     """Return the boxes of one image, best first.
+
+    The image is resized by averaging over areas, as the training images are.
 
     Args:
         network: from `load_detector`.
@@ -39,7 +50,24 @@ def detect(
         image_size: the longer side is resized to it; the shorter is padded to a multiple of 32.
         nms_iou: of two boxes of one class that overlap by more, the better stays.
         device: of the network.
+        views: in which the image is shown to the network; their boxes are fused.
     """
+    height, width = image.shape[:2]
+    small = shrunk(image, longest=image_size)
+    answers = []
+    for view in views:
+        found = _detect_once(
+            network, view.of(small), image_size=image_size, nms_iou=nms_iou, device=device
+        )
+        xyxy = view.back(found.xyxy, (small.shape[1], small.shape[0]))
+        scale = np.array([width / small.shape[1], height / small.shape[0]] * 2, np.float32)
+        answers.append(Boxes(xyxy * scale, found.scores, found.labels))
+    return fuse(answers)
+
+
+def _detect_once(
+    network: Any, image: NDArray[np.uint8], *, image_size: int, nms_iou: float, device: str
+) -> Boxes:
     import torch
     from ultralytics.data.augment import LetterBox
     from ultralytics.utils import nms, ops

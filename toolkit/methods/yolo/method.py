@@ -20,8 +20,11 @@ from toolkit.methods.yolo.training_data import (
     check_split,
     class_prompts,
     flip_probabilities,
+    rotation_degrees,
+    symmetry_of,
     write_training_data,
 )
+from toolkit.methods.yolo.views import PLAIN, View, allowed_views
 from toolkit.runs.prediction import Prediction
 from toolkit.runs.run import Run
 
@@ -58,14 +61,24 @@ class _Detector(Method[S]):
             return
         bank = self._answers(split, run)
         start = network.SCRATCH if checkpoint else self._start(run)
-        data = write_training_data(split, run.path / "data", backgrounds=self.settings.backgrounds)
-        flips = flip_probabilities(self.settings.flips, dataset_name=split.dataset.name)
-        arguments = training.arguments(self.settings, run=run, data=data, flips=flips)
+        settings = self.settings
+        data = write_training_data(
+            split,
+            run.path / "data",
+            backgrounds=settings.backgrounds,
+            image_size=settings.image_size,
+            copy_paste=settings.copy_paste,
+            seed=run.seed,
+        )
+        name = split.dataset.name
+        symmetry = flip_probabilities(settings.flips, dataset_name=name)
+        symmetry["degrees"] = rotation_degrees(settings.degrees, dataset_name=name)
+        arguments = training.arguments(settings, run=run, data=data, symmetry=symmetry)
         if checkpoint is not None:
             run.log(f"going on from {checkpoint.name}")
             arguments["resume"] = str(checkpoint)
         with ultralytics_env.logged(run.log), bank:
-            trainer = self._trainer(arguments, start=start.path, weights=run.weights)
+            trainer = self._trainer(arguments, start=start.path, run=run)
             training.train(trainer, run=run, title=f"{run.method} {run.path.name}")
 
     def predict(self, samples: Sequence[Sample], run: Run) -> Iterator[Prediction]:
@@ -84,6 +97,9 @@ class _Detector(Method[S]):
         detector = load_detector(path, run.device)
         self._set_vocabulary(detector, run)
         settings = self.settings
+        views: tuple[View, ...] = (PLAIN,)
+        if settings.views == "card":
+            views = allowed_views(symmetry_of(run.record["data"].get("name", "")))
 
         def predictions() -> Iterator[Prediction]:
             for sample in samples:
@@ -93,6 +109,7 @@ class _Detector(Method[S]):
                     image_size=settings.image_size,
                     nms_iou=settings.nms_iou,
                     device=run.device,
+                    views=views,
                 )
                 score = float(boxes.scores.max()) if len(boxes) else 0.0
                 yield Prediction(sample_id=sample.id, score=score, boxes=boxes)
@@ -131,7 +148,8 @@ class _Detector(Method[S]):
     def _answers(self, split: Split, run: Run) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def _trainer(self, arguments: dict[str, Any], *, start: Path | None, weights: Path) -> Any:
+    def _trainer(self, arguments: dict[str, Any], *, start: Path | None, run: Run) -> Any:
+        from toolkit.methods.yolo.precision import use_bfloat16
         from toolkit.methods.yolo.trainers import Recipe, YoloTrainer, YoloWorldTrainer
 
         trainer = (YoloWorldTrainer if self.world else YoloTrainer)(overrides=arguments)
@@ -141,8 +159,9 @@ class _Detector(Method[S]):
             start=start,
             head_lr_factor=settings.head_lr_factor,
             bn_momentum=settings.bn_momentum,
+            bfloat16=use_bfloat16(settings.precision, device=run.device),
         )
-        trainer.follow(recipe, weights=weights)
+        trainer.follow(recipe, weights=run.weights)
         return trainer
 
     def _set_vocabulary(self, detector: Any, run: Run) -> None:

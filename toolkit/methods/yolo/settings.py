@@ -51,10 +51,21 @@ class YoloSettings:
     flips: Literal["card", "none", "horizontal", "vertical", "both"] = setting(
         "card", "mirror half of the images; card: as the data card allows"
     )
-    degrees: float = setting(0.0, "largest rotation in degrees")
+    degrees: str = setting(
+        "card", "largest rotation in degrees; card: any where the data card allows it, else none"
+    )
+    copy_paste: int = setting(
+        0, "images to make of each defective one by pasting its defect onto good ones"
+    )
     cache: bool = setting(True, "keep decoded, resized images in memory")
     workers: int = setting(1, "data loading processes (a GPU's; on a CPU none are used)")
+    precision: Literal["auto", "float32", "bfloat16"] = setting(
+        "auto", "numbers of the forward pass in training; auto: bfloat16 on CPUs made for it"
+    )
     nms_iou: float = setting(0.7, "boxes that overlap by more are one")
+    views: Literal["card", "one"] = setting(
+        "card", "look at an image once, or in each mirrored and turned view that the card allows"
+    )
     extra: dict[str, Any] = field(
         default_factory=dict,
         metadata={"help": "any other training argument of Ultralytics, by its name there"},
@@ -78,7 +89,10 @@ class YoloSettings:
         for name in ("mosaic", "nms_iou"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name}={getattr(self, name)}: must be between 0 and 1")
+        if self.copy_paste < 0:
+            raise ConfigError(f"copy_paste={self.copy_paste}: must be at least 0")
         background_choice(self.backgrounds)
+        rotation_choice(self.degrees)
 
 
 @dataclass(frozen=True)
@@ -113,3 +127,20 @@ def background_choice(text: str) -> Backgrounds:
     if number.is_integer() and number >= 1:
         return int(number)
     raise ConfigError(f"backgrounds={text}: use a number, a share below 1, or all")
+
+
+def rotation_choice(text: str) -> float | Literal["card"]:
+    """Read the setting `degrees`: `card`, or a number from 0 to 180.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if text == "card":
+        return "card"
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if 0 <= number <= 180:
+        return number
+    raise ConfigError(f"degrees={text}: use a number from 0 to 180, or card")

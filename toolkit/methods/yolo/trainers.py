@@ -15,6 +15,7 @@ from ultralytics.models.yolo.world.train import on_pretrain_routine_end
 from ultralytics.nn.tasks import DetectionModel, WorldModel
 
 from toolkit.methods.yolo import network as networks
+from toolkit.methods.yolo.precision import InBfloat16
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,14 @@ class Recipe:
         start: checkpoint to start from; None from scratch.
         head_lr_factor: multiplies the learning rate of the layers that start untrained.
         bn_momentum: of all batch norms.
+        bfloat16: whether the forward pass of training is in bfloat16.
     """
 
     model: str
     start: Path | None
     head_lr_factor: float
     bn_momentum: float
+    bfloat16: bool = False
 
 
 class _Recipe:
@@ -51,7 +54,11 @@ class _Recipe:
 
     def fill(self, network: Any, resumed: Any) -> Any:
         """Give a new network its weights: those of an interrupted run, or the recipe's start."""
+        import torch
+
         networks.set_bn_momentum(network, self.recipe.bn_momentum)
+        # Faster by a third on a CPU; Ultralytics does it on GPUs only.
+        network.to(memory_format=torch.channels_last)
         if resumed is not None:
             network.load(resumed, verbose=False)
             return network
@@ -59,6 +66,13 @@ class _Recipe:
             source = networks.load_network(self.recipe.start)
             self.copied = networks.copy_weights(network, source)
         return network
+
+    def _setup_train(self) -> None:
+        """Set up as Ultralytics does, and let the finished network compute in bfloat16."""
+        super()._setup_train()  # type: ignore[misc]
+        if self.recipe.bfloat16:
+            trainer: Any = self
+            trainer.model = InBfloat16(trainer.model)
 
     def build_optimizer(self, model: Any, *args: Any, **kwargs: Any) -> Any:
         """Build Ultralytics' optimiser, then let the untrained layers learn faster."""

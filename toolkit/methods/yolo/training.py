@@ -30,9 +30,16 @@ def output_folder(run: Run) -> Path:
 
 
 def arguments(
-    settings: YoloSettings, *, run: Run, data: Path, flips: dict[str, float]
+    settings: YoloSettings, *, run: Run, data: Path, symmetry: Mapping[str, float]
 ) -> dict[str, Any]:
-    """Return Ultralytics' training arguments; `settings.extra` wins over what is not the run's."""
+    """Return Ultralytics' training arguments; `settings.extra` wins over what is not the run's.
+
+    Args:
+        settings: of the method.
+        run: where everything is written.
+        data: the `data.yaml`.
+        symmetry: Ultralytics' `fliplr`, `flipud` and `degrees`.
+    """
     free = {
         "epochs": settings.epochs,
         "patience": settings.patience,
@@ -46,8 +53,7 @@ def arguments(
         "freeze": settings.freeze or None,
         "mosaic": settings.mosaic,
         "close_mosaic": min(settings.close_mosaic, settings.epochs),
-        **flips,
-        "degrees": settings.degrees,
+        **symmetry,
         "cache": settings.cache,
         "workers": settings.workers,
         "iou": settings.nms_iou,

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from toolkit.data.cards import card_names, load_card, prompts_for
+import numpy as np
+
+from toolkit.data.cards import Symmetry, card_names, load_card, prompts_for
+from toolkit.data.images import read_rgb
+from toolkit.data.regions import regions_of
 from toolkit.data.splits import Split
 from toolkit.errors import DataError
+from toolkit.files import write_text
 from toolkit.formats.convert import convert
-from toolkit.methods.yolo.settings import background_choice
+from toolkit.formats.polygons import INSET, outline
+from toolkit.methods.yolo.copy_paste import pasted_images
+from toolkit.methods.yolo.settings import background_choice, rotation_choice
+from toolkit.runs.overlay import save_picture
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 MOST_WORLD_CLASSES = 80
 """Ultralytics caps the number of classes that YOLO-World's head trains on."""
@@ -58,15 +70,21 @@ def _check_names(split: Split) -> None:
         )
 
 
-def write_training_data(split: Split, out: Path, *, backgrounds: str) -> Path:
-    """Write the training and validation parts in YOLO's layout, images as links.
+def write_training_data(
+    split: Split, out: Path, *, backgrounds: str, image_size: int, copy_paste: int, seed: int
+) -> Path:
+    """Write the training and validation parts in YOLO's layout, images resized once.
 
-    The test part is left out: nothing that trains can reach it.
+    The test part is left out: nothing that trains can reach it. Labels are outlines, since a box
+    that is turned with its corners gets loose, while the box of a turned outline is tight.
 
     Args:
         split: the parts.
         out: the folder, replaced if it is there.
         backgrounds: setting of that name.
+        image_size: longest side in pixels; larger images are resized to it.
+        copy_paste: setting of that name.
+        seed: decides what is pasted where.
 
     Returns:
         The `data.yaml`.
@@ -74,9 +92,9 @@ def write_training_data(split: Split, out: Path, *, backgrounds: str) -> Path:
     Raises:
         DataError: an image or mask is wrong.
     """
-    convert(
+    report = convert(
         split.dataset,
-        to="yolo",
+        to="yolo-seg",
         out=out,
         split=replace(split, test=()),
         images="link",
@@ -84,7 +102,56 @@ def write_training_data(split: Split, out: Path, *, backgrounds: str) -> Path:
         overwrite=True,
         strict=True,
     )
+    if not report.up_to_date:
+        for link in sorted((out / "images").rglob("*.*")):
+            _shrink(link, longest=image_size)
+        if copy_paste:
+            _write_pasted(split, out, image_size=image_size, per_defect=copy_paste, seed=seed)
     return out / "data.yaml"
+
+
+def shrunk(image: NDArray[np.uint8], *, longest: int) -> NDArray[np.uint8]:
+    """Resize an image to a longest side by averaging over areas; a smaller one stays as it is."""
+    import cv2
+
+    height, width = image.shape[:2]
+    scale = longest / max(height, width)
+    if scale >= 1:
+        return image
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    small: NDArray[np.uint8] = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return small
+
+
+def _shrink(link: Path, *, longest: int) -> None:
+    """Put a smaller copy in place of a link to an image; small images stay links."""
+    image = read_rgb(link)
+    small = shrunk(image, longest=longest)
+    if small is not image:
+        link.unlink()
+        save_picture(small, link.with_suffix(".png"))
+
+
+def _write_pasted(split: Split, out: Path, *, image_size: int, per_defect: int, seed: int) -> None:
+    symmetry = symmetry_of(split.dataset.name)
+    index = {name: i for i, name in enumerate(split.dataset.classes)}
+    made = pasted_images(split.train, per_defect=per_defect, symmetry=symmetry, seed=seed)
+    for number, pasted in enumerate(made):
+        stem = f"pasted__{number:05d}"
+        save_picture(shrunk(pasted.image, longest=image_size), out / f"images/train/{stem}.png")
+        size = np.array(pasted.mask.shape[::-1])
+        rows = []
+        for region in regions_of(pasted.mask):
+            points = (outline(region, inset=INSET) / size).ravel().tolist()
+            rows.append(" ".join([str(index[pasted.label]), *(f"{v:.7f}" for v in points)]))
+        write_text(out / f"labels/train/{stem}.txt", "\n".join(rows) + "\n")
+
+
+def symmetry_of(dataset_name: str) -> Symmetry:
+    """Return what the data card says; without one, only left and right may be exchanged."""
+    if dataset_name in card_names():
+        return load_card(dataset_name).symmetry
+    return Symmetry(flips=("horizontal",), rotation="none")
 
 
 def class_prompts(split: Split) -> dict[str, tuple[str, ...]]:
@@ -102,11 +169,23 @@ def flip_probabilities(flips: str, *, dataset_name: str) -> dict[str, float]:
         dataset_name: whose card.
     """
     if flips == "card":
-        known = dataset_name in card_names()
-        allowed = load_card(dataset_name).symmetry.flips if known else ("horizontal",)
+        allowed = symmetry_of(dataset_name).flips
     else:
         allowed = {"none": (), "both": ("horizontal", "vertical")}.get(flips, (flips,))
     return {
         "fliplr": 0.5 if "horizontal" in allowed else 0.0,
         "flipud": 0.5 if "vertical" in allowed else 0.0,
     }
+
+
+def rotation_degrees(degrees: str, *, dataset_name: str) -> float:
+    """Return Ultralytics' `degrees`: the largest rotation either way.
+
+    Args:
+        degrees: setting of that name.
+        dataset_name: whose card.
+    """
+    choice = rotation_choice(degrees)
+    if choice == "card":
+        return 180.0 if symmetry_of(dataset_name).rotation == "any" else 0.0
+    return choice
