@@ -9,6 +9,7 @@ import typer
 
 from toolkit import __version__
 from toolkit.cli.benchmark import benchmark_command
+from toolkit.cli.cache import cache_app
 from toolkit.cli.convert import convert_command
 from toolkit.cli.dataset import dataset_app
 from toolkit.cli.demo import demo_command
@@ -38,6 +39,7 @@ app.command("export")(export_command)
 app.command("benchmark")(benchmark_command)
 app.command("leaderboard")(leaderboard_command)
 app.add_typer(weights_app, name="weights")
+app.add_typer(cache_app, name="cache")
 app.command("doctor")(doctor_command)
 
 
