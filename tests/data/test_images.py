@@ -170,6 +170,33 @@ def test_whole_image_size(tmp_path: Path) -> None:
         whole_image_size(path)
 
 
+@pytest.mark.parametrize("cut", [1, 2, 40, 1000])
+@pytest.mark.parametrize("suffix", [".jpg", ".webp", ".bmp"])
+def test_other_formats_that_were_cut_short(tmp_path: Path, suffix: str, cut: int) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
+    path = tmp_path / f"i{suffix}"
+    Image.fromarray(noise).save(path)
+    whole = path.read_bytes()
+    for behind in (b"", b"what a camera adds"):
+        path.write_bytes(whole + behind)
+        assert whole_image_size(path) == (80, 60, 3)
+    path.write_bytes(whole[:-cut])
+    with pytest.raises(DataError, match="cut short|not a readable image"):
+        whole_image_size(path)
+
+
+def test_the_end_of_a_thumbnail_is_not_the_end_of_the_photograph(tmp_path: Path) -> None:
+    photograph = Image.fromarray(np.zeros((60, 80, 3), np.uint8))
+    small = io.BytesIO()
+    photograph.resize((8, 6)).save(small, "JPEG")
+    path = tmp_path / "i.jpg"
+    photograph.save(path, comment=small.getvalue())  # as in EXIF: a JPEG within the header
+    assert whole_image_size(path) == (80, 60, 3)
+    path.write_bytes(path.read_bytes()[:-2])
+    with pytest.raises(DataError, match="cut short"):
+        whole_image_size(path)
+
+
 @pytest.mark.parametrize("read", [read_mask, read_rgb, image_size])
 def test_missing_files_are_named(tmp_path: Path, read: Callable[[Path], object]) -> None:
     with pytest.raises(DataError, match=r"none\.png"):

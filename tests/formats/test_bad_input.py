@@ -30,6 +30,12 @@ def twin(path: Path) -> None:
     path.with_suffix(".jpg").write_bytes(cv2.imencode(".jpg", blank())[1].tobytes())
 
 
+def cut_photograph(root: Path) -> None:
+    """A JPEG without its end, which is linked and never decoded."""
+    (root / IMAGE).unlink()
+    (root / IMAGE).with_suffix(".jpg").write_bytes(cv2.imencode(".jpg", blank())[1].tobytes()[:-2])
+
+
 def link_nowhere(path: Path) -> None:
     path.unlink()
     path.symlink_to("nowhere.png")
@@ -39,6 +45,7 @@ CASES: list[tuple[str, Callable[[Path], object], str, str, int]] = [
     # what it is, how it comes about, the kind it is reported as, the file named, images left
     ("truncated mask", lambda r: cut(r / MASK), "unreadable", "000_mask.png", 9),
     ("truncated image", lambda r: cut(r / IMAGE), "unreadable", "000.png", 9),
+    ("truncated JPEG", cut_photograph, "unreadable", "000.jpg", 9),
     ("mask that is text", lambda r: (r / MASK).write_text("mask"), "unreadable", MASK, 9),
     ("empty file", lambda r: (r / IMAGE).write_bytes(b""), "unreadable", IMAGE, 9),
     ("other size", lambda r: write_png(r / MASK, blank(30, 20) + 1), "wrong size", "30x20", 9),

@@ -138,15 +138,16 @@ def image_size(path: Path) -> tuple[int, int, int]:
 
 
 def whole_image_size(path: Path) -> tuple[int, int, int]:
-    """Read width, height and number of channels, and see to it that a PNG has its end.
+    """Read width, height and number of channels, and see to it that the file has its end.
 
-    Cheap: for images that are passed on without being decoded.
+    Cheap: for images that are passed on without being decoded. It notices PNG, JPEG, WebP and BMP
+    files that were cut short, and no other damage; TIFF is taken as it is.
 
     Raises:
         DataError: the file is missing, no image, or cut short.
     """
     size, tail = _header(path)
-    if tail is not None and tail != _PNG_END and _is_truncated_png(_bytes(path)):
+    if tail != _PNG_END and _is_cut_short(_bytes(path)):
         raise DataError(f"{path}: image is cut short; replace the file")
     return size
 
@@ -213,6 +214,7 @@ def _bytes(path: Path) -> bytes:
 _BLOCK = 1 << 20
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"IEND\xaeB`\x82"
+_JPEG, _JPEG_SCAN, _JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
 _PNG_GREY, _PNG_RGB = 0, 2
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _LARGEST = 1 << 28  # pixels; beyond this a header is more likely a trap than an image
@@ -247,6 +249,16 @@ def _decode_png(data: bytes) -> NDArray[np.uint8] | None:
 def _is_plain_png(data: bytes) -> bool:
     """Whether this is a grey PNG of 8 or 16 bits (no palette, colour or alpha)."""
     return data[:8] == _PNG and len(data) > 25 and data[25] == _PNG_GREY and data[24] in (8, 16)
+
+
+def _is_cut_short(data: bytes) -> bool:
+    """Whether the file ends before its format says that it does."""
+    if data[:2] == _JPEG:
+        # The end of the image lies behind the start of its scan; that of a thumbnail before it.
+        return data.rfind(_JPEG_END) < data.rfind(_JPEG_SCAN)
+    if data[:2] == b"BM" and len(data) >= 6:
+        return len(data) < int(struct.unpack("<I", data[2:6])[0])
+    return _is_truncated_png(data)
 
 
 def _is_truncated_png(data: bytes) -> bool:
