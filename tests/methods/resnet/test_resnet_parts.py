@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,20 +12,21 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from toolkit.config import build_settings
 from toolkit.data.images import read_rgb
 from toolkit.data.layouts import read_dataset
 from toolkit.data.splits import Split, make_plan
-from toolkit.data.types import Dataset
+from toolkit.data.types import Dataset, Sample
 from toolkit.errors import ConfigError, DataError
 from toolkit.methods.resnet import image_cache
 from toolkit.methods.resnet.augment import augmented, mixed
-from toolkit.methods.resnet.balance import class_weights, epoch_order, loss_weights
 from toolkit.methods.resnet.evaluate import anomaly_scores, validate
 from toolkit.methods.resnet.labels import class_indices, class_names
+from toolkit.methods.resnet.phases import learning_rate, phases_of
 from toolkit.methods.resnet.settings import ResNetSettings, from_scratch
-from toolkit.methods.resnet.train import batches_of, learning_rate, phases_of
+from toolkit.methods.resnet.train import batches_of
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +50,11 @@ def split(dataset: Dataset) -> Split:
         ({"mixup": -1}, "mixup"),
         ({"augment": "stron"}, "did you mean 'strong'"),
         ({"image_sise": 64}, "did you mean 'image_size'"),
+        ({"balance": "focall"}, "did you mean 'focal'"),
+        ({"views": 9}, "views"),
+        ({"effective_beta": 1.0}, "effective_beta"),  # every image would count nothing
+        ({"deepsmote_size": 33}, "deepsmote_size"),  # cannot be halved to 4
+        ({"smote_neighbours": 0}, "smote_neighbours"),
     ],
 )
 def test_bad_settings_are_refused(values: dict[str, object], message: str) -> None:
@@ -70,6 +77,20 @@ def test_without_pretrained_weights_nothing_is_frozen() -> None:
     assert free.batch_norm == "train"  # frozen statistics would be those of no image
     (phase,) = phases_of(free)
     assert (phase.start, phase.end, phase.layers) == (0, 12, "all")
+
+
+@pytest.mark.parametrize(
+    ("balance", "phases"),
+    [
+        ("none", [(0, 5, "head", False), (5, 12, "all", False)]),
+        ("crt", [(0, 5, "head", False), (5, 12, "all", False), (12, 15, "head", True)]),
+        ("smote", [(0, 5, "head", False), (5, 12, "all", False), (12, 15, "head", True)]),
+    ],
+)
+def test_phases(balance: str, phases: list[tuple[object, ...]]) -> None:
+    settings = ResNetSettings(head_epochs=5, epochs=7, retrain_epochs=3, balance=balance)  # type: ignore[arg-type]
+    found = [(p.start, p.end, p.layers, p.retrains) for p in phases_of(settings)]
+    assert found == phases
 
 
 def test_class_names(split: Split) -> None:
@@ -142,6 +163,31 @@ def test_a_cache_file_cut_short_is_made_again(
     assert len(decoded) == 2
 
 
+@pytest.mark.parametrize(
+    ("modes", "policy", "message"),
+    [
+        (["RGB", "RGB"], "repeat", ""),
+        (["L", "L"], "repeat", "2 grey images .* repeated"),
+        (["L", "LA"], "repeat", "2 grey images .* repeated"),  # alpha is no colour
+        (["L", "L"], "refuse", r"0\.png: grey, but the network takes RGB; .*--grey repeat"),
+        (["RGB", "L"], "repeat", r"1\.png: grey, but 1 of 2 images are in colour"),  # tells classes
+    ],
+)
+def test_grey_images(tmp_path: Path, modes: list[str], policy: str, message: str) -> None:
+    samples = []
+    for number, mode in enumerate(modes):
+        path = tmp_path / f"{number}.png"
+        Image.new(mode, (9, 9)).save(path)
+        samples.append(Sample(id=path.name, image=path, label="good"))
+    if policy == "refuse" or (len(set(modes)) > 1 and "RGB" in modes):
+        with pytest.raises(DataError, match=message):
+            image_cache.check_channels(samples, grey=policy)
+    else:
+        said = image_cache.check_channels(samples, grey=policy)
+        assert re.search(message, said)
+        assert bool(said) == bool(message)
+
+
 def _generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
@@ -172,30 +218,6 @@ def test_mixup_mixes_images_and_targets_alike(alpha: float, seed: int) -> None:
     mixed_images, mixed_targets = mixed(images, targets, alpha, _generator(seed))
     assert torch.allclose(mixed_targets.sum(1), torch.ones(4))
     assert torch.allclose(mixed_images[:, 0].reshape(4, 4), mixed_targets)
-
-
-def test_sampler_draws_every_class_alike() -> None:
-    labels = torch.tensor([0] * 90 + [1] * 6 + [2] * 4)
-    order = epoch_order(labels, 3, "sampler", _generator(0), count=6000)
-    shares = torch.bincount(labels[order]).double() / 6000
-    # three standard deviations of a share of 1/3 in 6000 draws
-    assert torch.allclose(shares, torch.full((3,), 1 / 3, dtype=torch.float64), atol=0.019)
-
-
-@pytest.mark.parametrize("balance", ["none", "class-weights"])
-def test_without_sampler_every_image_is_drawn_once(balance: str) -> None:
-    labels = torch.tensor([0] * 9 + [1] * 3)
-    order = epoch_order(labels, 2, balance, _generator(0))
-    assert sorted(order.tolist()) == list(range(12))
-    assert len(set(epoch_order(labels, 2, balance, _generator(0), count=5).tolist())) == 5
-
-
-def test_class_weights_give_each_class_the_same_sum() -> None:
-    labels = torch.tensor([0] * 90 + [1] * 6 + [2] * 4)
-    weights = class_weights(labels, 3)
-    assert torch.allclose(weights * torch.tensor([90.0, 6, 4]), torch.full((3,), 100 / 3))
-    assert loss_weights(labels, 3, "none") is None
-    assert loss_weights(labels, 3, "sampler") is None
 
 
 @pytest.mark.parametrize(

@@ -17,11 +17,13 @@ from toolkit.methods.registry import method_class
 from toolkit.methods.resnet import method as method_module
 from toolkit.methods.resnet import train as train_module
 from toolkit.methods.resnet.checkpoint import BEST, LAST, ModelCard, read_checkpoint, write_card
+from toolkit.methods.resnet.frozen import Part
 from toolkit.methods.resnet.method import ResNet
 from toolkit.methods.resnet.network import build_classifier
 from toolkit.methods.resnet.settings import ResNetSettings
-from toolkit.methods.resnet.train import Part, State, train
+from toolkit.methods.resnet.train import State, train
 from toolkit.runs.run import Run
+from toolkit.runs.storage import write_predictions
 
 pytestmark = pytest.mark.slow
 
@@ -79,6 +81,11 @@ def _train(run: Run, settings: ResNetSettings) -> State:
         (3, {}),  # at the change of phase
         (4, {"optimizer": "sgd", "augment": "strong", "balance": "sampler"}),
         (4, {"optimizer": "adam", "mixup": 0.4, "choose": "loss"}),
+        (4, {"precision": "bfloat16", "balance": "effective-number"}),
+        (4, {"balance": "logit-adjustment"}),  # its shift must not pile up in the head's bias
+        (5, {"balance": "crt", "retrain_epochs": 2}),  # as the new head begins
+        (6, {"balance": "crt", "retrain_epochs": 2}),  # within its epochs
+        (6, {"balance": "smote", "retrain_epochs": 2, "smote_neighbours": 2, "views": 2}),
     ],
 )
 def test_an_interrupted_training_ends_with_the_same_weights(
@@ -104,7 +111,7 @@ def test_an_interrupted_training_ends_with_the_same_weights(
     assert len(cut.results()) == stop_at - 1
     state = _train(cut, settings)
 
-    assert state.epochs_done == 4
+    assert state.epochs_done == 4 + (settings.retrain_epochs if "retrain_epochs" in changes else 0)
     assert "resumed after epoch" in (cut.path / "log.txt").read_text()
     for name in (BEST, LAST):
         expected, facts = read_checkpoint(whole.weights / name)
@@ -112,6 +119,48 @@ def test_an_interrupted_training_ends_with_the_same_weights(
         assert found_facts == facts
         assert expected.keys() == found.keys()
         assert all(torch.equal(expected[key], found[key]) for key in expected)
+
+
+@pytest.mark.parametrize("balance", ["crt", "smote"])
+def test_a_new_head_on_the_best_backbone(tmp_path: Path, balance: str) -> None:
+    settings = dataclasses.replace(
+        TINY, balance=balance, retrain_epochs=3, head_epochs=0, choose="loss", smote_neighbours=2,
+        patience=1,
+    )  # fmt: skip
+    run = _run(tmp_path, settings)
+    _train(run, settings)
+    found, facts = read_checkpoint(run.weights / BEST)
+    assert facts["epoch"] > 2  # patience or a better old head never wins over the new one
+    assert "a new head on the features of epoch" in (run.path / "log.txt").read_text()
+    plain = dataclasses.replace(settings, balance="none")
+    other = _run(tmp_path, plain, "plain")
+    _train(other, plain)
+    stage_one, _ = read_checkpoint(other.weights / BEST)
+    differing = {name for name in found if not torch.equal(found[name], stage_one[name])}
+    assert differing == {"head.weight", "head.bias"}
+
+
+def test_logit_adjustment_is_a_shift_of_the_bias(tmp_path: Path) -> None:
+    part = _coloured(18, 0)
+    rare = Part(part.images[2:], part.labels[2:])  # 5 good, 5 red, 6 blue
+    tensors = []
+    for name in ("none", "logit-adjustment"):
+        settings = dataclasses.replace(TINY, balance=name)  # type: ignore[arg-type]
+        run = _run(tmp_path, settings, name)
+        torch.manual_seed(0)
+        train(
+            build_classifier(settings.network, 3),
+            train_part=rare,
+            val_part=_coloured(9, 1),
+            classes=CLASSES,
+            settings=settings,
+            run=run,
+        )
+        tensors.append(read_checkpoint(run.weights / BEST)[0])
+    shift = tensors[1]["head.bias"] - tensors[0]["head.bias"]
+    expected = -torch.tensor([5.0, 5, 6]).div(16).log()
+    assert torch.allclose(shift, expected, atol=1e-5)
+    assert torch.equal(tensors[0]["head.weight"], tensors[1]["head.weight"])
 
 
 def test_the_head_phase_leaves_the_backbone_alone(tmp_path: Path) -> None:
@@ -211,12 +260,59 @@ def test_from_folder_to_predictions(
         good = prediction.class_probabilities["good"]
         assert prediction.score == pytest.approx(math.log((1 - good) / good), abs=1e-6)
 
+    write_predictions(run.predictions, "test", predictions)
     report = ResNet(settings).report(split, run)
     assert report["epochs"] == 2
+    last = run.results()[-1]
+    for key in ("train_loss", "train_accuracy", "val_loss", "val_accuracy"):
+        assert report[key] == float(last[key])
     counted = sum(sum(row) for row in report["validation"]["confusion"])
     assert counted == len(split.val)
-    for name in ("curves.png", "confusion_val.png"):
+    for name in ("curves.png", "confusion_val.png", "confusion_test.png"):
         assert (run.plots / name).stat().st_size > 5000
+    wrong = [
+        s.id
+        for s, p in zip(split.test, predictions, strict=True)
+        if max(p.class_probabilities or {}, key=(p.class_probabilities or {}).__getitem__)
+        != (s.label if classes == "types" or not s.is_defect else "defect")
+    ]
+    assert wrong  # two epochs from scratch are not enough
+    drawn = {path.stem for path in (run.plots / "wrong").iterdir()}
+    assert drawn == {name.replace("/", "-").removesuffix(".png") for name in wrong}
+
+
+def test_deepsmote_fills_up_the_training_part(tmp_path: Path, sample_dir: Path) -> None:
+    dataset = read_dataset(sample_dir)
+    split = make_plan(dataset, folds=3).fold(dataset, 0)
+    settings = dataclasses.replace(
+        TINY, balance="deepsmote", deepsmote_size=16, deepsmote_epochs=2, smote_neighbours=1,
+        image_size=24, epochs=1, head_epochs=0,
+    )  # fmt: skip
+    run = _run(tmp_path, settings)
+    ResNet(settings).fit(split, run)
+    labels = [s.label for s in split.train]
+    most = max(labels.count(name) for name in set(labels))
+    folder = run.path / "synthetic"
+    for name in split.dataset.classes:
+        made = list((folder / name).glob("*.png"))
+        assert len(made) == most - labels.count(name)
+    assert (folder / "contact_sheet.png").is_file()
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.png")}
+    (run.weights / LAST).unlink()
+    ResNet(settings).fit(split, run)  # as after an interruption
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.png")} == before
+
+
+@pytest.mark.parametrize("balance", ["smote", "deepsmote"])
+def test_too_many_neighbours_are_told_before_training(
+    tmp_path: Path, split: Split, balance: str
+) -> None:
+    settings = dataclasses.replace(TINY, balance=balance, smote_neighbours=9)  # type: ignore[arg-type]
+    run = _run(tmp_path, settings)
+    with pytest.raises(ConfigError, match=r"smote_neighbours=9: class \w+ has \d+ training images"):
+        ResNet(settings).fit(split, run)
+    assert not run.results()
+    assert not list(run.weights.iterdir())
 
 
 def test_equal_seeds_give_equal_weights(tmp_path: Path, split: Split) -> None:

@@ -34,11 +34,15 @@ class ModelCard:
         network: name of the network.
         classes: class names in the order of the logits, `good` first.
         image_size: side in pixels that images are resized to.
+        pooled_layers: layers whose maps are the features; empty for the network's own output.
+        views: number of views that the logits are averaged over.
     """
 
     network: str
     classes: tuple[str, ...]
     image_size: int
+    pooled_layers: tuple[str, ...] = ()
+    views: int = 1
 
 
 def write_card(weights: Path, card: ModelCard) -> None:
@@ -55,8 +59,14 @@ def load_best(weights: Path) -> tuple[Classifier, ModelCard]:
     if not (weights / MODEL).is_file() or not (weights / BEST).is_file():
         raise RunError(f"{weights}: no trained classifier; train it, or continue with --resume")
     record = read_json(weights / MODEL)
-    card = ModelCard(record["network"], tuple(record["classes"]), record["image_size"])
-    model = build_classifier(card.network, len(card.classes))
+    card = ModelCard(
+        **{
+            **record,
+            "classes": tuple(record["classes"]),
+            "pooled_layers": tuple(record.get("pooled_layers", ())),
+        }
+    )
+    model = build_classifier(card.network, len(card.classes), pooled_layers=card.pooled_layers)
     tensors, _ = read_checkpoint(weights / BEST)
     model.load_state_dict(tensors)
     return model.eval(), card

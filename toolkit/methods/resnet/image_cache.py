@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from toolkit.data.images import read_rgb
+from toolkit.data.images import image_size, read_rgb
 from toolkit.data.types import Dataset, Sample
+from toolkit.errors import DataError
 from toolkit.files import written_whole
 from toolkit.home import cache_dir
 from toolkit.progress import track
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 # Part of the path: change it when `resized` changes, and old files are no longer found.
 _RECIPE = "square-area-1"
+_GREY_CHANNELS = 2  # grey, or grey and alpha
 
 
 def resized(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
@@ -42,6 +44,38 @@ def resized(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     shrinks = size <= min(image.shape[:2])
     method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(image, (size, size), interpolation=method), dtype=np.uint8)
+
+
+def check_channels(samples: Sequence[Sample], *, grey: str) -> str:
+    """See to it that all images are grey or all are in colour, by their headers.
+
+    Networks take three channels. One channel is repeated for them; but where only some images are
+    grey, that alone could tell classes apart.
+
+    Args:
+        samples: all images of the split.
+        grey: `repeat` or `refuse`.
+
+    Returns:
+        A line that says what is done with grey images; empty where all are in colour.
+
+    Raises:
+        DataError: some images are grey and some are not, or grey ones are refused.
+    """
+    greys = [sample for sample in samples if image_size(sample.image)[2] <= _GREY_CHANNELS]
+    if not greys:
+        return ""
+    first = greys[0].image
+    if len(greys) < len(samples):
+        raise DataError(
+            f"{first}: grey, but {len(samples) - len(greys)} of {len(samples)} images are in "
+            "colour; convert all to one kind"
+        )
+    if grey == "refuse":
+        raise DataError(
+            f"{first}: grey, but the network takes RGB; convert the images, or --grey repeat"
+        )
+    return f"{len(greys)} grey images (such as {first}): their channel is repeated for RGB"
 
 
 def load_resized(samples: Sequence[Sample], dataset: Dataset, *, size: int) -> Tensor:

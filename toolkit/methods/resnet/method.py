@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from toolkit.data.splits import Split
     from toolkit.data.types import Sample
     from toolkit.methods.resnet.checkpoint import ModelCard
+    from toolkit.methods.resnet.frozen import Part
     from toolkit.methods.resnet.network import Classifier
     from toolkit.runs.run import Run
 
@@ -33,23 +35,23 @@ class ResNet(Method[ResNetSettings]):
         """Train on `split.train`, choose the epoch by `split.val`.
 
         Raises:
-            DataError: a class has fewer than two training images.
+            DataError: a class has fewer than two training images, or images are grey that must not.
             WeightsError: weights that were asked for by name cannot be had.
-            ConfigError: unknown network, or the loss became infinite.
+            ConfigError: unknown network, more neighbours than images, or the loss became infinite.
         """
         import torch
 
         from toolkit.methods.resnet import checkpoint
-        from toolkit.methods.resnet.image_cache import load_resized
-        from toolkit.methods.resnet.labels import class_indices, class_names
         from toolkit.methods.resnet.network import build_classifier
         from toolkit.methods.resnet.pretrained import load_pretrained
-        from toolkit.methods.resnet.train import Part, train
+        from toolkit.methods.resnet.train import train
 
         settings = self.settings
-        classes = class_names(split, binary=settings.classes == "binary")
+        classes = _checked_classes(split, settings, run)
         torch.manual_seed(run.seed)
-        model = build_classifier(settings.network, len(classes))
+        model = build_classifier(
+            settings.network, len(classes), pooled_layers=settings.pooled_layers
+        )
         if not (run.weights / checkpoint.LAST).is_file():
             # An interrupted training goes on from its own weights, whatever can be reached now.
             origin = load_pretrained(model, network=settings.network, weights=settings.weights)
@@ -60,20 +62,14 @@ class ResNet(Method[ResNetSettings]):
         if run.facts["weights"] == "none":
             settings = from_scratch(settings)
             run.log("no layer is frozen, because none knows anything yet")
-        checkpoint.write_card(
-            run.weights, checkpoint.ModelCard(settings.network, classes, settings.image_size)
+        card = checkpoint.ModelCard(
+            settings.network, classes, settings.image_size, settings.pooled_layers, settings.views
         )
-        train_part, val_part = (
-            Part(
-                load_resized(samples, split.dataset, size=settings.image_size),
-                torch.tensor(class_indices(samples, classes)),
-            )
-            for samples in (split.train, split.val)
-        )
+        checkpoint.write_card(run.weights, card)
         state = train(
             model,
-            train_part=train_part,
-            val_part=val_part,
+            train_part=_training_part(split, classes, settings, run),
+            val_part=_part(split, split.val, classes, settings.image_size),
             classes=classes,
             settings=settings,
             run=run,
@@ -97,20 +93,15 @@ class ResNet(Method[ResNetSettings]):
         return _predictions(model.to(run.device), card, samples, run.device)
 
     def report(self, split: Split, run: Run) -> Mapping[str, Any]:
-        """Return the validation figures of the chosen epoch, and the median seconds per epoch."""
-        from statistics import median
+        """Return the chosen epoch's figures, those of the classes in test, and speed.
 
-        from toolkit.methods.resnet.checkpoint import BEST, read_checkpoint
+        Draws the confusion matrix of the test part, and what misled the network in each test image
+        that it got wrong.
+        """
+        from toolkit.methods.resnet.report import draw_test, report_of
 
-        _, facts = read_checkpoint(run.weights / BEST)
-        seconds = [float(row["seconds"]) for row in run.results()]
-        # Epochs on features that are computed once are no measure of the others.
-        full = seconds[run.facts["head_epochs"] :]
-        return {
-            "validation": facts,
-            "epochs": len(seconds),
-            "seconds_per_epoch": median(full or seconds),
-        }
+        draw_test(split, run)
+        return report_of(run)
 
     def _plot(self, run: Run, classes: tuple[str, ...]) -> None:
         from toolkit.methods.resnet.checkpoint import BEST, read_checkpoint
@@ -126,20 +117,73 @@ class ResNet(Method[ResNetSettings]):
         )
 
 
+def _checked_classes(split: Split, settings: ResNetSettings, run: Run) -> tuple[str, ...]:
+    """Return the class names, after every check that needs no training."""
+    import torch
+
+    from toolkit.balance.smote import check_neighbours
+    from toolkit.balance.weights import class_counts
+    from toolkit.methods.resnet.image_cache import check_channels
+    from toolkit.methods.resnet.labels import class_indices, class_names
+
+    classes = class_names(split, binary=settings.classes == "binary")
+    if settings.balance in ("smote", "deepsmote"):
+        labels = torch.tensor(class_indices(split.train, classes))
+        check_neighbours(class_counts(labels, len(classes)), classes, settings.smote_neighbours)
+    remark = check_channels((*split.train, *split.val, *split.test), grey=settings.grey)
+    if remark:
+        run.log(remark)
+        print(remark, file=sys.stderr)
+    return classes
+
+
+def _part(split: Split, samples: Sequence[Sample], classes: tuple[str, ...], size: int) -> Part:
+    import torch
+
+    from toolkit.methods.resnet.frozen import Part
+    from toolkit.methods.resnet.image_cache import load_resized
+    from toolkit.methods.resnet.labels import class_indices
+
+    return Part(
+        load_resized(samples, split.dataset, size=size),
+        torch.tensor(class_indices(samples, classes)),
+        tuple(split.dataset.content[sample.id] for sample in samples),
+    )
+
+
+def _training_part(
+    split: Split, classes: tuple[str, ...], settings: ResNetSettings, run: Run
+) -> Part:
+    from toolkit.methods.resnet.image_cache import load_resized
+    from toolkit.methods.resnet.synthetic import with_synthetic
+
+    part = _part(split, split.train, classes, settings.image_size)
+    if settings.balance != "deepsmote":
+        return part
+    size = settings.deepsmote_size
+    return with_synthetic(
+        part,
+        lambda: load_resized(split.train, split.dataset, size=size),
+        classes=classes,
+        settings=settings,
+        run=run,
+    )
+
+
 def _predictions(
     model: Classifier, card: ModelCard, samples: Sequence[Sample], device: str
 ) -> Iterator[Prediction]:
     import torch
 
     from toolkit.methods.resnet.evaluate import anomaly_scores
+    from toolkit.methods.resnet.frozen import averaged_logits
     from toolkit.methods.resnet.image_cache import resized
-    from toolkit.methods.resnet.train import normalised
 
     for sample in samples:
         image = torch.from_numpy(resized(read_rgb(sample.image), card.image_size))
-        inputs = normalised(image.permute(2, 0, 1)[None].float() / 255, model, device)
         with torch.no_grad():
-            logits = model(inputs).double().cpu()
+            logits = averaged_logits(model, image.permute(2, 0, 1)[None], card.views, device)
+            logits = logits.double().cpu()
         probabilities = logits.softmax(1)[0].tolist()
         yield Prediction(
             sample_id=sample.id,

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from toolkit.errors import ConfigError, did_you_mean
+from toolkit.methods.resnet.pooling import PooledLayers, Standardise
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 # Name of the torchvision network: its classifier, and the modules of its last block.
 TORCHVISION: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -30,6 +31,7 @@ class Classifier(nn.Module):
 
     Attributes:
         backbone: maps float32 (B, 3, H, W), normalised, to features (B, F).
+        standardise: brings features to mean 0 and deviation 1, where they come from pooled layers.
         head: maps features to logits (B, K).
         last_block: names of the backbone's parameters that belong to its last block.
         mean, std: normalisation that the backbone wants, per channel of RGB in [0, 1].
@@ -47,14 +49,25 @@ class Classifier(nn.Module):
     ) -> None:
         super().__init__()
         self.backbone = backbone
+        pooled = isinstance(backbone, PooledLayers)
+        self.standardise = Standardise(features) if pooled else nn.Identity()
         self.head = nn.Linear(features, classes)
         self.last_block = frozenset(last_block)
         self.mean, self.std = mean, std
 
     def forward(self, images: Tensor) -> Tensor:
         """Map normalised images (B, 3, H, W) to logits (B, K)."""
-        logits: Tensor = self.head(self.backbone(images))
+        return self.classify(self.backbone(images))
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Map features (B, F) to logits (B, K)."""
+        logits: Tensor = self.head(self.standardise(features))
         return logits
+
+    @property
+    def network(self) -> nn.Module:
+        """The network whose tensors have the names of its authors."""
+        return self.backbone.maps if isinstance(self.backbone, PooledLayers) else self.backbone
 
     def parameters_of(self, layers: str) -> dict[str, nn.Parameter]:
         """Return the parameters that learn under a setting of `train_layers`, by name."""
@@ -92,15 +105,33 @@ class Classifier(nn.Module):
         return list(learning.values())
 
 
-def build_classifier(network: str, classes: int) -> Classifier:
+def build_classifier(
+    network: str, classes: int, *, pooled_layers: Sequence[str] = ()
+) -> Classifier:
     """Build a network with random weights and a head for so many classes.
 
+    Args:
+        network: name of the network.
+        classes: number of classes.
+        pooled_layers: names of modules whose maps become the features; the network's own pooled
+            output if empty.
+
     Raises:
-        ConfigError: neither this package nor timm knows the network.
+        ConfigError: neither this package nor timm knows the network, or it has no such layer.
     """
-    if network in TORCHVISION:
-        return _from_torchvision(network, classes)
-    return _from_timm(network, classes)
+    plain = (_from_torchvision if network in TORCHVISION else _from_timm)(network, classes)
+    if not pooled_layers:
+        return plain
+    backbone = PooledLayers(plain.backbone, pooled_layers, network=network)
+    last = f"maps.{pooled_layers[-1]}."
+    return Classifier(
+        backbone,
+        features=backbone.features,
+        classes=classes,
+        last_block=[n for n, _ in backbone.named_parameters() if n.startswith(last)],
+        mean=plain.mean,
+        std=plain.std,
+    )
 
 
 def _from_torchvision(network: str, classes: int) -> Classifier:

@@ -1,12 +1,16 @@
-"""Pictures of a training: learning curves, and the confusion matrix of the validation part."""
+"""Pictures of a training: learning curves, confusion matrices, and what misled it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from toolkit.files import written_whole
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 _TRAIN, _VAL = "#1f6fb4", "#d1622b"
 
@@ -58,6 +62,18 @@ def plot_confusion(
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     axes.set_title(title, fontsize=10)
+    _save(figure, path)
+
+
+def plot_wrong(
+    image: NDArray[np.uint8], overlay: NDArray[np.uint8], path: Path, *, title: str
+) -> None:
+    """Draw an image beside its overlay, both uint8 (H, W, 3), under a line that says what it is."""
+    figure, panels = _figure(1, 2, size=(8, 4.4))
+    for axes, picture in zip(panels, (image, overlay), strict=True):
+        axes.imshow(picture)
+        axes.axis("off")
+    figure.suptitle(title, fontsize=11)
     _save(figure, path)
 
 

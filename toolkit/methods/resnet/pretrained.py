@@ -124,8 +124,11 @@ def _fill(model: Classifier, state: dict[str, Tensor], *, source: str) -> None:
         WeightsError: a tensor of the backbone is missing or has another shape.
     """
     # Checkpoints of this project hold backbone and head.
-    state = {name.removeprefix("backbone."): tensor for name, tensor in state.items()}
-    wanted = model.backbone.state_dict()
+    state = {
+        name.removeprefix("backbone.").removeprefix("maps."): tensor
+        for name, tensor in state.items()
+    }
+    wanted = model.network.state_dict()
     for name, tensor in wanted.items():
         if name not in state:
             raise WeightsError(f"{source}: weights of another network ({name} is missing)")
@@ -134,4 +137,4 @@ def _fill(model: Classifier, state: dict[str, Tensor], *, source: str) -> None:
                 f"{source}: weights of another network ({name} is {tuple(state[name].shape)}, "
                 f"not {tuple(tensor.shape)})"
             )
-    model.backbone.load_state_dict({name: state[name] for name in wanted})
+    model.network.load_state_dict({name: state[name] for name in wanted})

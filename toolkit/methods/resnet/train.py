@@ -8,19 +8,25 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
+from toolkit.balance.smote import balanced_by_smote
 from toolkit.errors import ConfigError
 from toolkit.methods.resnet import checkpoint
 from toolkit.methods.resnet.augment import augmented, mixed
-from toolkit.methods.resnet.balance import epoch_order, loss_weights
 from toolkit.methods.resnet.evaluate import Validation, validate
+from toolkit.methods.resnet.frozen import Part, averaged_logits, frozen_features, normalised
+from toolkit.methods.resnet.objective import Objective
+from toolkit.methods.resnet.phases import Phase, learning_rate, phases_of
+from toolkit.methods.resnet.pooling import Standardise
 from toolkit.progress import progress
+from toolkit.runs.machine import computes_bfloat16
 
 if TYPE_CHECKING:
     from toolkit.methods.resnet.network import Classifier
@@ -30,43 +36,6 @@ if TYPE_CHECKING:
 SAVE_EVERY_SECONDS = 15.0
 _SGD_MOMENTUM = 0.9
 _EVALUATION_BATCH = 32
-
-
-@dataclass(frozen=True)
-class Part:
-    """Images of one part of the split.
-
-    Attributes:
-        images: uint8 (n, 3, S, S), RGB.
-        labels: int64 (n,), class indices.
-    """
-
-    images: Tensor
-    labels: Tensor
-
-
-@dataclass(frozen=True)
-class Phase:
-    """Some epochs with the same layers learning; the optimiser starts anew with each phase.
-
-    Attributes:
-        start, end: first epoch (counted from 0), and the one after the last.
-        layers: that learn.
-        lr: learning rate at the start.
-        augment, mixup: as in the settings.
-    """
-
-    start: int
-    end: int
-    layers: str
-    lr: float
-    augment: str
-    mixup: float
-
-    @property
-    def constant_features(self) -> bool:
-        """Whether the backbone gives the same features in every epoch."""
-        return self.layers == "head" and self.augment == "none" and self.mixup == 0
 
 
 @dataclass
@@ -82,42 +51,6 @@ class State:
     def of(cls, facts: dict[str, Any]) -> State:
         """Read the facts of a checkpoint."""
         return cls(**{**facts, "best_key": tuple(facts["best_key"])})
-
-
-def phases_of(settings: ResNetSettings) -> list[Phase]:
-    """Return the phases that have epochs."""
-    head, rest = settings.head_epochs, settings.epochs
-    both = [
-        Phase(0, head, "head", settings.head_lr, "none", 0.0),
-        Phase(
-            head, head + rest, settings.train_layers, settings.lr, settings.augment, settings.mixup
-        ),
-    ]
-    return [phase for phase in both if phase.end > phase.start]
-
-
-def learning_rate(schedule: str, base: float, progress: float) -> float:
-    """Return the learning rate at a point of a phase.
-
-    Args:
-        schedule: `constant`, `cosine` (half a wave) or `linear`, the latter two down to 0.
-        base: at the start.
-        progress: from 0 to 1.
-    """
-    factor = {
-        "constant": 1.0,
-        "cosine": (1 + math.cos(math.pi * progress)) / 2,
-        "linear": 1 - progress,
-    }[schedule]
-    return base * factor
-
-
-def normalised(images: Tensor, model: Classifier, device: str) -> Tensor:
-    """Normalise float32 (B, 3, S, S) in [0, 1] as the backbone wants it, on the device."""
-    mean = torch.tensor(model.mean, device=device).view(1, 3, 1, 1)
-    std = torch.tensor(model.std, device=device).view(1, 3, 1, 1)
-    normal: Tensor = (images.to(device) - mean) / std
-    return normal
 
 
 def train(
@@ -144,16 +77,31 @@ def train(
         run.log(f"resumed after epoch {state.epochs_done}")
     model.to(run.device)
     for phase in phases_of(settings):
+        if phase.retrains and state.epochs_done <= phase.start:
+            _start_again(model, state, phase, run)
         if not state.stopped and state.epochs_done < phase.end:
             trainer = _PhaseTrainer(model, phase, train_part, val_part, classes, settings, run)
             if tensors is not None and state.epochs_done > phase.start:
                 checkpoint.restore_optimizer(trainer.optimizer, tensors)
             trainer.run_epochs(state)
+            tensors = None
     return state
 
 
+def _start_again(model: Classifier, state: State, phase: Phase, run: Run) -> None:
+    """Take the best backbone so far, a new head, and forget how good the old one was."""
+    tensors, facts = checkpoint.read_checkpoint(run.weights / checkpoint.BEST)
+    model.load_state_dict(tensors)
+    torch.manual_seed(run.seed)
+    model.head.reset_parameters()
+    # Patience may have ended the phase before early.
+    state.epochs_done, state.stopped = phase.start, False
+    state.best_epoch, state.best_key = phase.start, ()
+    run.log(f"a new head on the features of epoch {facts['epoch']}")
+
+
 class _PhaseTrainer:
-    """One phase of a training: model, optimiser and inputs that belong together."""
+    """The epochs of one phase, with the optimiser and the inputs that belong to it."""
 
     def __init__(
         self,
@@ -166,17 +114,38 @@ class _PhaseTrainer:
         run: Run,
     ) -> None:
         self.model, self.phase, self.settings, self.run = model, phase, settings, run
-        self.train_part, self.val_part, self.classes = train_part, val_part, classes
-        parameters = model.learn(phase.layers, batch_norm=settings.batch_norm)
-        self.optimizer = make_optimizer(parameters, settings, phase.lr)
-        self.learning: nn.Module = model
-        self.train_inputs, self.val_inputs = train_part.images, val_part.images
-        if phase.constant_features:
-            self.learning = model.head
-            self.train_inputs = self._features(train_part.images, "features of the frozen layers")
-            self.val_inputs = self._features(val_part.images, "features for validation")
-        weights = loss_weights(train_part.labels, len(classes), settings.balance)
-        self.loss_weights = None if weights is None else weights.to(run.device)
+        self.val_part, self.classes = val_part, classes
+        self.inputs, self.labels = train_part.images, train_part.labels
+        self.val_inputs = val_part.images
+        standardise = model.standardise
+        unmeasured = isinstance(standardise, Standardise) and not bool(standardise.measured)
+        if phase.constant_features or unmeasured:
+            # What this run has trained, or drawn at random, is of no use to another.
+            own = phase.retrains or run.facts.get("weights", "none") == "none"
+            name = "" if own else settings.network
+            features = self._features(train_part, name, "features of the frozen layers")
+            if isinstance(standardise, Standardise) and unmeasured:
+                standardise.measure(features.flatten(0, 1))
+            if phase.constant_features:
+                self.inputs = features.flatten(0, 1)
+                self.labels = train_part.labels.repeat(settings.views)
+                self.val_inputs = self._features(val_part, name, "features for validation")
+        if phase.retrains and settings.balance == "smote":
+            self.inputs, self.labels = balanced_by_smote(
+                self.inputs,
+                self.labels,
+                len(classes),
+                neighbours=settings.smote_neighbours,
+                generator=torch.Generator().manual_seed(run.seed),
+            )
+        self.objective = Objective(settings, self.labels, len(classes))
+        self.halves = settings.precision == "bfloat16" or (
+            settings.precision == "auto" and computes_bfloat16(torch.device(run.device))
+        )
+        if self.halves:
+            model.to(memory_format=torch.channels_last)
+        model.learn(phase.layers, batch_norm=settings.batch_norm)
+        self.optimizer = make_optimizer(model, settings, phase.lr)
 
     def run_epochs(self, state: State) -> None:
         """Train the epochs of the phase that are left; `state` is kept up to date."""
@@ -207,7 +176,7 @@ class _PhaseTrainer:
                 key = found.key(settings.choose, epoch)
                 if not state.best_key or key > state.best_key:
                     state.best_key, state.best_epoch = key, epoch
-                    best = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+                    best = self._model_in_use()
                     best_facts = {"epoch": epoch, **vars(found)}
                 state.epochs_done = epoch
                 state.stopped = 0 < settings.patience <= epoch - state.best_epoch
@@ -219,40 +188,27 @@ class _PhaseTrainer:
                         path = run.weights / checkpoint.BEST
                         checkpoint.write_checkpoint(path, best, best_facts)
                         best = None
-                    self._save_last(state)
+                    self._save_last(state, ended=last)
                     saved = time.monotonic()
                 bar.advance(loss=loss, val_loss=found.loss, val_acc=found.balanced_accuracy)
 
     def _train_epoch(self, epoch: int) -> tuple[float, float, float]:
         """Train one epoch; return its first learning rate, mean loss and accuracy."""
         settings, phase = self.settings, self.phase
-        labels, classes = self.train_part.labels, len(self.classes)
         seed = (self.run.seed * 1_000_003 + epoch) % 2**63
         generator = torch.Generator().manual_seed(seed)
         torch.manual_seed(seed)  # dropout inside the network has no generator of its own
         self.model.learn(phase.layers, batch_norm=settings.batch_norm)
-        order = epoch_order(
-            labels, classes, settings.balance, generator, count=settings.epoch_images
-        )
+        order = self.objective.order(generator, retrains=phase.retrains)
         batches = batches_of(order, settings.batch)
         loss_sum, right = 0.0, 0
         for step, chosen in enumerate(batches):
             done = (epoch - 1 - phase.start + step / len(batches)) / (phase.end - phase.start)
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate(settings.schedule, phase.lr, done)
-            inputs = self.train_inputs[chosen]
-            targets = F.one_hot(labels[chosen], classes).float()
-            if not phase.constant_features:
-                inputs = augmented(inputs.float() / 255, phase.augment, generator)
-                inputs, targets = mixed(inputs, targets, phase.mixup, generator)
-                inputs = normalised(inputs, self.model, self.run.device)
-            logits = self.learning(inputs)
-            loss = F.cross_entropy(
-                logits,
-                targets.to(logits.device),
-                weight=self.loss_weights,
-                label_smoothing=settings.label_smoothing,
-            )
+            targets = F.one_hot(self.labels[chosen], len(self.classes)).float()
+            logits, targets = self._forward(chosen, targets, generator)
+            loss = self.objective.loss(logits, targets.to(logits.device))
             value = float(loss.detach())
             if not math.isfinite(value):
                 raise ConfigError(
@@ -263,52 +219,94 @@ class _PhaseTrainer:
             torch.autograd.backward(loss)
             self.optimizer.step()
             loss_sum += value * len(chosen)
-            right += int((logits.detach().argmax(1).cpu() == labels[chosen]).sum())
+            right += int((logits.detach().argmax(1).cpu() == self.labels[chosen]).sum())
         first = learning_rate(
             settings.schedule, phase.lr, (epoch - 1 - phase.start) / (phase.end - phase.start)
         )
         return first, loss_sum / len(order), right / len(order)
 
+    def _forward(
+        self, chosen: Tensor, targets: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Return float32 logits and the targets that belong to them."""
+        inputs = self.inputs[chosen]
+        if self.phase.constant_features:
+            return self.model.classify(inputs), targets
+        inputs = augmented(inputs.float() / 255, self.phase.augment, generator)
+        inputs, targets = mixed(inputs, targets, self.phase.mixup, generator)
+        inputs = normalised(inputs, self.model, self.run.device)
+        if self.halves:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        with self._precision():
+            logits = self.model(inputs)
+        return logits.float(), targets
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        if not self.halves:
+            return nullcontext()
+        return torch.autocast(torch.device(self.run.device).type, dtype=torch.bfloat16)
+
     def _validate(self) -> Validation:
+        """Score the model as it would be used: all views, in full precision."""
         self.model.eval()
+        views = self.settings.views
         with torch.no_grad():
-            logits = torch.cat(
-                [
-                    self.learning(
-                        batch
-                        if self.phase.constant_features
-                        else normalised(batch.float() / 255, self.model, self.run.device)
-                    )
-                    for batch in torch.split(self.val_inputs, _EVALUATION_BATCH)
-                ]
-            )
+            if self.phase.constant_features:
+                logits = torch.stack([self.model.classify(one) for one in self.val_inputs]).mean(0)
+            else:
+                batches = torch.split(self.val_inputs, _EVALUATION_BATCH)
+                logits = torch.cat(
+                    [averaged_logits(self.model, b, views, self.run.device) for b in batches]
+                )
+        shift = self.objective.logit_shift()
+        if shift is not None:
+            logits = logits + shift.to(logits)
         return validate(logits, self.val_part.labels, self.classes)
 
-    def _features(self, images: Tensor, title: str) -> Tensor:
-        """Return float32 (n, F) features of uint8 (n, 3, S, S) images, on the device."""
-        self.model.eval()
-        features = []
-        with torch.no_grad(), progress(title, len(images)) as bar:
-            for batch in torch.split(images, _EVALUATION_BATCH):
-                inputs = normalised(batch.float() / 255, self.model, self.run.device)
-                features.append(self.model.backbone(inputs))
-                bar.advance(len(batch))
-        return torch.cat(features)
+    def _features(self, part: Part, name: str, title: str) -> Tensor:
+        return frozen_features(
+            self.model,
+            part,
+            views=self.settings.views,
+            device=self.run.device,
+            name=name,
+            title=title,
+        )
 
-    def _save_last(self, state: State) -> None:
-        tensors = {**self.model.state_dict(), **checkpoint.optimizer_tensors(self.optimizer)}
+    def _model_in_use(self) -> dict[str, Tensor]:
+        """Copy the model's tensors; a shift of the logits goes into the bias of the head."""
+        tensors = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+        shift = self.objective.logit_shift()
+        if shift is not None:
+            tensors["head.bias"] += shift.to(tensors["head.bias"])
+        return tensors
+
+    def _save_last(self, state: State, *, ended: bool) -> None:
+        # The next phase has an optimiser of its own.
+        optimizer = {} if ended else checkpoint.optimizer_tensors(self.optimizer)
+        tensors = {**self.model.state_dict(), **optimizer}
         checkpoint.write_checkpoint(self.run.weights / checkpoint.LAST, tensors, vars(state))
 
 
-def make_optimizer(
-    parameters: list[nn.Parameter], settings: ResNetSettings, lr: float
-) -> torch.optim.Optimizer:
-    """Make the optimiser that the settings name."""
+def make_optimizer(model: Classifier, settings: ResNetSettings, lr: float) -> torch.optim.Optimizer:
+    """Make the optimiser that the settings name, for the parameters that learn.
+
+    The bias of the head never decays: it holds how frequent the classes are.
+    """
+    learning = [p for p in model.parameters() if p.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in learning if p is not model.head.bias]},
+        {"params": [model.head.bias], "weight_decay": 0.0},
+    ]
     decay = settings.weight_decay
+    # One pass over each tensor instead of several: a third of an epoch of small images.
+    fused = learning[0].device.type in ("cpu", "cuda")
     if settings.optimizer == "sgd":
-        return torch.optim.SGD(parameters, lr=lr, momentum=_SGD_MOMENTUM, weight_decay=decay)
+        return torch.optim.SGD(
+            groups, lr=lr, momentum=_SGD_MOMENTUM, weight_decay=decay, fused=fused
+        )
     kind = torch.optim.Adam if settings.optimizer == "adam" else torch.optim.AdamW
-    return kind(parameters, lr=lr, weight_decay=decay)
+    return kind(groups, lr=lr, weight_decay=decay, fused=fused)
 
 
 def batches_of(order: Tensor, size: int) -> list[Tensor]:
