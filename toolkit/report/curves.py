@@ -1,0 +1,106 @@
+"""Points of the curves: ROC over images, per-region overlap over pixels, histograms of scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from toolkit.metrics.count import RankCounter
+from toolkit.metrics.curve import alarm_curve
+from toolkit.metrics.pro import label_regions
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_SAMPLED = 7
+# Shares of all pixels above the thresholds: dense where AUPRO is taken, and at the very top.
+_SHARES = np.unique(np.concatenate([np.linspace(0, 0.36, 181), np.geomspace(1e-6, 1, 60)]))
+BINS = 24
+
+
+def roc_points(
+    scores: NDArray[np.float64], is_defect: NDArray[np.bool_]
+) -> list[tuple[float, float]] | None:
+    """Return the corners of the ROC curve as (false-alarm rate, recall), both from 0 to 1.
+
+    Ties are one slanted step, so the area below is the AUROC. None where one class is missing.
+
+    Args:
+        scores: float64 (n,), higher is worse.
+        is_defect: bool (n,).
+    """
+    if is_defect.all() or not is_defect.any():
+        return None
+    curve = alarm_curve(scores, is_defect)
+    x, y = [0, *curve.fp.tolist()], [0, *curve.tp.tolist()]
+    corners = [
+        i
+        for i in range(len(x))
+        if i in (0, len(x) - 1)
+        # Integers: a point on the straight line between its neighbours is no corner.
+        or (x[i] - x[i - 1]) * (y[i + 1] - y[i]) != (x[i + 1] - x[i]) * (y[i] - y[i - 1])
+    ]
+    return [(x[i] / x[-1], y[i] / y[-1]) for i in corners]
+
+
+class ProCurve:
+    """Counts the per-region overlap map by map; every point is exact, only few are taken.
+
+    Regions, false-positive rate and averaging are those of `toolkit.metrics.pro`. Between two of
+    some two hundred thresholds the curve is drawn straight.
+
+    Args:
+        maps: the score maps at any resolution; they only say where thresholds are worth placing.
+    """
+
+    def __init__(self, maps: Iterable[NDArray[np.float32]]) -> None:
+        drawn, tops = [], []
+        for score_map in maps:
+            drawn.append(score_map.ravel()[::_SAMPLED])
+            tops.append(score_map.max())
+        scores = np.concatenate([*drawn, np.array(tops, np.float32)])
+        placed = np.quantile(scores, 1 - _SHARES).astype(np.float32)
+        self._thresholds = np.unique(np.append(placed, np.sort(scores)[-60:]))
+        self._good = RankCounter(self._thresholds)
+        self._n_good = 0
+        self._overlap = np.zeros(self._thresholds.size)
+        self._n_regions = 0
+
+    def add(self, score_map: NDArray[np.float32], truth: NDArray[np.bool_]) -> None:
+        """Count one image: score map float32 (H, W) and true mask bool (H, W)."""
+        flat = score_map.ravel()
+        good = flat[~truth.ravel()]
+        self._good.add(good)
+        self._n_good += good.size
+        where, regions = label_regions(truth)
+        for region in range(int(regions.max()) + 1 if regions.size else 0):
+            inside = np.sort(flat[where[regions == region]])
+            below = np.searchsorted(inside, self._thresholds, side="left")
+            self._overlap += 1 - below / inside.size
+            self._n_regions += 1
+
+    def points(self) -> list[tuple[float, float]] | None:
+        """Return (false-positive rate, mean overlap), rates rising; None without regions."""
+        if not self._n_regions or not self._n_good:
+            return None
+        below, _ = self._good.counts()
+        rate = (self._n_good - below[::-1]) / self._n_good
+        overlap = self._overlap[::-1] / self._n_regions
+        points = [(0.0, 0.0), *zip(rate.tolist(), overlap.tolist(), strict=True), (1.0, 1.0)]
+        return list(dict.fromkeys((round(x, 6), round(min(y, 1.0), 6)) for x, y in points))
+
+
+def histogram(scores: NDArray[np.float64], is_defect: NDArray[np.bool_]) -> list[dict[str, Any]]:
+    """Count scores in equal bins: `low`, `high`, `truth` and `count` of each that is not empty."""
+    edges = np.histogram_bin_edges(scores, bins=BINS)
+    bars = []
+    for truth, chosen in (("good", ~is_defect), ("defect", is_defect)):
+        counts, _ = np.histogram(scores[chosen], bins=edges)
+        bars += [
+            {"low": float(edges[i]), "high": float(edges[i + 1]), "truth": truth, "count": int(n)}
+            for i, n in enumerate(counts)
+            if n
+        ]
+    return bars
