@@ -17,6 +17,7 @@ from toolkit.cli.doctor import doctor_command
 from toolkit.cli.export import export_command
 from toolkit.cli.leaderboard import evaluate_command, leaderboard_command
 from toolkit.cli.predict import predict_command
+from toolkit.cli.report import report_command
 from toolkit.cli.train import finetune_app, train_app
 from toolkit.cli.weights import weights_app
 from toolkit.errors import ToolkitError
@@ -38,6 +39,7 @@ app.command("evaluate")(evaluate_command)
 app.command("export")(export_command)
 app.command("benchmark")(benchmark_command)
 app.command("leaderboard")(leaderboard_command)
+app.command("report")(report_command)
 app.add_typer(weights_app, name="weights")
 app.add_typer(cache_app, name="cache")
 app.command("doctor")(doctor_command)
