@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from toolkit import ultralytics_env
+from toolkit.data.cards import Symmetry
 from toolkit.methods.yolo.detect import detect
+from toolkit.methods.yolo.views import allowed_views
 
 
 class _Stub:
@@ -92,3 +94,34 @@ def test_nothing_found_is_no_box() -> None:
     boxes = _detect(_Stub((10, 10, 8, 8, 0, 0)), (64, 64))
     assert len(boxes) == 0
     assert boxes.xyxy.shape == (0, 4)
+
+
+def test_what_the_background_describes_best_is_dropped() -> None:
+    stub = _Stub((10, 10, 8, 8, 0.9, 0.2), (50, 50, 8, 8, 0.3, 0.6))
+    image = np.zeros((64, 64, 3), np.uint8)
+    found = detect(stub, image, image_size=64, nms_iou=0.7, device="cpu", background="dirt")
+    assert found.labels == ("crack",)  # no box of the background itself, and not the second one
+    np.testing.assert_allclose(found.xyxy, [[6, 6, 14, 14]], atol=1e-4)
+
+
+def test_fused_views_come_back_to_the_picture() -> None:
+    class Spot:
+        """Sees the one bright square, wherever the view has put it."""
+
+        stride = torch.tensor([32.0])
+        names = {0: "crack"}  # noqa: RUF012
+
+        def __call__(self, batch: torch.Tensor) -> Any:
+            rows, columns = torch.nonzero(batch[0, 0] > 0.9, as_tuple=True)
+            x0, x1 = columns.min().item(), columns.max().item() + 1
+            y0, y1 = rows.min().item(), rows.max().item() + 1
+            row = [(x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0, 0.8]
+            return torch.tensor(row).reshape(1, 5, 1)
+
+    image = np.zeros((128, 192, 3), np.uint8)
+    image[16:48, 96:176] = 255
+    symmetry = Symmetry(flips=("horizontal", "vertical"), rotation="any")
+    views = allowed_views(symmetry)
+    found = detect(Spot(), image, image_size=96, nms_iou=0.7, device="cpu", views=views)
+    np.testing.assert_allclose(found.xyxy, [[96, 16, 176, 48]], atol=1e-3)
+    np.testing.assert_allclose(found.scores, [0.8], atol=1e-6)

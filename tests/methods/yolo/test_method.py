@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from toolkit import ultralytics_env
 from toolkit.config import settings_dict
 from toolkit.data.layouts import read_dataset
 from toolkit.data.splits import Split, make_plan
 from toolkit.errors import ConfigError, DataError, RunError, WeightsError
 from toolkit.methods.registry import method_class
-from toolkit.methods.yolo import network
+from toolkit.methods.yolo import checkpoint, network
 from toolkit.methods.yolo.prompts import NOT_CLIP, load_bank, orthonormal_bank
 from toolkit.runs.machine import seed_everything
 from toolkit.runs.run import Run
@@ -133,6 +134,23 @@ def test_a_bank_without_a_needed_phrase_is_refused(
         method.fit(split, run)
 
 
+def test_a_checkpoint_of_another_size_is_refused_before_training(
+    new_run: NewRun, split: Split, tmp_path: Path
+) -> None:
+    import torch
+
+    ultralytics_env.prepare()
+    from ultralytics.nn.tasks import DetectionModel
+
+    donor = DetectionModel(network.model_yaml("yolo11s"), nc=3, verbose=False)
+    path = tmp_path / "s.pt"
+    torch.save({"model": donor, "train_args": {}}, path)
+    method, run = new_run("yolo", weights="pretrained", init=str(path))
+    with pytest.raises(WeightsError, match=r"s\.pt: only .*another architecture"):
+        method.fit(split, run)
+    assert not (run.path / "data").exists()
+
+
 def test_a_run_without_weights_cannot_predict(new_run: NewRun, split: Split) -> None:
     method, run = new_run("yolo")
     with pytest.raises(RunError, match=r"best\.pt"):
@@ -197,6 +215,72 @@ def test_equal_seeds_give_equal_predictions(new_run: NewRun, split: Split) -> No
     for first, second in zip(*found, strict=True):
         assert first.score == second.score
         np.testing.assert_array_equal(first.boxes.xyxy, second.boxes.xyxy)
+
+
+@pytest.mark.slow
+def test_prompt_tuning_changes_the_prompts_and_nothing_else(
+    new_run: NewRun, split: Split, tmp_path: Path
+) -> None:
+    import torch
+
+    ultralytics_env.prepare()
+    from ultralytics.nn.tasks import WorldModel
+
+    base = WorldModel(network.model_yaml("yolo11n-world"), nc=3, verbose=False)
+    path = tmp_path / "base.pt"
+    torch.save({"model": base, "train_args": {}}, path)
+    method, run = new_run("yolo-world", weights="pretrained", init=str(path), train="prompts")
+    _fit(method, run, split)
+
+    trained = checkpoint.load_network(run.weights / "best.pt").state_dict()
+    before = base.half().float().state_dict()  # checkpoints are stored in half precision
+    changed = [
+        n
+        for n, t in trained.items()
+        if n not in before or not torch.equal(t.float(), before[n].float())
+    ]
+    assert changed == ["prompts"]
+    classes = list(split.dataset.classes)
+    tuned = load_bank(run.weights / "prompts.safetensors")
+    start = load_bank(run.weights / "phrases.safetensors")
+    assert tuned.source.startswith("tuned on")
+    assert run.facts["prompts_source"] == tuned.source
+    assert NOT_CLIP in tuned.source  # tuning gives no meaning to other words
+    assert not np.allclose(tuned.of(classes), start.of(start.phrases)[: len(classes)], atol=1e-3)
+    assert run.facts["tensors_copied"] == f"{len(before)} of {len(before) + 1}"
+
+    # The bank alone serves the untouched base.
+    from toolkit.methods.yolo.text_seam import answered_from
+
+    base.eval()
+    image = torch.rand(1, 3, 64, 64)
+    with answered_from(tuned), torch.inference_mode():
+        base.set_classes(classes)
+        own = checkpoint.load_network(run.weights / "best.pt")
+        own.set_classes(classes)
+        np.testing.assert_allclose(base(image)[0], own(image)[0], atol=1e-4)
+
+
+@pytest.mark.slow
+def test_head_training_with_a_background_prompt(new_run: NewRun, split: Split) -> None:
+    method, run = new_run("yolo-world", train="head", background="nothing", copy_paste=1)
+    _fit(method, run, split)
+    assert load_bank(run.weights / "prompts.safetensors").phrases == (
+        *split.dataset.classes, "nothing",
+    )  # fmt: skip
+    for prediction in method.predict(split.val, run):
+        assert "nothing" not in prediction.boxes.labels
+
+
+@pytest.mark.slow
+def test_frozen_layers_learn_from_the_given_epoch_on(new_run: NewRun, split: Split) -> None:
+    weights = {}
+    for name, freeze_epochs in (("always", 0), ("at first", 1)):
+        method, run = new_run("yolo", run=name, freeze=10, freeze_epochs=freeze_epochs, epochs=3)
+        _fit(method, run, split)
+        weights[name] = checkpoint.load_network(run.weights / "last.pt").state_dict()
+    first = "model.0.conv.weight"
+    assert not np.array_equal(weights["always"][first], weights["at first"][first])
 
 
 class _Killed(BaseException):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -103,64 +102,6 @@ def test_where_a_network_starts(
     assert (start.name, start.path) == (asked[-1], Path(f"{asked[-1]}.pt"))
 
 
-def _checkpoint(path: Path, content: Any) -> Path:
-    torch.save({"model": content, "train_args": {}}, path)
-    return path
-
-
-class _Harm:
-    def __init__(self, flag: Path) -> None:
-        self.flag = flag
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (self.flag,)
-
-
-def test_a_checkpoint_cannot_run_code(tmp_path: Path) -> None:
-    flag = tmp_path / "ran"
-    path = _checkpoint(tmp_path / "foreign.pt", _Harm(flag))
-    with pytest.raises(WeightsError, match=r"foreign\.pt"):
-        network.load_network(path)
-    assert not flag.exists()
-    # The file is as harmful as it looks: an unguarded read runs it.
-    torch.load(path, weights_only=False)
-    assert flag.exists()
-
-
-@pytest.mark.parametrize("content", [b"", b"hello", pickle.dumps({"a": 1}, protocol=2)])
-def test_damaged_checkpoints_are_named(content: bytes, tmp_path: Path) -> None:
-    path = tmp_path / "damaged.pt"
-    path.write_bytes(content)
-    with pytest.raises(WeightsError, match=r"damaged\.pt"):
-        network.load_network(path)
-
-
-def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match="no such checkpoint"):
-        network.load_network(tmp_path / "none.pt")
-
-
-def test_a_world_network_takes_over_all_but_the_text_layers(tmp_path: Path) -> None:
-    donor = _detector("yolo11n", nc=80)
-    path = _checkpoint(tmp_path / "yolo.pt", donor)
-    world = _detector("yolo11n-world", nc=3)
-    copied, total = network.copy_weights(world, network.load_network(path))
-    theirs = donor.state_dict()
-    same = [n for n, t in world.state_dict().items() if n in theirs and torch.equal(t, theirs[n])]
-    assert copied == len(same)
-    fresh = [n for n in world.state_dict() if n not in same]
-    # What is left is the last convolution of the class branch and the contrastive layers.
-    assert total - copied == len(fresh)
-    assert all(".cv4." in name or name.split(".cv3.")[1][1:3] == ".2" for name in fresh)
-
-
-def test_nothing_in_common_is_an_error() -> None:
-    donor, target = _detector("yolo11n", nc=3), torch.nn.Linear(2, 2)
-    target.load = lambda source, verbose: None  # type: ignore[assignment]
-    with pytest.raises(WeightsError, match="none of the checkpoint's"):
-        network.copy_weights(target, donor)
-
-
 def test_the_contrastive_head_starts_at_the_rate_of_objects() -> None:
     world = _detector("yolo11n-world", nc=3)
     network.start_contrastive_head(world)
@@ -192,3 +133,12 @@ def test_bn_momentum_reaches_every_batch_norm() -> None:
     assert norms
     assert set(norms) == {0.2}
     assert math.isclose(norms[0], 0.2)
+
+
+def test_a_file_to_start_from_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"none\.pt: no such checkpoint"):
+        network.from_file(str(tmp_path / "none.pt"))
+    with pytest.raises(WeightsError, match=r"none\.pt: no such checkpoint"):
+        network.find_start("yolo11n", str(tmp_path / "none.pt"))
+    (tmp_path / "mine.pt").touch()
+    assert network.from_file(str(tmp_path / "mine.pt")).source == "file mine.pt"

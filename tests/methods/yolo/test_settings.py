@@ -51,6 +51,8 @@ def test_other_backgrounds_are_refused(text: str) -> None:
         ({"degrees": "round"}, "degrees=round"),
         ({"degrees": "270"}, "degrees=270"),
         ({"copy_paste": -1}, "copy_paste=-1"),
+        ({"freeze_epochs": -1}, "freeze_epochs=-1"),
+        ({"init": "a.pt", "weights": "none"}, "leave out weights=none"),
         ({"extra": {"seed": 3}}, "extra: 'seed'"),  # would break the run's record
         ({"epoch": 3}, "did you mean 'epochs'"),
     ],

@@ -57,6 +57,10 @@ def _renamed(split: Split, names: list[str]) -> Split:
 
 
 def test_class_names_that_only_yolo_world_cannot_use(split: Split) -> None:
+    with pytest.raises(DataError, match="background=crack"):
+        check_split(_renamed(split, ["crack"]), world=True, background="crack")
+    with pytest.raises(DataError, match="'no/thing' has a '/'"):
+        check_split(_renamed(split, ["crack"]), world=True, background="no/thing")
     for names, message in (
         (["crack", "dirt/dust"], "'dirt/dust' has a '/'"),
         ([f"type{i:02d}" for i in range(81)], "81 classes"),
@@ -105,6 +109,25 @@ def test_pasted_images_are_added_with_their_labels(split: Split, tmp_path: Path)
     before = {p.name: p.read_bytes() for p in pasted}
     _write(split, tmp_path / "data", image_size=64, copy_paste=2)  # as a resumed run does
     assert before == {p.name: p.read_bytes() for p in pasted}
+
+
+def test_a_background_prompt_is_a_last_class_without_boxes(split: Split, tmp_path: Path) -> None:
+    data = _write(split, tmp_path / "data", background="nothing: all well")
+    names = yaml.safe_load(data.read_text())["names"]
+    assert list(names.values()) == [*split.dataset.classes, "nothing: all well"]
+    labels = "".join(p.read_text() for p in (data.parent / "labels/train").glob("*.txt"))
+    assert {int(line.split()[0]) for line in labels.splitlines()} == {
+        split.dataset.classes.index(s.label) for s in split.train if s.is_defect
+    }
+
+
+def test_an_interrupted_preparation_is_completed(split: Split, tmp_path: Path) -> None:
+    data = _write(split, tmp_path / "data", image_size=48, copy_paste=1)
+    whole = {p.name for p in data.parent.rglob("*.*")}
+    (data.parent / "complete").unlink()
+    next((data.parent / "images/train").glob("pasted__*")).unlink()
+    _write(split, tmp_path / "data", image_size=48, copy_paste=1)
+    assert {p.name for p in data.parent.rglob("*.*")} == whole
 
 
 def test_no_test_image_can_be_reached(split: Split, tmp_path: Path) -> None:

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from toolkit.methods.yolo.network import load_network
+from toolkit.methods.yolo.checkpoint import load_network
 from toolkit.methods.yolo.training_data import shrunk
 from toolkit.methods.yolo.views import PLAIN, View, fuse
 from toolkit.runs.prediction import Boxes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from torch import Tensor
 
 CONFIDENCE_FLOOR = 0.001
 """Boxes below are dropped: enough for any mAP, and what COCO evaluations keep."""
@@ -39,6 +40,7 @@ def detect(
     nms_iou: float,
     device: str,
     views: Sequence[View] = (PLAIN,),
+    background: str = "",
 ) -> Boxes:
     """Return the boxes of one image, best first.
 
@@ -51,13 +53,19 @@ def detect(
         nms_iou: of two boxes of one class that overlap by more, the better stays.
         device: of the network.
         views: in which the image is shown to the network; their boxes are fused.
+        background: name of a class that stands for no defect; what is most likely that is dropped.
     """
     height, width = image.shape[:2]
     small = shrunk(image, longest=image_size)
     answers = []
     for view in views:
         found = _detect_once(
-            network, view.of(small), image_size=image_size, nms_iou=nms_iou, device=device
+            network,
+            view.of(small),
+            image_size=image_size,
+            nms_iou=nms_iou,
+            device=device,
+            background=background,
         )
         xyxy = view.back(found.xyxy, (small.shape[1], small.shape[0]))
         scale = np.array([width / small.shape[1], height / small.shape[0]] * 2, np.float32)
@@ -66,7 +74,13 @@ def detect(
 
 
 def _detect_once(
-    network: Any, image: NDArray[np.uint8], *, image_size: int, nms_iou: float, device: str
+    network: Any,
+    image: NDArray[np.uint8],
+    *,
+    image_size: int,
+    nms_iou: float,
+    device: str,
+    background: str,
 ) -> Boxes:
     import torch
     from ultralytics.data.augment import LetterBox
@@ -78,8 +92,12 @@ def _detect_once(
     pixels = np.ascontiguousarray(padded.transpose(2, 0, 1))[None]
     with torch.inference_mode():
         batch = torch.from_numpy(pixels).to(device).float() / 255
+        raw = network(batch)
+        if background:
+            index = list(network.names.values()).index(background)
+            raw = without_background(raw[0] if isinstance(raw, tuple) else raw, index=index)
         (found,) = nms.non_max_suppression(
-            network(batch),
+            raw,
             CONFIDENCE_FLOOR,
             nms_iou,
             multi_label=True,
@@ -93,3 +111,18 @@ def _detect_once(
         scores=found[:, 4].cpu().numpy().astype(np.float32),
         labels=tuple(names[int(index)] for index in found[:, 5].tolist()),
     )
+
+
+def without_background(raw: Tensor, *, index: int) -> Tensor:
+    """Silence the candidates that the background class describes best, and that class itself.
+
+    Args:
+        raw: tensor (B, 4 + classes, candidates), as a detector gives it.
+        index: of the background among the classes.
+    """
+    scores = raw[:, 4:]
+    kept = (scores.argmax(dim=1, keepdim=True) != index) * scores
+    kept[:, index] = 0
+    raw = raw.clone()
+    raw[:, 4:] = kept
+    return raw

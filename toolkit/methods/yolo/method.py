@@ -14,7 +14,15 @@ from toolkit.data.types import Sample
 from toolkit.errors import ConfigError, RunError
 from toolkit.methods.base import Labels, Method
 from toolkit.methods.yolo import network, training
-from toolkit.methods.yolo.prompts import PromptBank, class_bank, load_bank, orthonormal_bank
+from toolkit.methods.yolo.checkpoint import check_family, load_network
+from toolkit.methods.yolo.prompt_tuning import frozen_parts, tuned_bank
+from toolkit.methods.yolo.prompts import (
+    PromptBank,
+    class_bank,
+    known_by_class,
+    load_bank,
+    orthonormal_bank,
+)
 from toolkit.methods.yolo.settings import YoloSettings, YoloWorldSettings
 from toolkit.methods.yolo.training_data import (
     check_split,
@@ -29,6 +37,8 @@ from toolkit.runs.prediction import Prediction
 from toolkit.runs.run import Run
 
 _PROMPTS = "prompts.safetensors"
+_PHRASES = "phrases.safetensors"
+_TUNED = "tuned on"
 
 S = TypeVar("S", bound=YoloSettings)
 
@@ -52,12 +62,13 @@ class _Detector(Method[S]):
             ConfigError: there is no such network, or Ultralytics has no such argument.
             WeightsError: the pretrained weights cannot be had.
         """
-        check_split(split, world=self.world)
+        check_split(split, world=self.world, background=self._background())
         ultralytics_env.prepare()
         self._check_settings()
         state, checkpoint = training.progress_of(run)
         if state == "finished":
             run.log("training was finished before; nothing to do")
+            self._after_training(run)
             return
         bank = self._answers(split, run)
         start = network.SCRATCH if checkpoint else self._start(run)
@@ -69,17 +80,21 @@ class _Detector(Method[S]):
             image_size=settings.image_size,
             copy_paste=settings.copy_paste,
             seed=run.seed,
+            background=self._background(),
         )
         name = split.dataset.name
         symmetry = flip_probabilities(settings.flips, dataset_name=name)
         symmetry["degrees"] = rotation_degrees(settings.degrees, dataset_name=name)
-        arguments = training.arguments(settings, run=run, data=data, symmetry=symmetry)
+        arguments = training.arguments(
+            settings, run=run, data=data, symmetry=symmetry, freeze=self._frozen()
+        )
         if checkpoint is not None:
             run.log(f"going on from {checkpoint.name}")
             arguments["resume"] = str(checkpoint)
         with ultralytics_env.logged(run.log), bank:
             trainer = self._trainer(arguments, start=start.path, run=run)
             training.train(trainer, run=run, title=f"{run.method} {run.path.name}")
+        self._after_training(run)
 
     def predict(self, samples: Sequence[Sample], run: Run) -> Iterator[Prediction]:
         """Yield the boxes of each image, in its own pixels, and the highest score.
@@ -110,6 +125,7 @@ class _Detector(Method[S]):
                     nms_iou=settings.nms_iou,
                     device=run.device,
                     views=views,
+                    background=self._background(),
                 )
                 score = float(boxes.scores.max()) if len(boxes) else 0.0
                 yield Prediction(sample_id=sample.id, score=score, boxes=boxes)
@@ -138,15 +154,40 @@ class _Detector(Method[S]):
 
     def _start(self, run: Run) -> network.Start:
         settings = self.settings
-        start = network.find_start(settings.model, settings.weights)
+        if settings.init:
+            start = network.from_file(settings.init)
+        else:
+            start = network.find_start(settings.model, settings.weights)
+        if start.path is not None:
+            self._check_family(start.path)
         run.note(weights=start.name, weights_source=start.source)
         if start is network.SCRATCH:
             asked = "as asked" if settings.weights == "none" else "pretrained could not be reached"
             run.log(f"training from scratch ({asked})")
         return start
 
+    def _check_family(self, path: Path) -> None:
+        from ultralytics.nn.tasks import DetectionModel, WorldModel
+
+        model = self.settings.model
+        source = load_network(path, trust=self.settings.trust)
+        kind = WorldModel if self.world else DetectionModel
+        check_family(kind(network.model_yaml(model), verbose=False), source, model=model, path=path)
+
     def _answers(self, split: Split, run: Run) -> AbstractContextManager[None]:
         return nullcontext()
+
+    def _background(self) -> str:
+        return ""
+
+    def _frozen(self) -> Sequence[int | str]:
+        return range(self.settings.freeze)
+
+    def _prompts_to_tune(self, run: Run) -> PromptBank | None:
+        return None
+
+    def _after_training(self, run: Run) -> None:
+        """Keep what was learned beside the network's weights; may be called again."""
 
     def _trainer(self, arguments: dict[str, Any], *, start: Path | None, run: Run) -> Any:
         from toolkit.methods.yolo.precision import use_bfloat16
@@ -160,6 +201,9 @@ class _Detector(Method[S]):
             head_lr_factor=settings.head_lr_factor,
             bn_momentum=settings.bn_momentum,
             bfloat16=use_bfloat16(settings.precision, device=run.device),
+            trust=settings.trust,
+            freeze_epochs=settings.freeze_epochs,
+            tuned_prompts=self._prompts_to_tune(run),
         )
         trainer.follow(recipe, weights=run.weights)
         return trainer
@@ -189,19 +233,49 @@ class YoloWorld(_Detector[YoloWorldSettings]):
     def _answers(self, split: Split, run: Run) -> AbstractContextManager[None]:
         from toolkit.methods.yolo.text_seam import answered_from
 
-        bank = self._bank(split)
+        prompts = dict(class_prompts(split))
+        if self._background():
+            prompts[self._background()] = (self._background(),)
+        phrases = self._phrases(prompts)
+        bank = class_bank(phrases, known_by_class(phrases, prompts))
+        phrases.save(run.weights / _PHRASES)
         bank.save(run.weights / _PROMPTS)
-        prompts = {name: list(phrases) for name, phrases in class_prompts(split).items()}
-        run.note(prompts=prompts, prompts_source=bank.source)
+        asked = {name: list(group) for name, group in prompts.items()}
+        run.note(prompts=asked, prompts_source=bank.source)
         return answered_from(bank)
 
-    def _bank(self, split: Split) -> PromptBank:
-        prompts = class_prompts(split)
-        if self.settings.prompt_bank:
-            phrases = load_bank(Path(self.settings.prompt_bank).expanduser())
-        else:
-            phrases = orthonormal_bank([p for group in prompts.values() for p in group])
-        return class_bank(phrases, prompts)
+    def _phrases(self, prompts: Mapping[str, Sequence[str]]) -> PromptBank:
+        every = [phrase for group in prompts.values() for phrase in group]
+        source = self.settings.prompt_bank
+        if source == "clip":
+            from toolkit.methods.yolo.clip_text import clip_bank
+
+            return clip_bank(every)
+        return load_bank(Path(source).expanduser()) if source else orthonormal_bank(every)
+
+    def _background(self) -> str:
+        return self.settings.background
+
+    def _frozen(self) -> Sequence[int | str]:
+        settings = self.settings
+        if settings.train == "full":
+            return super()._frozen()
+        layers = network.model_yaml(settings.model)
+        return frozen_parts(layers, train=settings.train, tune_scale=settings.tune_scale)
+
+    def _prompts_to_tune(self, run: Run) -> PromptBank | None:
+        return load_bank(run.weights / _PROMPTS) if self.settings.train == "prompts" else None
+
+    def _after_training(self, run: Run) -> None:
+        if self.settings.train != "prompts":
+            return
+        before = load_bank(run.weights / _PROMPTS)
+        if before.source.startswith(_TUNED):
+            return
+        trained = load_network(run.weights / "best.pt")
+        source = f"{_TUNED} {run.record['data'].get('name', 'data')}, from {before.source}"
+        tuned_bank(trained, before.phrases, source=source).save(run.weights / _PROMPTS)
+        run.note(prompts_source=source)
 
     def _set_vocabulary(self, detector: Any, run: Run) -> None:
         from toolkit.methods.yolo.text_seam import answered_from

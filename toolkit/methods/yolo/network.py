@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import pickle
 import re
-from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,18 +12,13 @@ from toolkit.errors import ConfigError, WeightsError
 from toolkit.methods.yolo.prompts import DIMENSION
 from toolkit.weights.choice import describe_source
 from toolkit.weights.fetch import fetch
-from toolkit.weights.files import file_sha256
-from toolkit.weights.registry import load, trusted_hashes
+from toolkit.weights.registry import load
 
 WORLD = "-world"
 _WORLD_V8 = re.compile(r"yolov8[smlx]-worldv?2?")
 # Registered weights that a network can start from, best first.
 _STARTS = {"yolov8s-worldv2": ("yolov8s-worldv2", "yolov8s-warm-start")}
 _NOMINAL_SIZE = 640
-# What torch and Ultralytics raise for damaged files, other formats and refused content.
-_UNREADABLE = (
-    pickle.UnpicklingError, RuntimeError, EOFError, TypeError, KeyError, AttributeError, ImportError
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -93,9 +86,8 @@ def find_start(model: str, weights: str) -> Start:
     if weights == "none":
         return SCRATCH
     if weights not in ("pretrained", "auto"):
-        path = Path(weights).expanduser()
-        if path.suffix == ".pt" or path.is_file():
-            return Start(name=path.name, source=f"file {path.name}", path=path)
+        if weights.endswith(".pt") or Path(weights).expanduser().is_file():
+            return from_file(weights)
         return _registered(weights)
     base = model if _WORLD_V8.fullmatch(model) else model.removesuffix(WORLD)
     known = [name for name in _STARTS.get(model, (base,)) if name in load()]
@@ -115,63 +107,21 @@ def find_start(model: str, weights: str) -> Start:
     raise WeightsError(f"{'; '.join(reasons)}; or train from scratch with --weights none")
 
 
+def from_file(file: str) -> Start:
+    """Start from a checkpoint file.
+
+    Raises:
+        WeightsError: there is none.
+    """
+    path = Path(file).expanduser()
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such checkpoint; give an Ultralytics .pt file")
+    return Start(name=path.name, source=f"file {path.name}", path=path)
+
+
 def _registered(name: str) -> Start:
     path = fetch(name)
     return Start(name=name, source=describe_source(name, path), path=path)
-
-
-def load_network(path: Path) -> Any:
-    """Read a network from an Ultralytics checkpoint without running code that it may carry.
-
-    Returns:
-        The network (float32, on the CPU, in evaluation mode).
-
-    Raises:
-        WeightsError: missing, damaged, not an Ultralytics checkpoint, or not to be trusted.
-    """
-    from ultralytics.nn import tasks
-
-    if not path.is_file():
-        raise WeightsError(f"{path}: no such checkpoint; see: toolkit weights list")
-    # Before torch 2.6 a checkpoint cannot be read without running it.
-    if not tasks._SafeLoad.SUPPORTED and file_sha256(path) not in trusted_hashes():
-        raise WeightsError(f"{path}: not in weights/registry.yaml; update torch to read it safely")
-    try:
-        network, _ = tasks.load_checkpoint(path)
-    except (*_UNREADABLE, OSError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise WeightsError(
-            f"{path}: not a readable Ultralytics checkpoint ({reason}); fetch it again"
-        ) from error
-    return network
-
-
-def copy_weights(network: Any, source: Any) -> tuple[int, int]:
-    """Copy every tensor that fits by name and shape, as Ultralytics does when fine-tuning.
-
-    Its `load` also takes over the hidden layers of the class branch, whose width depends on the
-    number of classes the weights were trained for.
-
-    Args:
-        network: changed in place.
-        source: a network of the same family.
-
-    Returns:
-        How many tensors were copied, and how many the network has.
-
-    Raises:
-        WeightsError: nothing fits.
-    """
-    theirs = {name: tensor.shape for name, tensor in source.state_dict().items()}
-    network.load(deepcopy(source), verbose=False)
-    ours = network.state_dict()
-    copied = sum(theirs.get(name) == tensor.shape for name, tensor in ours.items())
-    if not copied:
-        raise WeightsError(
-            f"none of the checkpoint's {len(theirs)} tensors fits the network's {len(ours)}; "
-            "take a checkpoint of the same family"
-        )
-    return copied, len(ours)
 
 
 def start_contrastive_head(network: Any) -> None:
@@ -212,9 +162,10 @@ def untrained_parameters(network: Any) -> list[Any]:
     """Return the parameters of the layers that say which class it is and are new for each data set.
 
     In a plain head these are the last convolutions of the class branch; in a text-driven one the
-    contrastive layers as well.
+    contrastive layers as well, and the prompts where they are tuned.
     """
     head = network.model[-1]
     layers = [branch[-1] for branch in head.cv3]
     layers += list(getattr(head, "cv4", []))
-    return [parameter for layer in layers for parameter in layer.parameters()]
+    fresh = [parameter for layer in layers for parameter in layer.parameters()]
+    return [*fresh, *network.parameters(recurse=False)]  # prompts that are tuned

@@ -160,3 +160,21 @@ def class_bank(bank: PromptBank, prompts: Mapping[str, Sequence[str]]) -> Prompt
             raise ConfigError(f"class {name}: no prompt; name one in the data card")
         means.append(bank.of(phrases).mean(axis=0))
     return PromptBank(tuple(prompts), np.stack(means), bank.source)
+
+
+def known_by_class(
+    bank: PromptBank, prompts: Mapping[str, Sequence[str]]
+) -> dict[str, Sequence[str]]:
+    """Take a class's own vector where a bank knows the class but not all of its phrases.
+
+    So is a bank that was tuned: it has one vector per class, under the class's name.
+
+    Args:
+        bank: phrases, or classes.
+        prompts: phrases by class name.
+    """
+    known = set(bank.phrases)
+    return {
+        name: (name,) if name in known and not set(phrases) <= known else phrases
+        for name, phrases in prompts.items()
+    }

@@ -29,6 +29,10 @@ class YoloSettings:
         "start from: pretrained, auto (pretrained where reachable), none, a name from "
         "`toolkit weights list`, or a checkpoint file",
     )
+    init: str = setting(
+        "", "checkpoint file of which every tensor that fits by name and shape is copied"
+    )
+    trust: bool = setting(False, "read a checkpoint file although it could run code")
     epochs: int = setting(50, "largest number of passes over the training part")
     patience: int = setting(30, "stop after so many epochs without a better validation mAP")
     image_size: int = setting(320, "longest side in pixels that images are resized to")
@@ -42,6 +46,7 @@ class YoloSettings:
         0.1, "how fast batch norms follow the data; Ultralytics' 0.03 lags in short trainings"
     )
     freeze: int = setting(0, "keep the first so many layers as they are (10: the backbone)")
+    freeze_epochs: int = setting(0, "keep them only for the first so many epochs; 0: throughout")
     backgrounds: str = setting(
         "0.25",
         "good images to train on: a number, a share of the training part below 1, or all",
@@ -80,6 +85,8 @@ class YoloSettings:
         reserved = sorted(RESERVED & set(self.extra))
         if reserved:
             raise ConfigError(f"extra: '{reserved[0]}' is set by the run itself; leave it out")
+        if self.init and self.weights != "pretrained":
+            raise ConfigError(f"init={self.init}: leave out weights={self.weights}")
         for name in ("epochs", "image_size", "batch"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)}: must be at least 1")
@@ -89,8 +96,9 @@ class YoloSettings:
         for name in ("mosaic", "nms_iou"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name}={getattr(self, name)}: must be between 0 and 1")
-        if self.copy_paste < 0:
-            raise ConfigError(f"copy_paste={self.copy_paste}: must be at least 0")
+        for name in ("copy_paste", "freeze", "freeze_epochs"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name}={getattr(self, name)}: must be at least 0")
         background_choice(self.backgrounds)
         rotation_choice(self.degrees)
 
@@ -105,8 +113,19 @@ class YoloWorldSettings(YoloSettings):
     )
     lr: float = setting(0.0004, "learning rate after warm-up")
     head_lr_factor: float = setting(3.0, "lr of the layers that start untrained, as multiple of lr")
+    train: Literal["full", "head", "prompts"] = setting(
+        "full", "what learns: everything, the last layer, or the class embeddings alone"
+    )
+    tune_scale: bool = setting(
+        False, "with train=prompts, the contrastive head's scale and bias learn too"
+    )
     prompt_bank: str = setting(
-        "", "safetensors file of phrases and their 512-d vectors; empty: fixed orthonormal vectors"
+        "",
+        "safetensors file of phrases and their 512-d vectors, or clip to make one with CLIP "
+        "ViT-B/32; empty: fixed orthonormal vectors",
+    )
+    background: str = setting(
+        "", "phrase for what is no defect; a box it describes best is dropped"
     )
 
 

@@ -13,9 +13,17 @@ from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.models.yolo.world import WorldTrainer
 from ultralytics.models.yolo.world.train import on_pretrain_routine_end
 from ultralytics.nn.tasks import DetectionModel, WorldModel
+from ultralytics.utils.torch_utils import unwrap_model
 
 from toolkit.methods.yolo import network as networks
+from toolkit.methods.yolo.checkpoint import Copied, copy_weights, load_network
 from toolkit.methods.yolo.precision import InBfloat16
+from toolkit.methods.yolo.prompt_tuning import (
+    add_prompts,
+    answer_from_prompts,
+    prompts_for_texts,
+)
+from toolkit.methods.yolo.prompts import PromptBank
 
 
 @dataclass(frozen=True)
@@ -28,6 +36,9 @@ class Recipe:
         head_lr_factor: multiplies the learning rate of the layers that start untrained.
         bn_momentum: of all batch norms.
         bfloat16: whether the forward pass of training is in bfloat16.
+        trust: whether the checkpoint may run code when it is read.
+        freeze_epochs: the epoch from which frozen layers learn after all; 0 for never.
+        tuned_prompts: the embeddings to start from, where only these learn.
     """
 
     model: str
@@ -35,17 +46,22 @@ class Recipe:
     head_lr_factor: float
     bn_momentum: float
     bfloat16: bool = False
+    trust: bool = False
+    freeze_epochs: int = 0
+    tuned_prompts: PromptBank | None = None
 
 
 class _Recipe:
     """What both trainers do alike; stands before Ultralytics' class in the order of bases."""
 
     recipe: Recipe
-    copied: tuple[int, int] | None = None
+    copied: Copied | None = None
 
     def follow(self, recipe: Recipe, *, weights: Path) -> None:
         """Set the recipe and the folder of `best.pt` and `last.pt`; call before `train`."""
         trainer: Any = self
+        if recipe.freeze_epochs:
+            trainer.add_callback("on_train_epoch_start", _thaw)
         made_by_ultralytics = trainer.wdir
         trainer.recipe = recipe
         trainer.wdir, trainer.last, trainer.best = weights, weights / "last.pt", weights / "best.pt"
@@ -63,8 +79,8 @@ class _Recipe:
             network.load(resumed, verbose=False)
             return network
         if self.recipe.start is not None:
-            source = networks.load_network(self.recipe.start)
-            self.copied = networks.copy_weights(network, source)
+            source = load_network(self.recipe.start, trust=self.recipe.trust)
+            self.copied = copy_weights(network, source)
         return network
 
     def _setup_train(self) -> None:
@@ -107,9 +123,34 @@ class YoloWorldTrainer(_Recipe, WorldTrainer):  # type: ignore[misc]
         network = WorldModel(layers, ch=channels, nc=nc, verbose=False)
         # Before the weights are filled in, which replace it where they have such a head.
         networks.start_contrastive_head(network)
+        if self.recipe.tuned_prompts is not None:
+            add_prompts(network, self.recipe.tuned_prompts, list(self.data["names"].values()))
+            self.add_callback("on_train_epoch_end", _validate_with_prompts)
         if on_pretrain_routine_end not in self.callbacks["on_pretrain_routine_end"]:
             self.add_callback("on_pretrain_routine_end", on_pretrain_routine_end)
         return self.fill(network, weights)
+
+    def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Add the embeddings to a batch; those that learn keep their tie to the parameter."""
+        batch = super().preprocess_batch(batch)
+        if self.recipe.tuned_prompts is not None:
+            batch["txt_feats"] = prompts_for_texts(
+                unwrap_model(self.model), batch["texts"], list(self.data["names"].values())
+            )
+        return batch
+
+
+def _validate_with_prompts(trainer: Any) -> None:
+    answer_from_prompts(trainer.ema.ema)
+
+
+def _thaw(trainer: Any) -> None:
+    """Let frozen layers learn from the epoch on that the recipe names."""
+    if trainer.epoch < trainer.recipe.freeze_epochs:
+        return
+    trainer.freeze_layer_names = [".dfl"]  # what Ultralytics always keeps
+    for name, parameter in trainer.model.named_parameters():
+        parameter.requires_grad = ".dfl" not in name
 
 
 def _split_groups(optimizer: Any, *, fresh: set[int], factor: float) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
@@ -30,7 +30,12 @@ def output_folder(run: Run) -> Path:
 
 
 def arguments(
-    settings: YoloSettings, *, run: Run, data: Path, symmetry: Mapping[str, float]
+    settings: YoloSettings,
+    *,
+    run: Run,
+    data: Path,
+    symmetry: Mapping[str, float],
+    freeze: Sequence[int | str],
 ) -> dict[str, Any]:
     """Return Ultralytics' training arguments; `settings.extra` wins over what is not the run's.
 
@@ -39,6 +44,7 @@ def arguments(
         run: where everything is written.
         data: the `data.yaml`.
         symmetry: Ultralytics' `fliplr`, `flipud` and `degrees`.
+        freeze: layers, and parts of layers, that do not learn.
     """
     free = {
         "epochs": settings.epochs,
@@ -50,7 +56,7 @@ def arguments(
         "optimizer": settings.optimizer,
         "lr0": settings.lr,
         "warmup_bias_lr": 0.0,
-        "freeze": settings.freeze or None,
+        "freeze": list(freeze) or None,
         "mosaic": settings.mosaic,
         "close_mosaic": min(settings.close_mosaic, settings.epochs),
         **symmetry,
@@ -140,7 +146,8 @@ def _report_to(trainer: Any, *, run: Run, title: str, stack: ExitStack) -> None:
     def on_train_start(trainer: Any) -> None:
         run.note(train_images=len(trainer.train_loader.dataset))
         if trainer.copied is not None:
-            run.note(tensors_copied="{} of {}".format(*trainer.copied))
+            run.note(tensors_copied=f"{len(trainer.copied.names)} of {trainer.copied.total}")
+            run.log(trainer.copied.describe())
         steps = len(trainer.train_loader) * (trainer.epochs - trainer.start_epoch)
         bars.append(stack.enter_context(progress(title, steps)))
 

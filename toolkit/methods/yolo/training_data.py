@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from toolkit.config import read_yaml
 from toolkit.data.cards import Symmetry, card_names, load_card, prompts_for
 from toolkit.data.images import read_rgb
 from toolkit.data.regions import regions_of
@@ -26,13 +27,16 @@ if TYPE_CHECKING:
 MOST_WORLD_CLASSES = 80
 """Ultralytics caps the number of classes that YOLO-World's head trains on."""
 
+_DONE = "complete"
 
-def check_split(split: Split, *, world: bool) -> None:
+
+def check_split(split: Split, *, world: bool, background: str = "") -> None:
     """Refuse a split that a detector cannot be trained on.
 
     Args:
         split: the parts.
         world: whether class names are prompts, for which Ultralytics has rules of its own.
+        background: a prompt that is none of the classes, if there is one.
 
     Raises:
         DataError: names what is missing and the mend.
@@ -52,11 +56,13 @@ def check_split(split: Split, *, world: bool) -> None:
                 "needs defect images with masks there, as in the protocol supervised"
             )
     if world:
-        _check_names(split)
+        _check_names(split, background)
 
 
-def _check_names(split: Split) -> None:
-    names = split.dataset.classes
+def _check_names(split: Split, background: str) -> None:
+    names = (*split.dataset.classes, *filter(None, [background]))
+    if background in split.dataset.classes:
+        raise DataError(f"background={background}: is a defect of the data; name something else")
     for name in names:
         if "/" in name:
             raise DataError(
@@ -71,7 +77,14 @@ def _check_names(split: Split) -> None:
 
 
 def write_training_data(
-    split: Split, out: Path, *, backgrounds: str, image_size: int, copy_paste: int, seed: int
+    split: Split,
+    out: Path,
+    *,
+    backgrounds: str,
+    image_size: int,
+    copy_paste: int,
+    seed: int,
+    background: str = "",
 ) -> Path:
     """Write the training and validation parts in YOLO's layout, images resized once.
 
@@ -85,6 +98,7 @@ def write_training_data(
         image_size: longest side in pixels; larger images are resized to it.
         copy_paste: setting of that name.
         seed: decides what is pasted where.
+        background: name of a last class that no box has; none if empty.
 
     Returns:
         The `data.yaml`.
@@ -92,7 +106,7 @@ def write_training_data(
     Raises:
         DataError: an image or mask is wrong.
     """
-    report = convert(
+    convert(
         split.dataset,
         to="yolo-seg",
         out=out,
@@ -102,12 +116,20 @@ def write_training_data(
         overwrite=True,
         strict=True,
     )
-    if not report.up_to_date:
+    data, done = out / "data.yaml", out / _DONE
+    if not done.is_file():  # new, or interrupted after the conversion
         for link in sorted((out / "images").rglob("*.*")):
             _shrink(link, longest=image_size)
         if copy_paste:
             _write_pasted(split, out, image_size=image_size, per_defect=copy_paste, seed=seed)
-    return out / "data.yaml"
+        if background:
+            import yaml
+
+            content = read_yaml(data)
+            content["names"][len(split.dataset.classes)] = background
+            write_text(data, yaml.safe_dump(content, allow_unicode=True, sort_keys=False))
+        done.touch()
+    return data
 
 
 def shrunk(image: NDArray[np.uint8], *, longest: int) -> NDArray[np.uint8]:
