@@ -88,6 +88,8 @@ def test_other_masks_are_another_table(
 def test_seeds_are_rows_of_one_table_and_not_pooled(make: Callable[..., Run]) -> None:
     runs = [make(seed=seed, fold=fold) for seed in (0, 7) for fold in (0, 1)]
     (group,) = build_board(runs).groups
+    assert [(row.seeds, len(row.runs)) for row in group.rows] == [((0, 7), 4)]
+    (group,) = build_board(runs, seeds="each").groups
     assert sorted((row.seed, len(row.runs)) for row in group.rows) == [(0, 2), (7, 2)]
 
 
@@ -143,10 +145,98 @@ def test_pooling_without_the_data_is_left_out(
 def test_collecting(make: Callable[..., Run], tmp_path: Path) -> None:
     finished, stopped = make(entry="a"), make(entry="b")
     (stopped.path / "metrics.json").unlink()
-    assert [run.path for run in collect([tmp_path / "runs"])] == [finished.path]
+    assert [run.path for run in collect([tmp_path / "runs"])] == [finished.path, stopped.path]
     assert [run.path for run in collect([finished.path])] == [finished.path]
-    assert len(collect([finished.path, tmp_path / "runs"])) == 1  # named twice, there once
-    with pytest.raises(RunError, match="no finished run"):
-        collect([stopped.path])
+    assert len(collect([finished.path, finished.path.parent])) == 2  # named twice, there once
+    board = build_board(collect([tmp_path / "runs"]))
+    assert [row.entry for g in board.groups for row in g.rows] == ["a"]
+    assert len(board.left_out) == 1
+    assert f"{stopped.path}: not finished" in board.left_out[0]
+    with pytest.raises(RunError, match="no run there"):
+        collect([finished.path / "weights"])
     with pytest.raises(RunError, match="typo: no such folder"):
         collect([finished.path, tmp_path / "typo"])
+
+
+def change_json(file: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    stored = json.loads(file.read_text())
+    change(stored)
+    file.write_text(json.dumps(stored))
+
+
+def change_line(run: Run, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change the first stored prediction of the test part."""
+    file = run.path / "predictions/test.jsonl"
+    first, *rest = file.read_text().splitlines()
+    record = json.loads(first)
+    change(record)
+    file.write_text("\n".join([json.dumps(record), *rest]) + "\n")
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        # no predictions at all
+        (lambda r: shutil.rmtree(r.path / "predictions"), "no stored predictions"),
+        # one image has none
+        (
+            lambda r: (r.path / "predictions/test.jsonl").write_text(
+                "".join((r.path / "predictions/test.jsonl").read_text().splitlines(True)[1:])
+            ),
+            "no prediction for test/",
+        ),
+        # one is for an image that the split does not name
+        (lambda r: change_line(r, lambda p: p.update(id="test/x.png")), "unknown image test/x.png"),
+        # it stands for an image of another part: a run of another split
+        (
+            lambda r: change_json(
+                r.path / "run.json", lambda c: c["split"].update(test=c["split"]["val"])
+            ),
+            "unknown image test/",
+        ),
+        # scores that cannot be ranked
+        (lambda r: change_line(r, lambda p: p.update(score=float("nan"))), "is nan"),
+        (lambda r: change_line(r, lambda p: p.update(score=float("inf"))), "is inf"),
+        (lambda r: change_line(r, lambda p: p.update(score="high")), "'high' and no number"),
+        (
+            lambda r: change_line(r, lambda p: p.update(class_probabilities={"a": float("nan")})),
+            "is nan",
+        ),
+        (
+            lambda r: change_line(
+                r,
+                lambda p: p.update(
+                    boxes={"xyxy": [[0, 0, float("nan"), 1]], "scores": [1], "labels": ["a"]}
+                ),
+            ),
+            "a box of",
+        ),
+        # other schema versions
+        (lambda r: change_line(r, lambda p: p.update(schema=9)), "schema 9"),
+        (lambda r: change_json(r.path / "metrics.json", lambda c: c.update(schema=9)), "schema is"),
+        (lambda r: change_json(r.path / "run.json", lambda c: c.update(schema=9)), "schema is"),
+        # damaged files
+        (lambda r: (r.path / "run.json").write_text("{"), "not valid JSON"),
+        (lambda r: change_json(r.path / "run.json", lambda c: c.update(split=[])), "damaged"),
+        (lambda r: change_json(r.path / "run.json", lambda c: c["data"].clear()), "damaged"),
+        (lambda r: (r.path / "metrics.json").write_text('{"schema": 1, "ima'), "not valid JSON"),
+        (
+            lambda r: change_json(
+                r.path / "metrics.json", lambda c: c["image"].update(auroc=float("nan"))
+            ),
+            "nan is no metric value",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_run_is_one_line_and_the_rest_is_shown(
+    make: Callable[..., Run], tmp_path: Path, damage: Callable[[Run], object], said: str
+) -> None:
+    bad, good = make(entry="bad"), make(entry="good")
+    damage(bad)
+    board = build_board(collect([tmp_path / "runs"]))
+    assert [row.entry for g in board.groups for row in g.rows] == ["good"]
+    (line,) = board.left_out
+    assert said in line
+    assert str(bad.path) in line
+    assert "\n" not in line
+    assert str(good.path) not in line

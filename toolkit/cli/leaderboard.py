@@ -15,12 +15,27 @@ def leaderboard_command(
         list[Path] | None, typer.Argument(metavar="[RUNS]...", help="Runs or folders of runs.")
     ] = None,
     form: Annotated[str, typer.Option("--format", help="table, markdown, csv or json.")] = "table",
+    columns: Annotated[
+        str | None,
+        typer.Option("--columns", help="Columns, or dotted paths into metrics.json: a,b,c."),
+    ] = None,
+    sort: Annotated[str, typer.Option("--sort", help="Column to sort and rank by.")] = "auroc",
+    seeds: Annotated[
+        str, typer.Option("--seeds", help="pooled (mean ± std in one row) or each.")
+    ] = "pooled",
 ) -> None:
     """Print the comparison of all finished runs; runs of different splits stand apart."""
     from toolkit.leaderboard.board import build_board, collect
-    from toolkit.leaderboard.render import render
+    from toolkit.leaderboard.columns import parse_names
+    from toolkit.leaderboard.render import check_form, render
 
-    board = build_board(collect(places or [Path("runs")]))
+    check_form(form)
+    board = build_board(
+        collect(places or [Path("runs")]),
+        columns=None if columns is None else parse_names(columns),
+        sort=sort,
+        seeds=seeds,
+    )
     print(render(board, form))
     if board.left_out:
         for line in board.left_out if form == "csv" else ():  # a table of CSV has no room for it
@@ -29,7 +44,9 @@ def leaderboard_command(
 
 
 def evaluate_command(
-    places: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories.")],
+    places: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Runs or folders of runs.")
+    ],
     data: Annotated[
         Path | None, typer.Option("--data", help="Where the data lies now, if it was moved.")
     ] = None,
@@ -37,13 +54,27 @@ def evaluate_command(
     """Compute the metrics of runs again, from their stored predictions alone."""
     from toolkit.benchmark.task import score
     from toolkit.data.layouts import read_dataset
+    from toolkit.data.types import Dataset
+    from toolkit.errors import ToolkitError
+    from toolkit.leaderboard.collect import collect
     from toolkit.leaderboard.summary import run_summary
-    from toolkit.runs.run import Run
 
-    for place in places:
-        run = Run.open(place)
+    found = collect(places)
+    left_out = list(found.left_out)
+    datasets: dict[str, Dataset] = {}
+    for run in found:
         stored = run.record["data"]
-        dataset = read_dataset(data or stored["root"], layout=stored["layout"])
-        run.finish(score(run, dataset))
+        root = str(data or stored["root"])
+        try:
+            if root not in datasets:
+                datasets[root] = read_dataset(root, layout=stored["layout"])
+            run.finish(score(run, datasets[root]))
+        except ToolkitError as error:
+            left_out.append(str(error))
+            continue
         say(f"evaluated: {run.path}")
         print(run_summary(run))
+    for line in left_out:
+        say(f"left out: {line}")
+    if left_out:
+        raise typer.Exit(1)

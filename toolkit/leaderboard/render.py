@@ -6,24 +6,32 @@ import csv
 import dataclasses
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+import textwrap
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import ConfigError, did_you_mean
-from toolkit.leaderboard.board import Board, Group, Row
-from toolkit.metrics.values import Undefined, Value
-
-HEADINGS = (
-    "method", "AUROC", "AP", "F1", "acc", "mAP50", "IoU", "pixel", "AUPRO",
-    "labels", "weights", "fit", "ms",
-)  # fmt: skip
-LEGEND = (
-    "AUROC, AP: image level, on raw scores; in brackets the 95 % bootstrap interval over the test "
-    "images. F1, acc: at the threshold chosen on validation. "
-    "mAP50: boxes. IoU: union mask on defective images. pixel, AUPRO: pixel AUROC and area under "
-    "PRO to 0.3. labels: training defects and what was told of them (the threshold also uses the "
-    "labels of the validation part). fit: seconds. ms: per image, from file to prediction."
+from toolkit.leaderboard.cells import (
+    METHOD,
+    RANK,
+    cells,
+    headings,
+    is_numeric,
+    legend,
+    notes,
+    reference_cells,
+    reference_name,
+    reference_notes,
+    subtitle,
+    title,
 )
+from toolkit.leaderboard.model import Board, Group, Row
+from toolkit.metrics.values import Undefined, to_json
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+WIDTH = 118
 
 
 def render(board: Board, form: str) -> str:
@@ -36,74 +44,107 @@ def render(board: Board, form: str) -> str:
     Raises:
         ConfigError: another form.
     """
-    if form not in FORMS:
-        raise ConfigError(f"--format {form}: unknown{did_you_mean(form, FORMS)}")
+    check_form(form)
     return FORMS[form](board)
 
 
-def _table(board: Board) -> str:
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
+def check_form(form: str) -> None:
+    """Insist on a known form, before anything is computed.
 
+    Raises:
+        ConfigError: another form.
+    """
+    if form not in FORMS:
+        raise ConfigError(f"--format {form}: unknown{did_you_mean(form, FORMS)}")
+
+
+def _table(board: Board) -> str:
+    from rich.console import Console
+
+    tables = [_rich_table(group) for group in board.groups]
+    # Figures are never cut: a table of many columns is wider than the usual.
+    widths = [max(WIDTH, sum((it.min_width or 0) + 2 for it in table.columns)) for table in tables]
     # No markup: brackets in the name of a run or a folder are part of it.
-    console = Console(file=io.StringIO(), width=118, highlight=False, markup=False, emoji=False)
-    for group in board.groups:
-        console.print(f"\n{_title(group)}\n{_subtitle(group)}", soft_wrap=True)
-        table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
-        for heading in HEADINGS:
-            numeric = heading not in ("method", "labels", "weights")
-            # Figures are never cut; names of weights are, since the notes below spell them out.
-            table.add_column(
-                heading,
-                justify="right" if numeric else "left",
-                no_wrap=heading != "method",
-                min_width=13 if heading == "method" else None,
-                max_width=14 if heading == "weights" else None,
-            )
-        for name, row in zip(_names(group), group.rows, strict=True):
-            table.add_row(*_cells(name, row))
-        console.print(table)
-        for line in _notes(group):
+    console = Console(
+        file=io.StringIO(), width=max(widths, default=WIDTH), highlight=False, markup=False,
+        emoji=False,
+    )  # fmt: skip
+    for group, table, width in zip(board.groups, tables, widths, strict=True):
+        console.print(f"\n{title(group)}\n{subtitle(group)}", soft_wrap=True)
+        console.print(table, width=width)
+        for line in [*notes(group), *reference_notes(group)]:
             console.print(line, soft_wrap=True)
     for line in board.left_out:
         console.print(f"left out: {line}", soft_wrap=True)
-    console.print(f"\n{LEGEND}")
+    console.print(f"\n{textwrap.fill(_legend(board), WIDTH)}", soft_wrap=True)
     assert isinstance(console.file, io.StringIO)
     return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
+
+
+def _rich_table(group: Group) -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
+    ours = [cells(group, place) for place in range(len(group.rows))]
+    theirs = [reference_cells(group, reference) for reference in group.references]
+    heads = headings(group)
+    for place, (name, heading) in enumerate(
+        zip([RANK, METHOD, *group.columns], heads, strict=True)
+    ):
+        widest = max(len(shown[place]) for shown in [heads, *ours, *theirs])
+        # Names of methods wrap; names of weights are cut, since the notes spell them out.
+        limit = {METHOD: 13, "weights": 11}.get(name, widest)
+        table.add_column(
+            heading,
+            justify="right" if name != METHOD and is_numeric(name) else "left",
+            no_wrap=name != METHOD,
+            min_width=min(limit, widest),
+            max_width=11 if name == "weights" else None,
+        )
+    for shown in ours:
+        table.add_row(*shown)
+    for shown in theirs:
+        table.add_row(*shown, style="italic bright_black")
+    return table
 
 
 def _markdown(board: Board) -> str:
     lines = []
     for group in board.groups:
-        lines += [f"### {_title(group)}", "", _subtitle(group), ""]
-        lines.append("| " + " | ".join(HEADINGS) + " |")
-        lines.append("|---" * len(HEADINGS) + "|")
-        for name, row in zip(_names(group), group.rows, strict=True):
-            cells = [cell.replace("|", "\\|") for cell in _cells(name, row)]
-            lines.append("| " + " | ".join(cells) + " |")
-        lines += ["", *(f"- {line}" for line in _notes(group)), ""]
+        lines += [f"### {title(group)}", "", subtitle(group), ""]
+        lines.append(_markdown_row(headings(group)))
+        lines.append("|---" * len(headings(group)) + "|")
+        lines += [_markdown_row(cells(group, place)) for place in range(len(group.rows))]
+        for reference in group.references:
+            shown = [f"*{cell}*" if cell else "" for cell in reference_cells(group, reference)]
+            lines.append(_markdown_row(shown))
+        lines += ["", *(f"- {line}" for line in [*notes(group), *reference_notes(group)]), ""]
     lines += [f"- left out: {line}" for line in board.left_out]
-    return "\n".join([*lines, LEGEND])
+    return "\n".join([*lines, _legend(board)])
+
+
+def _markdown_row(shown: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in shown) + " |"
 
 
 def _csv(board: Board) -> str:
+    records = [record for group in board.groups for record in _records(group)]
+    # Groups may show other columns.
+    names = dict.fromkeys(name for record in records for name in record)
     text = io.StringIO()
-    writer = None
-    for group in board.groups:
-        for record in _records(group):
-            if writer is None:
-                writer = csv.DictWriter(text, list(record), lineterminator="\n")
-                writer.writeheader()
-            writer.writerow(record)
+    if records:
+        writer = csv.DictWriter(text, list(names), restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(records)
     return text.getvalue().rstrip("\n")
 
 
 def _json(board: Board) -> str:
-    groups = [
-        {**_facts(group), "rows": [_json_row(row) for row in group.rows]} for group in board.groups
-    ]
-    return json.dumps({"groups": groups, "left_out": list(board.left_out)}, indent=2)
+    groups = [_json_group(group) for group in board.groups]
+    return json.dumps(
+        {"groups": groups, "left_out": list(board.left_out)}, indent=2, allow_nan=False
+    )
 
 
 FORMS: dict[str, Callable[[Board], str]] = {
@@ -111,130 +152,83 @@ FORMS: dict[str, Callable[[Board], str]] = {
 }  # fmt: skip
 
 
-def _title(group: Group) -> str:
-    folds = (
-        "fold " + ", ".join(map(str, group.folds))
-        if len(group.folds) == 1
-        else f"folds {', '.join(map(str, group.folds))} pooled"
-    )
-    return f"{group.data}: protocol {group.protocol}, {folds}"
-
-
-def _subtitle(group: Group) -> str:
-    return (
-        f"{group.test_images} test images ({group.test_defects} defective); "
-        f"split {group.split_hash}; data {group.fingerprint[:8]}; {group.hardware}"
-    )
-
-
-def _names(group: Group) -> list[str]:
-    """Name the rows; where several have one name, say what tells them apart."""
-    entries = [row.entry for row in group.rows]
-    seeded = [(row.entry, row.seed) for row in group.rows]
-    names = []
-    for row in group.rows:
-        if entries.count(row.entry) == 1:
-            names.append(row.entry)
-        elif seeded.count((row.entry, row.seed)) == 1:
-            names.append(f"{row.entry}, seed {row.seed}")
-        else:
-            names.append(f"{row.entry}, {row.method}/{row.runs[0].name}")
-    return names
-
-
-def _cells(name: str, row: Row) -> list[str]:
-    v = row.values
-    return [
-        name,
-        _with_interval(v["auroc"], row.intervals.get("auroc")),
-        _number(v["ap"]),
-        _number(v["f1"]),
-        _number(v["accuracy"]),
-        _number(v["map50"]),
-        _number(v["mask_iou"]),
-        _number(v["pixel_auroc"]),
-        _number(v["aupro"]),
-        row.labels,
-        row.weights,
-        f"{row.fit_seconds:.0f}",
-        "-" if row.ms_per_image is None else f"{row.ms_per_image:.0f}",
-    ]
-
-
-def _number(value: Value) -> str:
-    return "-" if isinstance(value, Undefined) else f"{value:.3f}"
-
-
-def _with_interval(value: Value, interval: Any) -> str:
-    if isinstance(value, Undefined) or not isinstance(interval, Mapping) or "low" not in interval:
-        return _number(value)
-    return f"{value:.3f} [{interval['low']:.2f}, {interval['high']:.2f}]"
-
-
-def _notes(group: Group) -> list[str]:
-    notes = []
-    for name, row in zip(_names(group), group.rows, strict=True):
-        source = f" ({row.weights_source})" if row.weights_source else ""
-        notes.append(f"{name}: score = {row.scoring}; weights {row.weights}{source}")
-        notes += [f"{name}: {line}" for line in prompted_lines(row.prompted)]
-    return notes
-
-
-def prompted_lines(prompted: Mapping[str, Any]) -> list[str]:
-    """Say, per kind of true prompt, what fine-tuning changed."""
-    lines = []
-    for kind, figures in prompted.items():
-        interval = figures["interval"]
-        spread = (
-            f"95 % interval {interval['low']:+.3f} to {interval['high']:+.3f}"
-            if "low" in interval
-            else interval["reason"]
-        )
-        lines.append(
-            f"true {kind} prompts: IoU {figures['zero_shot']:.3f} zero-shot, "
-            f"{figures['tuned']:.3f} fine-tuned ({figures['difference']:+.3f}, {spread}; "
-            f"{figures['regions']} regions)"
-        )
-    return lines
-
-
-def _facts(group: Group) -> dict[str, Any]:
-    record = dataclasses.asdict(group)
-    del record["rows"]
-    return {**record, "folds": list(group.folds)}
+def _legend(board: Board) -> str:
+    names = dict.fromkeys(name for group in board.groups for name in group.columns)
+    spread = any(row.spread for group in board.groups for row in group.rows)
+    return legend(tuple(names), spread=spread)
 
 
 def _records(group: Group) -> Sequence[dict[str, Any]]:
-    return [
+    shared = {
+        "data": group.data,
+        "protocol": group.protocol,
+        "split": group.split_hash,
+        "fingerprint": group.fingerprint,
+        "folds": " ".join(map(str, group.folds)),
+        "test_images": group.test_images,
+    }
+    ours = [
         {
-            "data": group.data,
-            "protocol": group.protocol,
-            "split": group.split_hash,
-            "fingerprint": group.fingerprint,
-            "folds": " ".join(map(str, group.folds)),
-            "test_images": group.test_images,
+            **shared,
+            "rank": "" if row.rank is None else row.rank,
             "method": row.entry,
-            "seed": row.seed,
+            "seed": " ".join(map(str, row.seeds or (row.seed,))),
             **{k: "" if isinstance(v, Undefined) else v for k, v in row.values.items()},
+            **{f"{name}_std": value for name, value in row.spread.items()},
             "labels": row.labels,
             "weights": row.weights,
             "weights_source": row.weights_source,
             "scoring": row.scoring,
+            "published": "" if row.published is None else row.published["value"],
+            "source": "measured here",
             "fit_seconds": row.fit_seconds,
             "ms_per_image": row.ms_per_image,
         }
         for row in group.rows
     ]
+    theirs = [
+        {
+            "data": one.data,
+            "method": reference_name(group, one),
+            **one.values,
+            "source": f"published: {one.source}",
+        }
+        for one in group.references
+    ]
+    return [*ours, *theirs]
+
+
+def _json_group(group: Group) -> dict[str, Any]:
+    record = dataclasses.asdict(group)
+    return {
+        **record,
+        "folds": list(group.folds),
+        "columns": list(group.columns),
+        "rows": [_json_row(row) for row in group.rows],
+        "differences": [
+            {
+                "first": group.names[one.first],
+                "second": group.names[one.second],
+                "value": one.value,
+                "low": one.low,
+                "high": one.high,
+                "real": one.real,
+            }
+            for one in group.differences
+        ],
+        "references": [dataclasses.asdict(one) for one in group.references],
+    }
 
 
 def _json_row(row: Row) -> dict[str, Any]:
-    from toolkit.metrics.values import to_json
-
     return {
+        "rank": row.rank,
         "entry": row.entry,
         "method": row.method,
         "seed": row.seed,
+        "seeds": list(row.seeds or (row.seed,)),
         "values": to_json(dict(row.values)),
+        "spread": dict(row.spread),
         "labels": row.labels,
         "weights": row.weights,
         "weights_source": row.weights_source,
@@ -242,6 +236,7 @@ def _json_row(row: Row) -> dict[str, Any]:
         "fit_seconds": row.fit_seconds,
         "ms_per_image": row.ms_per_image,
         "intervals": row.intervals,
+        "published": row.published,
         "prompted": row.prompted,
         "runs": [str(path) for path in row.runs],
     }

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -16,11 +14,13 @@ from toolkit.errors import RunError
 from toolkit.metrics.bootstrap import image_intervals
 from toolkit.metrics.boxes import PredictedBoxes, TrueBoxes, box_metrics
 from toolkit.metrics.classification import classification_metrics
-from toolkit.metrics.image import image_metrics
+from toolkit.metrics.image import flagged, image_metrics
 from toolkit.metrics.masks import mask_metrics
 from toolkit.metrics.pixel import pixel_metrics
 from toolkit.metrics.threshold import f1_threshold
-from toolkit.metrics.values import to_json
+from toolkit.metrics.values import MetricError, to_json
+from toolkit.runs.cost import cost
+from toolkit.runs.judged import Judged, judged
 from toolkit.runs.prediction import Boxes, Prediction
 from toolkit.runs.run import Run
 from toolkit.runs.storage import read_predictions
@@ -28,79 +28,10 @@ from toolkit.runs.storage import read_predictions
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+__all__ = ["SCHEMA", "Judged", "evaluate", "judged", "threshold_of"]
+
 SCHEMA = 1
 P = TypeVar("P", bound=np.generic)
-
-
-@dataclass(frozen=True)
-class Judged:
-    """The stored predictions of one run on one part, beside the truth.
-
-    Attributes:
-        run: the run.
-        part: `val` or `test`.
-        samples: the images, in the order of the split.
-    """
-
-    run: Run
-    part: str
-    samples: tuple[Sample, ...]
-
-    @cached_property
-    def scores(self) -> NDArray[np.float64]:
-        """Raw image-level scores, float64 (n,)."""
-        return np.array([p.score for p in self.light], np.float64)
-
-    @cached_property
-    def is_defect(self) -> NDArray[np.bool_]:
-        """Truth, bool (n,)."""
-        return np.array([s.is_defect for s in self.samples], np.bool_)
-
-    @cached_property
-    def light(self) -> tuple[Prediction, ...]:
-        """The predictions without masks and score maps, in the order of `samples`.
-
-        Raises:
-            RunError: a prediction is missing, there are two, or one is for an unknown image.
-        """
-        found: dict[str, Prediction] = {}
-        for p in read_predictions(self.run.predictions, self.part, pixels=False):
-            if p.sample_id in found:
-                raise RunError(
-                    f"{self.run.path}: two predictions for {p.sample_id}; run the method again"
-                )
-            found[p.sample_id] = p
-        wanted = [s.id for s in self.samples]
-        odd = set(found) ^ set(wanted)
-        if odd:
-            name = sorted(odd)[0]
-            what = "no prediction for" if name in set(wanted) else "a prediction for unknown image"
-            raise RunError(f"{self.run.path}: {what} {name}; run the method again")
-        return tuple(found[name] for name in wanted)
-
-    def pixels(self) -> Iterator[tuple[Prediction, Sample]]:
-        """Yield the predictions with masks and score maps, one by one, as they are stored."""
-        by_id = {s.id: s for s in self.samples}
-        for prediction in read_predictions(self.run.predictions, self.part):
-            yield prediction, by_id[prediction.sample_id]
-
-
-def judged(run: Run, dataset: Dataset, part: str) -> Judged:
-    """Put a run's predictions beside the truth.
-
-    Raises:
-        RunError: the data set is not the one the run was made on (it may have been moved).
-    """
-    ids = run.record["split"][part]
-    missing = [name for name in ids if name not in dataset.by_id]
-    if missing:
-        raise RunError(f"{run.path}: {dataset.root} has no image {missing[0]}; give the right data")
-    if run.record["data"]["fingerprint"] != dataset.fingerprint:
-        raise RunError(
-            f"{run.path}: {dataset.root} is not the data of this run (images, labels or masks have "
-            "changed); give the right data, or run the method again"
-        )
-    return Judged(run=run, part=part, samples=tuple(dataset.by_id[name] for name in ids))
 
 
 def threshold_of(run: Run, dataset: Dataset) -> float | None:
@@ -116,7 +47,17 @@ def evaluate(runs: Sequence[Run], dataset: Dataset) -> dict[str, Any]:
 
     Returns:
         JSON values with sorted keys; every figure is a number or `{"value": null, "reason": …}`.
+
+    Raises:
+        RunError: predictions are missing, damaged, not finite, or not of these images.
     """
+    try:
+        return _evaluate(runs, dataset)
+    except MetricError as error:
+        raise RunError(f"{runs[0].path}: {error}; run the method again") from error
+
+
+def _evaluate(runs: Sequence[Run], dataset: Dataset) -> dict[str, Any]:
     parts = [judged(run, dataset, "test") for run in runs]
     samples = [s for part in parts for s in part.samples]
     light = [p for part in parts for p in part.light]
@@ -132,7 +73,8 @@ def evaluate(runs: Sequence[Run], dataset: Dataset) -> dict[str, Any]:
         "thresholds": thresholds,
         "image": image,
         "intervals": intervals,
-        "speed": _speed(parts),
+        "images": _images(samples, scores, threshold),
+        "speed": {**_speed(parts), **cost(runs)},
     }
     if all(p.boxes is not None for p in light):
         metrics["boxes"] = _boxes(samples, light, dataset.classes)
@@ -144,6 +86,22 @@ def evaluate(runs: Sequence[Run], dataset: Dataset) -> dict[str, Any]:
         metrics["pixel"] = pixel_metrics(_Maps(parts))
     result: dict[str, Any] = to_json(metrics)
     return result
+
+
+def _images(
+    samples: Sequence[Sample],
+    scores: NDArray[np.float64],
+    threshold: NDArray[np.float64] | None,
+) -> dict[str, Any]:
+    """List what was said of each image, so that two runs can be compared image by image."""
+    images: dict[str, Any] = {
+        "ids": [s.id for s in samples],
+        "types": [s.label for s in samples],
+        "scores": scores,
+    }
+    if threshold is not None:
+        images["flagged"] = flagged(scores, threshold).tolist()
+    return images
 
 
 def _per_image(
@@ -163,6 +121,7 @@ def _speed(parts: Sequence[Judged]) -> dict[str, float]:
     return {
         "ms_per_image_median": round(float(np.median(seconds)) * 1e3, 3),
         "ms_per_image_p95": round(float(np.percentile(seconds, 95)) * 1e3, 3),
+        "images_per_second": round(len(seconds) / max(sum(seconds), 1e-9), 3),
     }
 
 
@@ -248,5 +207,10 @@ class _Maps:
             for prediction, sample in part.pixels():
                 truth = read_truth(sample)
                 score_map = _given(prediction.score_map, part, sample)
+                if score_map.ndim != 2 or not score_map.size or not np.isfinite(score_map).all():
+                    raise RunError(
+                        f"{part.run.path}: the score map of {sample.id} holds NaN or infinity, or "
+                        "is no map; run the method again"
+                    )
                 size = (truth.shape[1], truth.shape[0])
                 yield cv2.resize(score_map, size, interpolation=cv2.INTER_LINEAR), truth

@@ -1,0 +1,178 @@
+"""What stands in the cells, over the columns and below the table, whatever the form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from toolkit.leaderboard.columns import KNOWN, TEXTS, column
+from toolkit.leaderboard.model import Group, Reference, Row
+from toolkit.metrics.values import Undefined, Value
+
+METHOD, RANK = "method", "#"
+NOTHING = "-"
+_ABOUT_TEXTS = {
+    "labels": "labels: training defects and what was told of them (the threshold also uses the "
+    "labels of the validation part)",
+    "published": "published: a figure that others report, source below",
+}
+
+
+def headings(group: Group) -> list[str]:
+    """Return the headings: rank, name, then the columns of the group."""
+    return [RANK, METHOD, *(_heading(name) for name in group.columns)]
+
+
+def is_numeric(name: str) -> bool:
+    """Whether a column holds figures."""
+    return name not in TEXTS or name == "published"
+
+
+def cells(group: Group, place: int) -> list[str]:
+    """Return the cells of the row at a place, as many as there are headings."""
+    row = group.rows[place]
+    rank = NOTHING if row.rank is None else str(row.rank)
+    return [rank, group.names[place], *(_cell(row, name, group) for name in group.columns)]
+
+
+def reference_cells(group: Group, reference: Reference) -> list[str]:
+    """Return the cells of a published row."""
+    shown = []
+    for name in group.columns:
+        value = reference.values.get(name)
+        shown.append(NOTHING if value is None else number(value, digits=column(name).digits))
+    return ["", reference_name(group, reference), *shown]
+
+
+def reference_name(group: Group, reference: Reference) -> str:
+    """Name a published row; a mean over all categories says so."""
+    of = "" if reference.data == group.data else f", mean of {reference.data}"
+    return f"{reference.method}{of}"
+
+
+def number(value: Value, *, digits: int = 3) -> str:
+    """Write a figure; `-` where there is none."""
+    return NOTHING if isinstance(value, Undefined) else f"{value:.{digits}f}"
+
+
+def title(group: Group) -> str:
+    """Say what the group is about."""
+    folds = (
+        "fold " + ", ".join(map(str, group.folds))
+        if len(group.folds) == 1
+        else f"folds {', '.join(map(str, group.folds))} pooled"
+    )
+    return f"{group.data}: protocol {group.protocol}, {folds}"
+
+
+def subtitle(group: Group) -> str:
+    """Say on what its figures rest."""
+    return (
+        f"{group.test_images} test images ({group.test_defects} defective); "
+        f"split {group.split_hash}; data {group.fingerprint[:8]}; {group.hardware}"
+    )
+
+
+def notes(group: Group) -> list[str]:
+    """Say, row by row, what has no column: score, weights, seeds, published figures."""
+    lines = []
+    for name, row in zip(group.names, group.rows, strict=True):
+        source = f" ({row.weights_source})" if row.weights_source else ""
+        lines.append(f"{name}: score = {row.scoring}; weights {row.weights}{source}")
+        if len(row.seeds) > 1:
+            lines.append(f"{name}: seeds {', '.join(map(str, row.seeds))}")
+        if row.published is not None:
+            lines.append(
+                f"{name}: published {_published(row)}"
+                f"{_of(row.published)} ({row.published.get('source', 'source not named')})"
+            )
+        lines += [f"{name}: {line}" for line in prompted_lines(row.prompted)]
+    return lines
+
+
+def reference_notes(group: Group) -> list[str]:
+    """Say, row by row, who published it."""
+    return [
+        f"{reference_name(group, reference)}: published, not measured here ({reference.source})"
+        for reference in group.references
+    ]
+
+
+def prompted_lines(prompted: Mapping[str, Any]) -> list[str]:
+    """Say, per kind of true prompt, what fine-tuning changed."""
+    lines = []
+    for kind, figures in prompted.items():
+        interval = figures["interval"]
+        spread = (
+            f"95 % interval {interval['low']:+.3f} to {interval['high']:+.3f}"
+            if "low" in interval
+            else interval["reason"]
+        )
+        lines.append(
+            f"true {kind} prompts: IoU {figures['zero_shot']:.3f} zero-shot, "
+            f"{figures['tuned']:.3f} fine-tuned ({figures['difference']:+.3f}, {spread}; "
+            f"{figures['regions']} regions)"
+        )
+    return lines
+
+
+def legend(names: tuple[str, ...], *, spread: bool = False) -> str:
+    """Say what the columns mean, in one paragraph."""
+    parts = []
+    about: dict[str, list[str]] = {}
+    for name in names:
+        if name in KNOWN and KNOWN[name].about:
+            about.setdefault(KNOWN[name].about, []).append(KNOWN[name].heading)
+        elif name in _ABOUT_TEXTS:
+            parts.append(_ABOUT_TEXTS[name])
+    figures = [f"{', '.join(shown)}: {text}" for text, shown in about.items()]
+    brackets = ["in brackets: the 95 % bootstrap interval over the test images"]
+    seeds = ["±: standard deviation over seeds, the figure being their mean"] if spread else []
+    text = ". ".join([*figures, *parts, *brackets, *seeds])
+    return f"{text}."
+
+
+def _heading(name: str) -> str:
+    return name if name in TEXTS else column(name).heading
+
+
+def _cell(row: Row, name: str, group: Group) -> str:
+    if name == "labels":
+        return row.labels
+    if name == "weights":
+        return row.weights
+    if name == "published":
+        return _published(row)
+    shown = column(name)
+    value = row.values[name]
+    text = number(value, digits=shown.digits)
+    if isinstance(value, Undefined):
+        return text
+    if name in row.spread and name not in ("fit", "ms"):
+        return f"{text} ± {row.spread[name]:.{shown.digits}f}"
+    interval = row.intervals.get(shown.interval) if name == _bracketed(group) else None
+    if isinstance(interval, Mapping) and "low" in interval:
+        return f"{text} [{interval['low']:.2f}, {interval['high']:.2f}]"
+    return text
+
+
+def _bracketed(group: Group) -> str:
+    """Return the one column that shows its interval: that of the order, else the first with one."""
+    return next(
+        (name for name in (group.sort, *group.columns) if name in group.columns and _has(name)), ""
+    )
+
+
+def _has(name: str) -> bool:
+    return name in KNOWN and bool(KNOWN[name].interval)
+
+
+def _published(row: Row) -> str:
+    if row.published is None:
+        return NOTHING
+    value = row.published["value"]
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _of(published: Mapping[str, Any]) -> str:
+    return f" as {_heading(str(published['column']))}" if published.get("column") else ""

@@ -1,0 +1,125 @@
+"""Finding runs that can be shown; what is wrong with the others, one line each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from toolkit.errors import RunError, ToolkitError
+from toolkit.runs.evaluate import SCHEMA
+from toolkit.runs.judged import light_predictions
+from toolkit.runs.run import Run, find_runs
+
+
+@dataclass(frozen=True)
+class Collected:
+    """Runs that could be opened, and why others could not.
+
+    Attributes:
+        runs: those whose `run.json` is whole.
+        left_out: one line per other run.
+    """
+
+    runs: tuple[Run, ...]
+    left_out: tuple[str, ...]
+
+    def __iter__(self) -> Iterator[Run]:
+        return iter(self.runs)
+
+    def __len__(self) -> int:
+        return len(self.runs)
+
+
+def collect(places: Sequence[Path]) -> Collected:
+    """Open all runs at or below the given places, finished or not.
+
+    Raises:
+        RunError: there is no such folder, or no run in it.
+    """
+    for place in places:
+        if not place.exists():
+            raise RunError(f"{place}: no such folder; make runs with: toolkit benchmark CONFIG")
+    paths = find_runs(list(places))
+    if not paths:
+        where = ", ".join(map(str, places))
+        raise RunError(f"{where}: no run there; make one with: toolkit benchmark CONFIG")
+    runs: list[Run] = []
+    left_out: list[str] = []
+    for path in paths:
+        try:
+            run = Run.open(path)
+            check_record(run)
+        except ToolkitError as error:
+            left_out.append(str(error))
+        else:
+            runs.append(run)
+    return Collected(runs=tuple(runs), left_out=tuple(left_out))
+
+
+def check_run(run: Run) -> None:
+    """Insist that a run is finished and that its files are whole.
+
+    Raises:
+        RunError: it is not finished; `run.json`, `metrics.json` or the stored predictions are
+            damaged, of another schema version, or do not fit the split.
+    """
+    check_record(run)
+    if not run.finished:
+        raise RunError(
+            f"{run.path}: not finished (no metrics.json); go on with --resume, or where it has "
+            f"predictions: toolkit evaluate {run.path}"
+        )
+    file, mend = run.path / "metrics.json", f"mend it with: toolkit evaluate {run.path}"
+    metrics = run.metrics()
+    if not isinstance(metrics, Mapping) or "schema" not in metrics:
+        raise RunError(f"{file}: damaged; {mend}")
+    if metrics["schema"] != SCHEMA:
+        raise RunError(f"{file}: schema is {metrics['schema']!r}, not {SCHEMA}; {mend}")
+    image = metrics.get("image")
+    if not isinstance(image, Mapping) or not isinstance(image.get("n_defect"), int):
+        raise RunError(f"{file}: damaged (no image-level figures); {mend}")
+    light_predictions(run, "test")
+
+
+def check_record(run: Run) -> None:
+    """Insist that `run.json` says what a run was made of.
+
+    Raises:
+        RunError: something is missing or of the wrong kind.
+    """
+    record = run.record
+    for name, kinds in _RECORD.items():
+        found: Any = record
+        for key in name.split("."):
+            found = found.get(key) if isinstance(found, Mapping) else None
+        if not isinstance(found, kinds) or (isinstance(found, bool) and bool not in kinds):
+            raise RunError(
+                f"{run.path}/run.json: damaged (no {name.split('.')[-1]}); make the run again"
+            )
+    for part in ("train", "val", "test"):
+        if not all(isinstance(name, str) for name in record["split"][part]):
+            raise RunError(f"{run.path}/run.json: damaged ({part}); make the run again")
+
+
+_RECORD: dict[str, tuple[type, ...]] = {
+    "method": (str,),
+    "settings": (dict,),
+    "seed": (int,),
+    "device": (str,),
+    "data.name": (str,),
+    "data.root": (str,),
+    "data.layout": (str,),
+    "data.fingerprint": (str,),
+    "split.hash": (str,),
+    "split.protocol": (str,),
+    "split.fold": (int,),
+    "split.train": (list,),
+    "split.val": (list,),
+    "split.test": (list,),
+    "facts": (dict,),
+    "facts.labels.kind": (str,),
+    "facts.labels.train": (int,),
+}
+"""What a row and its heading are made of."""
