@@ -44,13 +44,13 @@ def test_prints_what_the_benchmark_printed(printed: str) -> None:
     assert "AUROC" in printed
     assert run("leaderboard").stdout == printed
     assert run("leaderboard", "runs/small").stdout == printed
-    table = [line for line in printed.splitlines() if line.startswith((" a ", "a ", "b ", " b "))]
+    table = [line for line in printed.splitlines() if line.split()[1:2] in (["a"], ["b"])]
     assert len(table) == 2
     assert max(map(len, table)) <= 118
-    b = next(line for line in table if line.strip().startswith("b"))
-    a = next(line for line in table if line.strip().startswith("a"))
-    assert b.split().count("-") == 4  # no boxes, masks or maps
-    assert a.split().count("-") == 0
+    b = next(line for line in table if line.split()[1] == "b")
+    a = next(line for line in table if line.split()[1] == "a")
+    assert b.split()[2:].count("-") == 4  # no boxes, masks or maps
+    assert a.split()[2:].count("-") == 0
 
 
 @pytest.mark.usefixtures("printed")
@@ -102,13 +102,88 @@ def test_evaluate_needs_the_data_of_the_run(sample_dir: Path) -> None:
     assert (RUN / "metrics.json").read_bytes() == first
     masks = sorted((Path(moved) / "ground_truth").rglob("*.png"))
     shutil.copyfile(masks[0], masks[1])
-    with pytest.raises(ToolkitError, match="not the data of this run"):
-        run("evaluate", RUN, "--data", moved)
+    result = run("evaluate", RUN, "--data", moved)
+    assert result.exit_code == 1
+    assert "not the data of this run" in result.stderr
     assert (RUN / "metrics.json").read_bytes() == first
 
 
 @pytest.mark.usefixtures("printed")
-def test_evaluate_without_predictions() -> None:
+def test_evaluate_names_what_it_leaves_out_and_goes_on() -> None:
+    other = RUN.with_name("b-fold0-seed0")
+    wanted = (other / "metrics.json").read_bytes()
+    (other / "metrics.json").unlink()
     shutil.rmtree(RUN / "predictions")
-    with pytest.raises(ToolkitError, match="no stored predictions"):
-        run("evaluate", RUN)
+    result = run("evaluate", RUN.parent)
+    assert result.exit_code == 1
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("left out")]
+    assert "a-fold0-seed0/predictions/test.jsonl: no stored predictions" in line
+    assert (other / "metrics.json").read_bytes() == wanted
+    assert result.stdout.count("AUROC") >= 3  # of the three others
+
+
+@pytest.mark.usefixtures("printed")
+def test_columns_are_known_names_or_paths() -> None:
+    text = run("leaderboard", "--columns", "ap,report.trained_on,pixel.aupro.0.05").stdout
+    heads = next(line for line in text.splitlines() if "method" in line).split()
+    assert heads == ["#", "method", "AP", "trained_on", "AUPRO.05"]
+    # folds 0 and 1 train on the same number of images
+    trained = json.loads((RUN / "metrics.json").read_text())["report"]["trained_on"]
+    assert f" {trained:.3f} " in text
+    with pytest.raises(ToolkitError, match="did you mean 'mask_iou'"):
+        run("leaderboard", "--columns", "auroc,mask_io")
+    with pytest.raises(ToolkitError, match=r"did you mean 'report.trained_on'"):
+        run("leaderboard", "--columns", "report.trained")
+    with pytest.raises(ToolkitError, match="did you mean 'auroc'"):
+        run("leaderboard", "--sort", "aurok")
+    with pytest.raises(ToolkitError, match="holds words"):
+        run("leaderboard", "--sort", "labels")
+
+
+def test_the_benchmark_names_columns_and_published_figures(
+    sample_dir: Path,
+    grey: type[Grey],  # noqa: F811
+) -> None:
+    methods = [
+        {
+            "name": "a",
+            "published": {"value": 0.75, "source": "someone, 2021", "column": "accuracy"},
+        },
+        {"name": "b", "published": 0.5},
+        {"name": "c"},
+    ]
+    columns = ["accuracy", "published", "report.trained_on"]
+    grid = write_grid(Path("grid"), methods, folds=[0], columns=columns)
+    printed = run("benchmark", grid, "--data", sample_dir).stdout
+    assert run("leaderboard").stdout == printed
+    lines = [line.split() for line in printed.splitlines() if "[" in line and "#" not in line]
+    table = {words[1]: words for words in lines}
+    assert {name: cells[-2] for name, cells in table.items()} == {
+        "a": "0.750", "b": "0.500", "c": "-",
+    }  # fmt: skip
+    assert "a: published 0.750 as acc (someone, 2021)" in printed
+    # Only what is shown has changed: nothing is run again, and the new columns hold.
+    fits = list(grey.fits)
+    write_grid(Path("grid"), methods[1:], folds=[0], columns=["ap"])
+    again = run("benchmark", grid, "--data", sample_dir).stdout
+    assert grey.fits == fits
+    assert next(x for x in again.splitlines() if "method" in x).split() == ["#", "method", "AP"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "entry", "said"),
+    [
+        ({"columns": ["acuracy"]}, {}, "no column acuracy; did you mean 'accuracy'"),
+        ({}, {"published": "high"}, "'high' of .* is no number"),
+        ({}, {"published": {"source": "x"}}, "None of .* is no number"),
+        ({}, {"published": {"value": 1, "from": "x"}}, "unknown key 'from'"),
+        ({}, {"published": {"value": 1, "column": "acuracy"}}, "did you mean 'accuracy'"),
+        ({}, {"published": float("nan")}, "is no number"),
+    ],
+)
+def test_slips_in_the_benchmark_file(
+    sample_dir: Path, keys: dict[str, Any], entry: dict[str, Any], said: str
+) -> None:
+    grid = write_grid(Path("grid"), [{"name": "a", **entry}], **keys)
+    with pytest.raises(ToolkitError, match=said):
+        run("benchmark", grid, "--data", sample_dir)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,9 +11,20 @@ from typing import Any, Literal
 from toolkit.benchmark.task import Task
 from toolkit.config import build_settings, find_config, read_yaml
 from toolkit.errors import ConfigError, did_you_mean
+from toolkit.leaderboard.columns import KNOWN, TEXTS
 
-_KEYS = {"name", "protocol", "folds", "split_folds", "split_seed", "per_class", "seeds", "methods"}
-_ENTRY_KEYS = {"config", "name", "set", "prompts_from"}
+_KEYS = {
+    "name",
+    "protocol",
+    "folds",
+    "split_folds",
+    "split_seed",
+    "per_class",
+    "seeds",
+    "columns",
+    "methods",
+}
+_ENTRY_KEYS = {"config", "name", "set", "prompts_from", "published"}
 
 
 @dataclass(frozen=True)
@@ -28,6 +40,7 @@ class Grid:
         folds: the folds that are run.
         seeds: the seeds that are run.
         entries: one per row of the leaderboard.
+        columns: what the leaderboard shows of these runs; empty: the usual columns.
     """
 
     name: str
@@ -38,6 +51,7 @@ class Grid:
     folds: tuple[int, ...]
     seeds: tuple[int, ...]
     entries: tuple[Entry, ...]
+    columns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -51,6 +65,7 @@ class _Values:
     per_class: int = 20
     folds: tuple[int, ...] | None = None
     seeds: tuple[int, ...] = (0,)
+    columns: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.seeds:
@@ -59,13 +74,23 @@ class _Values:
 
 @dataclass(frozen=True)
 class Entry:
-    """One row of the leaderboard: a config, what is changed in it, and what it reads."""
+    """One row of the leaderboard: a config, what is changed in it, what it reads and is set beside.
+
+    Attributes:
+        name: of the row.
+        method: name of the method.
+        settings: that differ from the method's defaults.
+        source: the config's file.
+        prompts_from: name of the entry whose runs it reads.
+        published: `value` and `source` (and `column`) of a figure that others report.
+    """
 
     name: str
     method: str
     settings: Mapping[str, Any]
     source: str
     prompts_from: str | None
+    published: Mapping[str, Any] | None = None
 
 
 def read_grid(path: str) -> Grid:
@@ -97,6 +122,7 @@ def read_grid(path: str) -> Grid:
         folds=_folds(values, file),
         seeds=tuple(dict.fromkeys(values.seeds)),
         entries=entries,
+        columns=_columns(values.columns, file),
     )
 
 
@@ -172,7 +198,32 @@ def _entry(raw: Any, file: Path) -> Entry:
         settings=settings,
         source=source,
         prompts_from=str(raw["prompts_from"]) if raw.get("prompts_from") else None,
+        published=_published(raw, file),
     )
+
+
+def _published(raw: Mapping[str, Any], file: Path) -> Mapping[str, Any] | None:
+    """Read `published: 0.75`, or a mapping with `value` and perhaps `source` and `column`."""
+    said = raw.get("published")
+    if said is None:
+        return None
+    mapping = said if isinstance(said, dict) else {"value": said}
+    _known(mapping, {"value", "source", "column"}, f"{file}: published")
+    value = mapping.get("value")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ConfigError(f"{file}: published: {value!r} of {raw['config']} is no number")
+    if "column" in mapping:
+        _columns((str(mapping["column"]),), file)
+    return {**{key: str(text) for key, text in mapping.items()}, "value": value}
+
+
+def _columns(names: Sequence[str], file: Path) -> tuple[str, ...]:
+    for name in names:
+        # A path into metrics.json can be told right only when there are metrics.
+        if "." not in name and name not in KNOWN and name not in TEXTS:
+            hint = did_you_mean(name, [*KNOWN, *TEXTS])
+            raise ConfigError(f"{file}: columns: no column {name}{hint}")
+    return tuple(dict.fromkeys(names))
 
 
 def _check_names(entries: Sequence[Entry], file: Path) -> None:

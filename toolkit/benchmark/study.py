@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from toolkit.benchmark.executor import Executor, LocalExecutor
-from toolkit.benchmark.grid import Grid, expand
+from toolkit.benchmark.grid import Entry, Grid, expand
 from toolkit.benchmark.task import Task, run_task
 from toolkit.data.splits import SplitPlan, make_plan
 from toolkit.data.types import Dataset
@@ -54,12 +55,15 @@ def run_grid(
     plan = _plan(grid, dataset, runs / SPLIT_FILE)
     tasks = expand(grid, device=device)
     splits = {fold: plan.fold(dataset, fold) for fold in grid.folds}
+    entries = {entry.name: entry for entry in grid.entries}
     finished: list[Run] = []
     errors: list[ToolkitError] = []
 
     def work(task: Task) -> Run:
         say(f"[{tasks.index(task) + 1}/{len(tasks)}] {task.name}")
-        return run_task(task, splits[task.fold], runs=runs, resume=True)
+        run = run_task(task, splits[task.fold], runs=runs, resume=True)
+        _note_shown(run, grid, entries[task.entry])
+        return run
 
     for outcome in (executor or LocalExecutor()).run(tasks, work):
         if outcome.error is not None:
@@ -68,6 +72,17 @@ def run_grid(
         elif outcome.result is not None:
             finished.append(outcome.result)
     return finished, errors
+
+
+def _note_shown(run: Run, grid: Grid, entry: Entry) -> None:
+    """Note what the leaderboard shows of the run; no figure depends on it, so it may change."""
+    wanted: dict[str, Any] = {}
+    if grid.columns or "columns" in run.facts:
+        wanted["columns"] = list(grid.columns)
+    if entry.published is not None or "published" in run.facts:
+        wanted["published"] = entry.published
+    if any(run.facts.get(key) != value for key, value in wanted.items()):
+        run.note(**wanted)
 
 
 def _plan(grid: Grid, dataset: Dataset, path: Path) -> SplitPlan:
