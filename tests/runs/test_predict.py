@@ -101,3 +101,56 @@ def test_too_few_predictions_are_no_answers(tmp_path: Path) -> None:
             write_answers(samples, said_of(samples[:1], [1.0]), out=tmp_path / "out", threshold=1.0)
         )
     assert not (tmp_path / "out/predictions.json").exists()
+
+
+def _boxes(*scores: float, label: str = "dent") -> Boxes:
+    rows = [[3 * i, 2, 3 * i + 3, 12] for i in range(len(scores))]
+    return Boxes(
+        np.array(rows, np.float32).reshape(-1, 4),
+        np.array(scores, np.float32),
+        (label,) * len(scores),
+    )
+
+
+@pytest.mark.parametrize(
+    ("score", "scores", "threshold", "shown"),
+    [
+        (0.9, [0.9, 0.5, 0.1], 0.4, 2),  # from the run's threshold on
+        (0.2, [0.2, 0.1], 0.15, 1),  # also where it is low: what is called a defect is shown
+        (0.3, [0.3], 0.5, 0),  # good: nothing is listed
+        (7.0, [0.9, 0.3, 0.1], 5.0, 2),  # the score is not that of a box: from 0.25 on
+        (0.9, [0.9, 0.2], None, 1),  # no threshold
+        (0.0, [], 0.4, 0),
+    ],
+)
+def test_yolo_labels_list_the_boxes_that_are_drawn(
+    score: float, scores: list[float], threshold: float | None, shown: int, tmp_path: Path
+) -> None:
+    samples = image_samples([image_at(tmp_path / "a.png")])
+    answer = Prediction("a", score, boxes=_boxes(*scores))
+    out = tmp_path / "out"
+    list(
+        write_answers(
+            samples, iter([answer]), out=out, threshold=threshold, classes=["chip", "dent"]
+        )
+    )
+    rows = (out / "labels/a.txt").read_text().splitlines()
+    assert len(rows) == shown
+    assert (out / "labels/classes.txt").read_text() == "chip\ndent\n"
+    if shown:  # the image is 30 by 20
+        label, *numbers = rows[0].split()
+        assert label == "1"
+        expected = [1.5 / 30, 7 / 20, 3 / 30, 10 / 20, scores[0]]
+        np.testing.assert_allclose([float(n) for n in numbers], expected, atol=1e-6)
+
+
+def test_without_boxes_or_classes_there_are_no_labels(tmp_path: Path) -> None:
+    samples = image_samples([image_at(tmp_path / "a.png")])
+    for name, boxes, classes in (("x", None, ["dent"]), ("y", _boxes(0.9), [])):
+        answer = Prediction("a", 0.9, boxes=boxes)
+        list(
+            write_answers(
+                samples, iter([answer]), out=tmp_path / name, threshold=0.5, classes=classes
+            )
+        )
+        assert not (tmp_path / name / "labels").exists()

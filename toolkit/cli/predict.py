@@ -17,17 +17,23 @@ def predict_command(
         "predictions"
     ),
 ) -> None:
-    """Score images, draw what was found, and say yes or no at the run's threshold."""
+    """Score images, draw and list what was found, and say yes or no at the run's threshold."""
     from toolkit.methods.registry import load_method
     from toolkit.runs.predict import image_samples, validation_heat_range, write_answers
     from toolkit.runs.run import Run
 
     run = Run.open(run_path)
-    threshold = run.metrics()["thresholds"][0]
+    metrics = run.metrics()
+    threshold = metrics["thresholds"][0]
     samples = image_samples(images)
     predictions = load_method(run).predict(samples, run)
     answers = write_answers(
-        samples, predictions, out=out, threshold=threshold, heat_range=validation_heat_range(run)
+        samples,
+        predictions,
+        out=out,
+        threshold=threshold,
+        heat_range=validation_heat_range(run),
+        classes=sorted(metrics.get("boxes", {}).get("ap50_by_class", {})),
     )
     for sample, prediction, defective in answers:
         word = "?" if defective is None else ("defect" if defective else "good")

@@ -1,4 +1,4 @@
-"""Predict new images with a finished run: a JSON line and an overlay for each."""
+"""Predict new images with a finished run: an overlay, a record and YOLO labels for each."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from toolkit.data.types import GOOD, Sample
 from toolkit.errors import DataError
 from toolkit.files import write_text
 from toolkit.runs.overlay import overlay, save_picture
-from toolkit.runs.prediction import Prediction
+from toolkit.runs.prediction import Boxes, Prediction
 from toolkit.runs.run import Run
 from toolkit.runs.storage import read_predictions
+
+_BOX_CONFIDENCE = 0.25
 
 
 def image_samples(places: Sequence[Path]) -> list[Sample]:
@@ -65,8 +67,21 @@ def write_answers(
     out: Path,
     threshold: float | None,
     heat_range: tuple[float, float] | None = None,
+    classes: Sequence[str] = (),
 ) -> Iterator[tuple[Sample, Prediction, bool | None]]:
     """Write an overlay per image and `predictions.json`; yield each answer as it is made.
+
+    Where the method finds boxes and its classes are known, `labels/<id>.txt` has one row
+    `class cx cy w h confidence` per box that is drawn, in fractions of the image's sides, and
+    `labels/classes.txt` the names of the classes in their order.
+
+    Args:
+        samples: the images.
+        predictions: one per image, in the same order.
+        out: the folder.
+        threshold: of the run; None where it has none.
+        heat_range: see `validation_heat_range`.
+        classes: names of the classes that boxes have.
 
     Yields:
         The sample, its prediction, and whether it is defective at the run's threshold (None where
@@ -75,8 +90,13 @@ def write_answers(
     records = []
     for sample, prediction in zip(samples, predictions, strict=True):
         defective = None if threshold is None else prediction.score >= threshold
-        picture = overlay(read_rgb(sample.image), prediction, heat_range=heat_range)
+        image, floor = read_rgb(sample.image), _box_floor(prediction, threshold)
+        picture = overlay(image, prediction, heat_range=heat_range, box_confidence=floor)
         save_picture(picture, out / f"{sample.id}.jpg")
+        if classes and prediction.boxes is not None:
+            size_wh = (image.shape[1], image.shape[0])
+            rows = _label_rows(prediction.boxes, floor=floor, classes=classes, size_wh=size_wh)
+            write_text(out / f"labels/{sample.id}.txt", "".join(rows))
         record = {
             "image": str(sample.image),
             "score": float(prediction.score),
@@ -94,3 +114,33 @@ def write_answers(
         records.append(record)
         yield sample, prediction, defective
     write_text(out / "predictions.json", json.dumps(records, indent=2) + "\n")
+    if (out / "labels").is_dir():
+        write_text(out / "labels/classes.txt", "".join(f"{name}\n" for name in classes))
+
+
+def _box_floor(prediction: Prediction, threshold: float | None) -> float:
+    """Return the score from which on a box is shown.
+
+    Where the image's score is that of its best box, a box counts from the image's threshold on: an
+    image that is called defective shows why.
+    """
+    boxes = prediction.boxes
+    if threshold is None or boxes is None or not len(boxes):
+        return _BOX_CONFIDENCE
+    if not np.isclose(float(boxes.scores.max()), prediction.score, rtol=1e-5, atol=0):
+        return _BOX_CONFIDENCE
+    return threshold
+
+
+def _label_rows(
+    boxes: Boxes, *, floor: float, classes: Sequence[str], size_wh: tuple[int, int]
+) -> Iterator[str]:
+    index = {name: i for i, name in enumerate(classes)}
+    width, height = size_wh
+    for box, score, label in zip(boxes.xyxy, boxes.scores, boxes.labels, strict=True):
+        if score < floor or label not in index:
+            continue
+        x0, y0, x1, y1 = (float(v) for v in box)
+        place = ((x0 + x1) / 2 / width, (y0 + y1) / 2 / height, (x1 - x0) / width,
+                 (y1 - y0) / height)  # fmt: skip
+        yield " ".join([str(index[label]), *(f"{v:.6f}" for v in place), f"{score:.6f}"]) + "\n"
