@@ -21,6 +21,7 @@ from toolkit.methods.yolo import checkpoint, network
 from toolkit.methods.yolo.prompts import NOT_CLIP, load_bank, orthonormal_bank
 from toolkit.runs.machine import seed_everything
 from toolkit.runs.run import Run
+from toolkit.runs.storage import write_predictions
 
 TINY = {
     "weights": "none",
@@ -169,6 +170,7 @@ def test_fit_and_predict_leave_a_whole_run(
     no_network: list[Any],
     no_weights: None,
     capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
 ) -> None:
     method, run = new_run(name, weights="auto", extra={})  # nothing can be fetched: from scratch
     _fit(method, run, split)
@@ -196,7 +198,15 @@ def test_fit_and_predict_leave_a_whole_run(
         assert np.all(boxes.scores >= 0.001)
         assert np.all((boxes.xyxy >= 0) & (boxes.xyxy <= 128))
         assert np.all(boxes.xyxy[:, :2] < boxes.xyxy[:, 2:])
-    assert {"best_epoch", "val_map50_in_training"} <= set(method.report(split, run))
+    for part, samples in (("val", split.val), ("test", split.test)):
+        write_predictions(run.predictions, part, method.predict(samples, run))
+    report = method.report(split, run)
+    assert {"best_epoch", "val_map50_in_training", "false_alarms"} <= set(report)
+
+    (tmp_path / "onnx").mkdir()
+    exported = method.export(run, tmp_path / "onnx", split.val[:2])
+    assert exported.max_difference <= exported.tolerance
+    assert all((tmp_path / "onnx" / name).is_file() for name in exported.files)
     if name == "yolo-world":
         assert run.facts["prompts_source"] == NOT_CLIP
         assert load_bank(run.weights / "prompts.safetensors").phrases == split.dataset.classes

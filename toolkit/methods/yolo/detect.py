@@ -86,7 +86,7 @@ def _detect_once(
     from ultralytics.data.augment import LetterBox
     from ultralytics.utils import nms, ops
 
-    stride = max(int(network.stride.max()), 32)
+    stride = stride_of(network)
     side = -(-image_size // stride) * stride
     padded = LetterBox((side, side), auto=True, stride=stride)(image=image)
     pixels = np.ascontiguousarray(padded.transpose(2, 0, 1))[None]
@@ -111,6 +111,11 @@ def _detect_once(
         scores=found[:, 4].cpu().numpy().astype(np.float32),
         labels=tuple(names[int(index)] for index in found[:, 5].tolist()),
     )
+
+
+def stride_of(network: Any) -> int:
+    """Return the number of pixels of which each side of the input is a multiple."""
+    return max(int(network.stride.max()), 32)
 
 
 def without_background(raw: Tensor, *, index: int) -> Tensor:

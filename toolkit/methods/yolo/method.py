@@ -14,6 +14,7 @@ from toolkit.data.types import Sample
 from toolkit.errors import ConfigError, RunError
 from toolkit.methods.base import Labels, Method
 from toolkit.methods.yolo import network, training
+from toolkit.methods.yolo.alarms import false_alarms
 from toolkit.methods.yolo.checkpoint import check_family, load_network
 from toolkit.methods.yolo.prompt_tuning import frozen_parts, tuned_bank
 from toolkit.methods.yolo.prompts import (
@@ -33,6 +34,7 @@ from toolkit.methods.yolo.training_data import (
     write_training_data,
 )
 from toolkit.methods.yolo.views import PLAIN, View, allowed_views
+from toolkit.runs.export import Exported
 from toolkit.runs.prediction import Prediction
 from toolkit.runs.run import Run
 
@@ -103,14 +105,9 @@ class _Detector(Method[S]):
             RunError: the run has no trained weights.
             DataError: an image cannot be read.
         """
-        from toolkit.methods.yolo.detect import detect, load_detector
+        from toolkit.methods.yolo.detect import detect
 
-        ultralytics_env.prepare()
-        path = run.weights / "best.pt"
-        if not path.is_file():
-            raise RunError(f"{path}: no trained weights in this run; train it again")
-        detector = load_detector(path, run.device)
-        self._set_vocabulary(detector, run)
+        detector = self._detector(run, device=run.device)
         settings = self.settings
         views: tuple[View, ...] = (PLAIN,)
         if settings.views == "card":
@@ -133,16 +130,42 @@ class _Detector(Method[S]):
         return predictions()
 
     def report(self, split: Split, run: Run) -> Mapping[str, Any]:
-        """Return the best epoch and its validation mAP, as Ultralytics measures it."""
+        """Return the best epoch, its validation mAP as Ultralytics measures it, false alarms."""
+        found: dict[str, Any] = {"false_alarms": false_alarms(run, split.val, split.test)}
         rows = run.results()
-        if not rows:
-            return {}
-        best = max(rows, key=lambda row: float(row["val_map50_95"]))
-        return {
-            "best_epoch": int(best["epoch"]),
-            "val_map50_in_training": float(best["val_map50"]),
-            "val_map50_95_in_training": float(best["val_map50_95"]),
-        }
+        if rows:
+            best = max(rows, key=lambda row: float(row["val_map50_95"]))
+            found |= {
+                "best_epoch": int(best["epoch"]),
+                "val_map50_in_training": float(best["val_map50"]),
+                "val_map50_95_in_training": float(best["val_map50_95"]),
+            }
+        return found
+
+    def export(self, run: Run, out: Path, samples: Sequence[Sample]) -> Exported:
+        """Write the network as ONNX, with its prompts inside; compare both on real images.
+
+        Raises:
+            RunError: the run has no trained weights.
+            MissingExtraError: ONNX is not installed.
+            DataError: an image cannot be read.
+        """
+        from toolkit.methods.yolo.export import export_onnx
+
+        detector = self._detector(run, device="cpu")
+        return export_onnx(detector, out, samples, image_size=self.settings.image_size)
+
+    def _detector(self, run: Run, *, device: str) -> Any:
+        """Read the trained network, ready to predict, and give it its vocabulary."""
+        from toolkit.methods.yolo.detect import load_detector
+
+        ultralytics_env.prepare()
+        path = run.weights / "best.pt"
+        if not path.is_file():
+            raise RunError(f"{path}: no trained weights in this run; train it again")
+        detector = load_detector(path, device)
+        self._set_vocabulary(detector, run)
+        return detector
 
     def _check_settings(self) -> None:
         model = self.settings.model

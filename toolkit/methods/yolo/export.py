@@ -1,0 +1,114 @@
+"""A trained detector as ONNX, compared with itself on real images."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from toolkit.data.images import read_rgb
+from toolkit.data.types import Sample
+from toolkit.errors import MissingExtraError
+from toolkit.files import write_text
+from toolkit.methods.yolo.detect import stride_of
+from toolkit.methods.yolo.training_data import shrunk
+from toolkit.runs.export import Exported
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_OPSET = 17
+_INPUT, _OUTPUT = "images", "candidates"
+_TOLERANCE = 1e-3
+"""Of scores, and of box edges as shares of the input's side (a third of a pixel of 320)."""
+
+
+def export_onnx(
+    detector: Any, out: Path, samples: Sequence[Sample], *, image_size: int
+) -> Exported:
+    """Write `model.onnx` and `model.json`, which says what goes in and comes out.
+
+    Input `images`: float32 (1, 3, side, side), RGB from 0 to 1, resized by area to the longest
+    side and padded with 114/255 around. Output `candidates`: float32 (1, 4 + classes, n), box
+    centre and size in pixels of the input, then a score per class; non-maximum suppression is left
+    to the reader. Prompts are constants inside.
+
+    Args:
+        detector: from `load_detector`, on the CPU, with its vocabulary.
+        out: the folder.
+        samples: images on which both are compared.
+        image_size: longest side that images are resized to.
+
+    Raises:
+        MissingExtraError: ONNX is not installed.
+        DataError: an image cannot be read.
+    """
+    import torch
+
+    try:
+        import onnx  # noqa: F401 - torch's exporter needs it
+        import onnxruntime
+    except ImportError as error:
+        raise MissingExtraError(
+            error.name or "onnx", extra="onnx", purpose="export to ONNX"
+        ) from error
+    stride = stride_of(detector)
+    side = -(-image_size // stride) * stride
+    inputs = [_input(read_rgb(s.image), image_size=image_size, side=side) for s in samples]
+    with torch.inference_mode():
+        expected = [_raw(detector(torch.from_numpy(one))) for one in inputs]
+
+    head = detector.model[-1]
+    head.export, head.format = True, "onnx"
+    path = out / "model.onnx"
+    try:
+        with warnings.catch_warnings():
+            # The exporter that needs no further package is called old; sizes are constants here.
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                detector,
+                (torch.zeros(1, 3, side, side),),
+                str(path),
+                input_names=[_INPUT],
+                output_names=[_OUTPUT],
+                opset_version=_OPSET,
+                dynamo=False,
+            )
+    finally:
+        head.export = False
+    about = {
+        "classes": list(detector.names.values()),
+        "input": {"name": _INPUT, "shape": [1, 3, side, side], "longest_side": image_size},
+        "output": {"name": _OUTPUT, "rows": ["cx", "cy", "w", "h", "one score per class"]},
+    }
+    write_text(out / "model.json", json.dumps(about, indent=2, ensure_ascii=False) + "\n")
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    scale = np.array([side] * 4 + [1] * len(detector.names), np.float32)[None, :, None]
+    difference = 0.0
+    for one, true in zip(inputs, expected, strict=True):
+        (said,) = session.run([_OUTPUT], {_INPUT: one})
+        difference = max(difference, float(np.abs((said - true) / scale).max()))
+    return Exported(
+        files=("model.onnx", "model.json"),
+        max_difference=difference,
+        tolerance=_TOLERANCE,
+        checked=f"all candidates of {len(samples)} images",
+    )
+
+
+def _input(image: NDArray[np.uint8], *, image_size: int, side: int) -> NDArray[np.float32]:
+    from ultralytics.data.augment import LetterBox
+
+    square = LetterBox((side, side), auto=False)(image=shrunk(image, longest=image_size))
+    pixels: NDArray[np.float32] = np.ascontiguousarray(square.transpose(2, 0, 1)[None], np.float32)
+    return pixels / np.float32(255)
+
+
+def _raw(answer: Any) -> NDArray[np.float32]:
+    raw: NDArray[np.float32] = (answer[0] if isinstance(answer, tuple) else answer).numpy()
+    return raw
