@@ -33,7 +33,7 @@ class YoloSettings:
         "", "checkpoint file of which every tensor that fits by name and shape is copied"
     )
     trust: bool = setting(False, "read a checkpoint file although it could run code")
-    epochs: int = setting(50, "largest number of passes over the training part")
+    epochs: int = setting(30, "largest number of passes over the training part")
     patience: int = setting(30, "stop after so many epochs without a better validation mAP")
     image_size: int = setting(320, "longest side in pixels that images are resized to")
     batch: int = setting(16, "images per optimiser step")
@@ -52,7 +52,7 @@ class YoloSettings:
         "good images to train on: a number, a share of the training part below 1, or all",
     )
     mosaic: float = setting(1.0, "probability of joining four images into one")
-    close_mosaic: int = setting(15, "no mosaic during the last so many epochs")
+    close_mosaic: int = setting(10, "no mosaic during the last so many epochs")
     flips: Literal["card", "none", "horizontal", "vertical", "both"] = setting(
         "card", "mirror half of the images; card: as the data card allows"
     )
@@ -60,7 +60,7 @@ class YoloSettings:
         "card", "largest rotation in degrees; card: any where the data card allows it, else none"
     )
     copy_paste: int = setting(
-        0, "images to make of each defective one by pasting its defect onto good ones"
+        2, "images to make of each defective one by pasting its defect onto good ones"
     )
     cache: bool = setting(True, "keep decoded, resized images in memory")
     workers: int = setting(1, "data loading processes (a GPU's; on a CPU none are used)")
