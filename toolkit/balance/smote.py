@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -9,24 +11,34 @@ from toolkit.balance.weights import class_counts
 from toolkit.errors import ConfigError
 
 
-def check_neighbours(counts: Tensor, names: tuple[str, ...], neighbours: int) -> None:
+def check_neighbours(
+    counts: Tensor,
+    names: tuple[str, ...],
+    neighbours: int,
+    *,
+    wanted: Mapping[int, int] | None = None,
+    option: str = "smote_neighbours",
+) -> None:
     """See to it that every class that is filled up has as many neighbours as are asked for.
 
     Args:
         counts: int64 (K,), images per class.
         names: of the classes.
         neighbours: k of SMOTE.
+        wanted: number of new images by class; if not given, those smaller than the largest.
+        option: what the number is called where the user gives it.
 
     Raises:
         ConfigError: a class has no more than k images.
     """
     if neighbours < 1:
-        raise ConfigError(f"smote_neighbours={neighbours}: must be at least 1")
+        raise ConfigError(f"{option}={neighbours}: must be at least 1")
     largest = int(counts.max())
-    for name, count in zip(names, counts.tolist(), strict=True):
-        if neighbours >= count and count < largest:
+    for index, (name, count) in enumerate(zip(names, counts.tolist(), strict=True)):
+        filled = wanted.get(index, 0) > 0 if wanted is not None else count < largest
+        if neighbours >= count and filled:
             raise ConfigError(
-                f"smote_neighbours={neighbours}: class {name} has {count} training images, so each "
+                f"{option}={neighbours}: class {name} has {count} training images, so each "
                 f"has {count - 1} neighbours; choose at most {count - 1}"
             )
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from toolkit import __version__
+from toolkit.cli.balance import balance_app
 from toolkit.cli.benchmark import benchmark_command
 from toolkit.cli.cache import cache_app
 from toolkit.cli.convert import convert_command
@@ -38,6 +39,7 @@ app.command("predict")(predict_command)
 app.command("evaluate")(evaluate_command)
 app.command("export")(export_command)
 app.command("benchmark")(benchmark_command)
+app.add_typer(balance_app, name="balance")
 app.command("leaderboard")(leaderboard_command)
 app.command("report")(report_command)
 app.add_typer(weights_app, name="weights")
