@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from toolkit.data.types import Dataset
@@ -17,6 +18,7 @@ from toolkit.leaderboard.columns import (
     check_names,
     column,
 )
+from toolkit.leaderboard.differences import differences, ranks
 from toolkit.leaderboard.model import Board, Difference, Group, Reference, Row
 from toolkit.leaderboard.rows import Scored, by_entry, by_seed, row, scored
 from toolkit.metrics.values import Undefined
@@ -129,6 +131,8 @@ def _group(
     wanted = dict.fromkeys([*columns, sort])
     rows = [row(seeds, wanted) for seeds in entries]
     order = sorted(range(len(rows)), key=lambda i: _place(rows[i], sort))
+    found = differences([entries[i] for i in order], sort)
+    placed = ranks(len(order), found, sort)
     runs = entries[0][0].runs
     record = runs[0].record
     tested = [name for run in runs for name in run.record["split"]["test"]]
@@ -144,9 +148,10 @@ def _group(
         test_defects=sum(run.metrics()["image"]["n_defect"] for run in runs),
         hardware=f"{machine.get('processor', 'unknown processor')}, "
         f"{machine.get('cores', '?')} cores, {record['device']}",
-        rows=tuple(rows[i] for i in order),
+        rows=tuple(replace(rows[i], rank=rank) for i, rank in zip(order, placed, strict=True)),
         columns=columns,
         sort=sort,
+        differences=found,
         references=tuple(one for one in references if one.data in (data, "mvtec")),
     )
 

@@ -87,7 +87,29 @@ def notes(group: Group) -> list[str]:
                 f"{_of(row.published)} ({row.published.get('source', 'source not named')})"
             )
         lines += [f"{name}: {line}" for line in prompted_lines(row.prompted)]
-    return lines
+    return [*lines, *_real_differences(group)]
+
+
+def _real_differences(group: Group) -> list[str]:
+    """Say which rows are really better than which, in the column that they are sorted by."""
+    if len(group.rows) < 2:
+        return []
+    heading, names = column(group.sort).heading, group.names
+    if not group.differences:
+        return [
+            f"{heading}: not known which differences are real (it is not resampled, or the runs "
+            "are of an earlier version: toolkit evaluate RUNS)"
+        ]
+    lines = []
+    for place, name in enumerate(names):
+        beaten = [
+            f"{names[one.second]} ({one.value:+.3f}, 95 % {one.low:+.3f} to {one.high:+.3f})"
+            for one in group.differences
+            if one.first == place and one.real
+        ]
+        if beaten:
+            lines.append(f"{heading}: {name} is really better than {', '.join(beaten)}")
+    return lines or [f"{heading}: no difference between these methods is real"]
 
 
 def reference_notes(group: Group) -> list[str]:
@@ -116,9 +138,13 @@ def prompted_lines(prompted: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def legend(names: tuple[str, ...], *, spread: bool = False) -> str:
+def legend(names: tuple[str, ...], *, sort: str, spread: bool = False) -> str:
     """Say what the columns mean, in one paragraph."""
-    parts = []
+    parts = [
+        f"{RANK}: 1 + the number of methods that are really better in {column(sort).heading}, by "
+        "the paired stratified bootstrap on the same test images (the 95 % interval of the "
+        "difference leaves 0 out; not corrected for the number of pairs); equal numbers are ties"
+    ]
     about: dict[str, list[str]] = {}
     for name in names:
         if name in KNOWN and KNOWN[name].about:

@@ -155,7 +155,8 @@ FORMS: dict[str, Callable[[Board], str]] = {
 def _legend(board: Board) -> str:
     names = dict.fromkeys(name for group in board.groups for name in group.columns)
     spread = any(row.spread for group in board.groups for row in group.rows)
-    return legend(tuple(names), spread=spread)
+    sort = next((group.sort for group in board.groups), "auroc")
+    return legend(tuple(names), sort=sort, spread=spread)
 
 
 def _records(group: Group) -> Sequence[dict[str, Any]]:

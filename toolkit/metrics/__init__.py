@@ -9,6 +9,8 @@ from toolkit.metrics.bootstrap import (
     bootstrap_mean,
     image_difference_intervals,
     image_intervals,
+    image_resamples,
+    interval_of,
     resample_counts,
 )
 from toolkit.metrics.boxes import BoxMetrics, PredictedBoxes, TrueBoxes, box_metrics
@@ -49,6 +51,8 @@ __all__ = [
     "image_difference_intervals",
     "image_intervals",
     "image_metrics",
+    "image_resamples",
+    "interval_of",
     "mask_dice",
     "mask_iou",
     "mask_metrics",

@@ -94,8 +94,8 @@ def image_intervals(
     """
     array, truth = checked_pair(scores, is_defect)
     counts = _counts(truth, defect_types, n_resamples=n_resamples, seed=seed)
-    values = _resampled(array, truth, counts, threshold=threshold)
-    return {name: _interval(value, counts) for name, value in values.items()}
+    values = image_resamples(array, truth, counts, said=_said(array, threshold))
+    return {name: interval_of(value, counts) for name, value in values.items()}
 
 
 def image_difference_intervals(
@@ -130,10 +130,12 @@ def image_difference_intervals(
     array, truth = checked_pair(scores, is_defect)
     other, _ = checked_pair(other_scores, is_defect)
     counts = _counts(truth, defect_types, n_resamples=n_resamples, seed=seed)
-    mine = _resampled(array, truth, counts, threshold=threshold)
-    theirs = _resampled(other, truth, counts, threshold=other_threshold)
+    mine = image_resamples(array, truth, counts, said=_said(array, threshold))
+    theirs = image_resamples(other, truth, counts, said=_said(other, other_threshold))
     return {
-        name: _interval(_minus(mine[name], theirs[name]), counts) for name in mine if name in theirs
+        name: interval_of(_minus(mine[name], theirs[name]), counts)
+        for name in mine
+        if name in theirs
     }
 
 
@@ -162,7 +164,7 @@ def bootstrap_mean(
     if len(strata) != array.size:
         raise MetricError(f"{len(strata)} strata for {array.size} values: give one for each")
     counts = resample_counts(strata, n_resamples=n_resamples, seed=seed)
-    return _interval(counts @ array / array.size, counts)
+    return interval_of(counts @ array / array.size, counts)
 
 
 def _counts(
@@ -184,18 +186,28 @@ def _counts(
     return resample_counts(strata, n_resamples=n_resamples, seed=seed)
 
 
-def _resampled(
+def image_resamples(
     scores: NDArray[np.float64],
-    truth: NDArray[np.bool_],
+    is_defect: NDArray[np.bool_],
     counts: NDArray[np.int64],
     *,
-    threshold: float | ArrayLike | None,
+    said: NDArray[np.bool_] | None = None,
 ) -> Mapping[str, NDArray[np.float64] | Undefined]:
-    """Return each metric on each resample, float[n_resamples].
+    """Return each image-level metric on each resample.
 
     Every resample holds as many defect and good images as the set itself, so a metric has a value
     on all of them or on none.
+
+    Args:
+        scores: float64[n], higher is worse.
+        is_defect: bool[n].
+        counts: int64[resamples, n] of `resample_counts`, with strata that part good from defect.
+        said: bool[n], which images were flagged; without it there are no metrics of decisions.
+
+    Returns:
+        float64[resamples] by the name of the metric, see `image_intervals`.
     """
+    truth = is_defect
     curve = alarm_curve(scores, truth, counts=counts)
     no_defect = None if truth.any() else Undefined("no defect images")
     missing = no_defect or (Undefined("no good images") if truth.all() else None)
@@ -207,9 +219,8 @@ def _resampled(
         "recall_at_false_alarm_5": missing or _curve.recall_at_false_alarm_rate(curve, 0.05),
         "false_alarm_at_recall_95": missing or _curve.false_alarm_rate_at_recall(curve, 0.95),
     }
-    if threshold is None:
+    if said is None:
         return values
-    said = flagged(scores, threshold)
     n_defect, n_good = int(truth.sum()), int((~truth).sum())
     tp, fp = counts @ (said & truth), counts @ (said & ~truth)
     values["f1"] = no_defect or 2.0 * tp / (tp + fp + n_defect)
@@ -220,6 +231,12 @@ def _resampled(
     return values
 
 
+def _said(
+    scores: NDArray[np.float64], threshold: float | ArrayLike | None
+) -> NDArray[np.bool_] | None:
+    return None if threshold is None else flagged(scores, threshold)
+
+
 def _minus(
     mine: NDArray[np.float64] | Undefined, theirs: NDArray[np.float64] | Undefined
 ) -> NDArray[np.float64] | Undefined:
@@ -228,7 +245,15 @@ def _minus(
     return theirs if isinstance(theirs, Undefined) else mine - theirs
 
 
-def _interval(values: NDArray[np.float64] | Undefined, counts: NDArray[np.int64]) -> MaybeInterval:
+def interval_of(
+    values: NDArray[np.float64] | Undefined, counts: NDArray[np.int64]
+) -> MaybeInterval:
+    """Return the middle 95 % of resampled values.
+
+    Args:
+        values: float64[resamples].
+        counts: int64[resamples, n] that they were made with.
+    """
     if isinstance(values, Undefined):
         return values
     if counts.max() == 1:

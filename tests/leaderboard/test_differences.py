@@ -1,0 +1,129 @@
+"""Which differences are real: paired, on the same images, and ties ranked as ties."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from toolkit.leaderboard.differences import differences, ranks
+from toolkit.leaderboard.model import Difference
+from toolkit.leaderboard.rows import Scored
+from toolkit.metrics import Interval, bootstrap_mean, image_difference_intervals, image_metrics
+
+TYPES = ["good"] * 20 + ["dent"] * 30 + ["scratch"] * 33
+TRUTH = np.array([name != "good" for name in TYPES])
+IDS = [f"test/{i}.png" for i in range(83)]
+
+
+def one(scores: np.ndarray, *, order: np.ndarray | None = None, **more: Any) -> Scored:
+    order = np.arange(83) if order is None else order
+    metrics = {
+        "image": {"auroc": image_metrics(scores, TRUTH).auroc},
+        "images": {
+            "ids": [IDS[i] for i in order],
+            "types": [TYPES[i] for i in order],
+            "scores": scores[order].tolist(),
+        },
+        **more,
+    }
+    return Scored(runs=(), metrics=metrics)
+
+
+def scores(seed: int, *, shift: float) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=83) + shift * TRUTH
+
+
+def test_equals_the_paired_interval_of_two_methods() -> None:
+    a, b = scores(0, shift=2), scores(1, shift=1)
+    shuffled = np.random.default_rng(2).permutation(83)  # runs may store images in any order
+    (found,) = differences([[one(a)], [one(b, order=shuffled)]], "auroc")
+    # the strata: good images, and each type of defect by itself
+    said = image_difference_intervals(a, b, TRUTH, defect_types=TYPES)["auroc"]
+    assert isinstance(said, Interval)
+    assert (found.low, found.high) == pytest.approx((said.low, said.high), abs=0.02)
+    whole = [image_metrics(x, TRUTH).auroc for x in (a, b)]
+    assert found.value == pytest.approx(whole[0] - whole[1])  # type: ignore[operator]
+    assert found.real
+
+
+def test_what_ranks_alike_is_a_tie() -> None:
+    a = scores(0, shift=1)
+    perfect = TRUTH * 1.0
+    found = differences([[one(perfect)], [one(perfect * 2)], [one(a * 3)], [one(a)]], "auroc")
+    by_pair = {(d.first, d.second): d for d in found}
+    assert (by_pair[0, 1].low, by_pair[0, 1].high) == (0, 0)
+    assert not by_pair[2, 3].real
+    assert by_pair[0, 2].real
+    assert ranks(4, found, "auroc") == [1, 1, 3, 3]
+
+
+def test_seeds_are_averaged_on_each_resample() -> None:
+    a, b, c = scores(0, shift=2), scores(1, shift=1), scores(2, shift=1.5)
+    (pooled,) = differences([[one(a)], [one(b), one(c)]], "auroc")
+    singles = [differences([[one(a)], [one(x)]], "auroc")[0].value for x in (b, c)]
+    assert pooled.value == pytest.approx(np.mean(singles))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        # other images: nothing can be paired
+        {"images": {"ids": ["x"], "types": ["good"], "scores": [0.0]}},
+        # made by an earlier version, which did not list images
+        {"images": None},
+    ],
+)
+def test_what_cannot_be_paired_is_not_compared(other: dict[str, Any]) -> None:
+    a, b = scores(0, shift=2), scores(1, shift=1)
+    assert differences([[one(a)], [one(b, **other)]], "auroc") == ()
+    found = differences([[one(a)], [one(b)], [one(b, **other)]], "auroc")
+    assert [(d.first, d.second) for d in found] == [(0, 1)]
+    assert ranks(3, found, "auroc")[2] is None
+
+
+def test_masks_are_compared_on_the_defects_that_have_them() -> None:
+    rng = np.random.default_rng(0)
+    ious = [np.where(TRUTH, rng.uniform(low, 1, 83), np.nan) for low in (0.5, 0.2)]
+
+    def masked(iou: np.ndarray) -> Scored:
+        listed = [None if np.isnan(v) else float(v) for v in iou]
+        images = {**one(scores(0, shift=1)).metrics["images"], "mask_iou": listed}
+        return one(scores(0, shift=1), images=images, masks={"iou": float(np.nanmean(iou))})
+
+    (found,) = differences([[masked(ious[0])], [masked(ious[1])]], "mask_iou")
+    gap = (ious[0] - ious[1])[TRUTH]
+    said = bootstrap_mean(gap, [name for name in TYPES if name != "good"])
+    assert isinstance(said, Interval)
+    assert found.value == pytest.approx(gap.mean())
+    assert (found.low, found.high) == pytest.approx((said.low, said.high), abs=0.02)
+
+
+def test_costs_are_not_resampled() -> None:
+    quick = one(scores(0, shift=1), speed={"ms_per_image_median": 3.0})
+    assert differences([[quick], [quick]], "ms") == ()
+    assert ranks(2, (), "ms") == [None, None]
+    assert ranks(1, (), "auroc") == [1]
+
+
+@pytest.mark.parametrize(
+    ("real", "sort", "wanted"),
+    [
+        # three alike, the fourth worse than all of them
+        ({(0, 3), (1, 3), (2, 3)}, "auroc", [1, 1, 1, 4]),
+        # alike in a chain, but the first really better than the last
+        ({(0, 3)}, "auroc", [1, 1, 1, 2]),
+        (set(), "auroc", [1, 1, 1, 1]),
+        # where less is better, the difference of what stands above is negative
+        ({(0, 3), (1, 3)}, "false_alarms", [1, 1, 1, 3]),
+    ],
+)
+def test_ranks(real: set[tuple[int, int]], sort: str, wanted: list[int]) -> None:
+    sign = -1 if sort == "false_alarms" else 1
+    found = [
+        Difference(i, j, sign * 0.1, low=0.05 if (i, j) in real else -0.3, high=0.3)
+        for i in range(4)
+        for j in range(i + 1, 4)
+    ]
+    assert ranks(4, found, sort) == wanted

@@ -1,0 +1,115 @@
+"""Which differences between rows are real: the paired bootstrap on the same images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from toolkit.data.types import GOOD
+from toolkit.leaderboard.columns import KNOWN, column, value_at
+from toolkit.leaderboard.model import Difference
+from toolkit.leaderboard.rows import Scored
+from toolkit.metrics.bootstrap import Interval, image_resamples, interval_of, resample_counts
+from toolkit.metrics.values import Undefined
+
+
+def differences(entries: Sequence[Sequence[Scored]], sort: str) -> tuple[Difference, ...]:
+    """Compare each two rows of a group in one column.
+
+    All rows are scored on the same resamples of the test images (of the regions for AUPRO), drawn
+    within each defect type; several seeds are averaged on each resample.
+
+    Args:
+        entries: the rows in their order, each with its seeds.
+        sort: name of the column.
+
+    Returns:
+        One per pair that can be compared; none where the column cannot be resampled.
+    """
+    draw = _Draw(entries, sort)
+    resampled = [draw.values(seeds) for seeds in entries]
+    found = []
+    for i, j in combinations(range(len(entries)), 2):
+        one, other = resampled[i], resampled[j]
+        if one is None or other is None or draw.counts is None:
+            continue
+        interval = interval_of(one - other, draw.counts)
+        if isinstance(interval, Interval):
+            value = _mean(entries[i], sort) - _mean(entries[j], sort)
+            found.append(
+                Difference(first=i, second=j, value=value, low=interval.low, high=interval.high)
+            )
+    return tuple(found)
+
+
+def ranks(n: int, found: Sequence[Difference], sort: str) -> list[int | None]:
+    """Return 1 + the number of rows that are really better, for each of n rows.
+
+    Rows between which no difference is real share a rank. A row that was compared with none has no
+    rank, unless it is alone.
+    """
+    sign = -1 if column(sort).lower_is_better else 1
+    better = [0] * n
+    compared: set[int] = set()
+    for one in found:
+        compared |= {one.first, one.second}
+        if one.real:
+            better[one.second if sign * one.value > 0 else one.first] += 1
+    return [better[i] + 1 if i in compared or n == 1 else None for i in range(n)]
+
+
+class _Draw:
+    """The resamples that all rows of a group share, and one column's value on each of them."""
+
+    def __init__(self, entries: Sequence[Sequence[Scored]], sort: str) -> None:
+        self._path = column(sort).path
+        known = next((one for one in KNOWN.values() if one.path == self._path), None)
+        self._metric = known.interval if known is not None else ""
+        first = self._units(entries[0][0]) if entries and self._metric else None
+        self._ids: list[Any] = first["ids"] if first else []
+        self.counts: NDArray[np.int64] | None = None
+        if first:
+            self._defect = np.array([name != GOOD for name in first["types"]], np.bool_)
+            self.counts = resample_counts(first["types"])
+
+    def values(self, seeds: Sequence[Scored]) -> NDArray[np.float64] | None:
+        """Return the mean over the seeds on each resample, float64[resamples]."""
+        found = [self._of_one(one) for one in seeds]
+        known = [value for value in found if value is not None]
+        return np.mean(known, axis=0) if known and len(known) == len(found) else None
+
+    def _of_one(self, one: Scored) -> NDArray[np.float64] | None:
+        units = self._units(one)
+        if units is None or self.counts is None or sorted(units["ids"]) != sorted(self._ids):
+            return None
+        place = {name: i for i, name in enumerate(units["ids"])}
+        order = [place[name] for name in self._ids]
+        if self._path.startswith("image."):
+            scores = np.array(units["scores"], np.float64)[order]
+            said = np.array(units["flagged"], np.bool_)[order] if "flagged" in units else None
+            value = image_resamples(scores, self._defect, self.counts, said=said).get(self._metric)
+            return None if value is None or isinstance(value, Undefined) else value
+        listed = units.get(self._metric)
+        if listed is None:
+            return None
+        # A unit without a value (a good image has no IoU) weighs nothing.
+        values = np.array([np.nan if listed[i] is None else listed[i] for i in order], np.float64)
+        has = ~np.isnan(values)
+        weight = self.counts @ has
+        if not weight.all():
+            return None
+        return np.asarray(self.counts @ np.where(has, values, 0.0) / weight)
+
+    def _units(self, one: Scored) -> Mapping[str, Any] | None:
+        found = one.metrics.get("regions" if self._path.startswith("pixel.") else "images")
+        whole = isinstance(found, Mapping) and "ids" in found and "types" in found
+        return found if whole else None
+
+
+def _mean(seeds: Sequence[Scored], sort: str) -> float:
+    values = [value_at(one.metrics, column(sort).path) for one in seeds]
+    return float(np.mean([value for value in values if not isinstance(value, Undefined)]))
