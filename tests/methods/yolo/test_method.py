@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from toolkit import ultralytics_env
 from toolkit.config import settings_dict
@@ -18,7 +19,8 @@ from toolkit.data.splits import Split, make_plan
 from toolkit.errors import ConfigError, DataError, RunError, WeightsError
 from toolkit.methods.registry import method_class
 from toolkit.methods.yolo import checkpoint, network
-from toolkit.methods.yolo.prompts import NOT_CLIP, load_bank, orthonormal_bank
+from toolkit.methods.yolo.prompts import NOT_CLIP, PromptBank, load_bank, orthonormal_bank
+from toolkit.methods.yolo.training_data import class_prompts, write_training_data
 from toolkit.runs.machine import seed_everything
 from toolkit.runs.run import Run
 from toolkit.runs.storage import write_predictions
@@ -184,6 +186,7 @@ def test_fit_and_predict_leave_a_whole_run(
     assert "pretrained could not be reached" in (run.path / "log.txt").read_text()
     rows = run.results()
     assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert all(0 < float(row["loading_share"]) < 1 for row in rows)
     for column in ("train_box_loss", "train_cls_loss", "val_box_loss", "val_map50", "seconds"):
         assert all(np.isfinite(float(row[column])) for row in rows)
     assert any(run.plots.iterdir())
@@ -210,6 +213,7 @@ def test_fit_and_predict_leave_a_whole_run(
     if name == "yolo-world":
         assert run.facts["prompts_source"] == NOT_CLIP
         assert load_bank(run.weights / "prompts.safetensors").phrases == split.dataset.classes
+        assert "not CLIP" in report["forgetting"]["reason"]
 
     _fit(method, run, split)  # a finished training is not repeated
     assert run.results() == rows
@@ -269,6 +273,42 @@ def test_prompt_tuning_changes_the_prompts_and_nothing_else(
         own = checkpoint.load_network(run.weights / "best.pt")
         own.set_classes(classes)
         np.testing.assert_allclose(base(image)[0], own(image)[0], atol=1e-4)
+
+
+@pytest.mark.slow
+def test_what_was_forgotten_of_classes_known_by_clip(
+    new_run: NewRun, split: Split, tmp_path: Path
+) -> None:
+    import torch
+
+    ultralytics_env.prepare()
+    from ultralytics.nn.tasks import WorldModel
+
+    base = WorldModel(network.model_yaml("yolo11n-world"), nc=3, verbose=False)
+    torch.save({"model": base, "train_args": {}}, tmp_path / "base.pt")
+    phrases = [p for name in split.dataset.classes for p in class_prompts(split)[name]]
+    made = orthonormal_bank([*phrases, "cat", "dog"])
+    stand_in = PromptBank(made.phrases, made.vectors, "CLIP ViT-B/32 (a stand-in)")
+    stand_in.save(tmp_path / "clip.safetensors")
+    data = write_training_data(
+        split, tmp_path / "old", backgrounds="0", image_size=64, copy_paste=0, seed=0
+    )
+    old = yaml.safe_load(data.read_text())
+    data.write_text(yaml.safe_dump(old | {"names": {0: "cat", 1: "dog", 2: phrases[0]}}))
+    method, run = new_run(
+        "yolo-world",
+        weights="pretrained",
+        init=str(tmp_path / "base.pt"),
+        prompt_bank=str(tmp_path / "clip.safetensors"),
+        old_data=str(data),
+    )
+    _fit(method, run, split)
+    for part, samples in (("val", split.val), ("test", split.test)):
+        write_predictions(run.predictions, part, method.predict(samples, run))
+    found = method.report(split, run)["forgetting"]
+    assert found["images"] == len(split.val)
+    assert found["map50_change"] == found["map50_after"] - found["map50_before"]
+    assert run.facts["prompts_source"] == stand_in.source
 
 
 @pytest.mark.slow

@@ -177,10 +177,7 @@ class _Detector(Method[S]):
 
     def _start(self, run: Run) -> network.Start:
         settings = self.settings
-        if settings.init:
-            start = network.from_file(settings.init)
-        else:
-            start = network.find_start(settings.model, settings.weights)
+        start = self._find_start()
         if start.path is not None:
             self._check_family(start.path)
         run.note(weights=start.name, weights_source=start.source)
@@ -188,6 +185,12 @@ class _Detector(Method[S]):
             asked = "as asked" if settings.weights == "none" else "pretrained could not be reached"
             run.log(f"training from scratch ({asked})")
         return start
+
+    def _find_start(self) -> network.Start:
+        settings = self.settings
+        if settings.init:
+            return network.from_file(settings.init)
+        return network.find_start(settings.model, settings.weights)
 
     def _check_family(self, path: Path) -> None:
         from ultralytics.nn.tasks import DetectionModel, WorldModel
@@ -266,6 +269,39 @@ class YoloWorld(_Detector[YoloWorldSettings]):
         asked = {name: list(group) for name, group in prompts.items()}
         run.note(prompts=asked, prompts_source=bank.source)
         return answered_from(bank)
+
+    def report(self, split: Split, run: Run) -> Mapping[str, Any]:
+        """Return what `yolo` reports, and what was forgotten of the classes that the base knew."""
+        return {**super().report(split, run), "forgetting": self._forgetting(run)}
+
+    def _forgetting(self, run: Run) -> Mapping[str, Any]:
+        from toolkit.methods.yolo.forgetting import forgetting, read_old_data, why_none
+        from toolkit.methods.yolo.text_seam import answered_from
+
+        ultralytics_env.prepare()
+        settings, source = self.settings, load_bank(run.weights / _PROMPTS).source
+        reason = why_none(source=source, old_data=settings.old_data)
+        start = None if reason else self._find_start().path
+        base: Any = load_network(start, trust=settings.trust) if start else None
+        if reason is None and not hasattr(base, "set_classes"):
+            reason = "the start has no text-driven head, so it knew no class by its prompt"
+        if reason is not None:
+            return {"value": None, "reason": reason}
+        data = read_old_data(Path(settings.old_data).expanduser())
+        bank = self._phrases({name: (name,) for name in data.names})
+        tuned = load_network(run.weights / "best.pt")
+        with answered_from(bank):
+            for one in (base, tuned):
+                one.to(run.device).eval().set_classes(list(data.names))
+                one.names = dict(enumerate(data.names))
+        return forgetting(
+            base,
+            tuned,
+            data,
+            image_size=settings.image_size,
+            nms_iou=settings.nms_iou,
+            device=run.device,
+        )
 
     def _phrases(self, prompts: Mapping[str, Sequence[str]]) -> PromptBank:
         every = [phrase for group in prompts.values() for phrase in group]

@@ -127,6 +127,9 @@ class YoloWorldSettings(YoloSettings):
     background: str = setting(
         "", "phrase for what is no defect; a box it describes best is dropped"
     )
+    old_data: str = setting(
+        "", "data.yaml of classes that the base knew; the report has their mAP before and after"
+    )
 
 
 def background_choice(text: str) -> Backgrounds:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -142,6 +143,7 @@ def train(trainer: Any, *, run: Run, title: str) -> None:
 def _report_to(trainer: Any, *, run: Run, title: str, stack: ExitStack) -> None:
     bars: list[Progress] = []
     last: dict[str, str] = {}
+    watch = _Watch()
 
     def on_train_start(trainer: Any) -> None:
         run.note(train_images=len(trainer.train_loader.dataset))
@@ -151,18 +153,49 @@ def _report_to(trainer: Any, *, run: Run, title: str, stack: ExitStack) -> None:
         steps = len(trainer.train_loader) * (trainer.epochs - trainer.start_epoch)
         bars.append(stack.enter_context(progress(title, steps)))
 
+    def on_train_epoch_start(trainer: Any) -> None:
+        watch.start()
+
+    def on_train_batch_start(trainer: Any) -> None:
+        watch.loaded()
+
     def on_train_batch_end(trainer: Any) -> None:
+        watch.stepped()
         bars[0].advance(1, epoch=f"{trainer.epoch + 1}/{trainer.epochs}", **last)
 
     def on_fit_epoch_end(trainer: Any) -> None:
         if not trainer.validator.training:
             return  # the validation of the best weights after the last epoch
-        row = result_row(trainer)
+        row = result_row(trainer) | {"loading_share": round(watch.loading_share, 4)}
         run.add_result(row)
         last["mAP50"] = f"{row['val_map50']:.3f}"
 
-    for hook in (on_train_start, on_train_batch_end, on_fit_epoch_end):
+    for hook in (
+        on_train_start, on_train_epoch_start, on_train_batch_start, on_train_batch_end,
+        on_fit_epoch_end,
+    ):  # fmt: skip
         trainer.add_callback(hook.__name__, hook)
+
+
+class _Watch:
+    """Parts the time of an epoch's steps into waiting for data and everything else."""
+
+    def start(self) -> None:
+        self._mark, self._loading, self._steps = time.perf_counter(), 0.0, 0.0
+
+    def loaded(self) -> None:
+        self._loading += self._lap()
+
+    def stepped(self) -> None:
+        self._steps += self._lap()
+
+    @property
+    def loading_share(self) -> float:
+        return self._loading / max(self._loading + self._steps, 1e-9)
+
+    def _lap(self) -> float:
+        before, self._mark = self._mark, time.perf_counter()
+        return self._mark - before
 
 
 def result_row(trainer: Any) -> dict[str, float | int]:
