@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import csv
+import html
+import html.parser
 import io
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from toolkit.errors import ConfigError
-from toolkit.leaderboard.board import NOT_GIVEN, Board, Group, Row
+from toolkit.leaderboard.board import NOT_GIVEN, Board, Difference, Group, Reference, Row
 from toolkit.leaderboard.cells import headings, prompted_lines
 from toolkit.leaderboard.columns import COLUMNS, KNOWN
 from toolkit.leaderboard.render import render
@@ -172,3 +175,59 @@ def test_prompted() -> None:
     (line,) = prompted_lines({"box": {**figures, "interval": {"reason": "one image"}}})
     assert "one image" in line
     assert "patchcore: true box prompts" in shown(replace(ROW, prompted=known))
+
+
+REFERENCE = Reference(
+    method="Others' <method>", data="mvtec", values={"auroc": 0.975}, source="A. & B., 2022",
+    covers=("bottle",),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("form", ["table", "markdown", "json", "html", "csv"])
+def test_published_rows_name_their_source_and_no_rank(form: str) -> None:
+    text = shown(ROW, form=form, references=(REFERENCE,))
+    if form == "html":
+        text = html.unescape(text)
+    assert "A. & B., 2022" in text
+    assert ("0.975" if form in ("table", "markdown", "html") else str(0.975)) in text
+    if form == "markdown":
+        assert "|  | *Others' <method>, mean of mvtec* | *0.975* | *-* |" in text
+
+
+def test_the_page_stands_by_itself() -> None:
+    """Well-formed, nothing to fetch, and names cannot break out of their cells."""
+    row = replace(ROW, entry="<script>alert(1)</script>")
+    page = render(Board((replace(GROUP, rows=(row,)),), left_out=("runs/x: <b>",)), "html")
+    assert "<script" not in page
+    assert "runs/x: &lt;b&gt;" in page
+    assert not re.search(r"(src|href)=|https?://|@import|url\(", page)
+    tags: list[str] = []
+
+    class Balanced(html.parser.HTMLParser):
+        def handle_starttag(self, tag: str, attrs: object) -> None:
+            if tag != "meta":
+                tags.append(tag)
+
+        def handle_endtag(self, tag: str) -> None:
+            assert tags.pop() == tag
+
+    Balanced().feed(page)
+    assert tags == []
+
+
+def test_several_seeds_show_their_spread() -> None:
+    row = replace(ROW, seeds=(0, 1, 2), spread={"auroc": 0.0123, "f1": 0.5})
+    text = shown(row)
+    assert "0.988 ± 0.012" in text
+    assert "0.500 ± 0.500" in text
+    assert "patchcore: seeds 0, 1, 2" in text
+    assert "±: standard deviation" in " ".join(text.split())
+
+
+def test_differences_are_told() -> None:
+    rows = (ROW, replace(ROW, entry="other", rank=2))
+    found = (Difference(first=0, second=1, value=0.1, low=0.02, high=0.2),)
+    text = shown(*rows, differences=found)
+    assert "AUROC: patchcore is really better than other (+0.100, 95 % +0.020 to +0.200)" in text
+    assert "no difference" in shown(*rows, differences=(replace(found[0], low=-0.1),))
+    assert "not known which" in shown(*rows, sort="ms")

@@ -14,7 +14,9 @@ def leaderboard_command(
     places: Annotated[
         list[Path] | None, typer.Argument(metavar="[RUNS]...", help="Runs or folders of runs.")
     ] = None,
-    form: Annotated[str, typer.Option("--format", help="table, markdown, csv or json.")] = "table",
+    form: Annotated[
+        str, typer.Option("--format", help="table, markdown, csv, json or html.")
+    ] = "table",
     columns: Annotated[
         str | None,
         typer.Option("--columns", help="Columns, or dotted paths into metrics.json: a,b,c."),
@@ -23,10 +25,14 @@ def leaderboard_command(
     seeds: Annotated[
         str, typer.Option("--seeds", help="pooled (mean ± std in one row) or each.")
     ] = "pooled",
+    with_published: Annotated[
+        bool, typer.Option("--with-published", help="Show figures that others published, in grey.")
+    ] = False,
 ) -> None:
     """Print the comparison of all finished runs; runs of different splits stand apart."""
     from toolkit.leaderboard.board import build_board, collect
     from toolkit.leaderboard.columns import parse_names
+    from toolkit.leaderboard.published import published_references
     from toolkit.leaderboard.render import check_form, render
 
     check_form(form)
@@ -35,6 +41,7 @@ def leaderboard_command(
         columns=None if columns is None else parse_names(columns),
         sort=sort,
         seeds=seeds,
+        references=published_references() if with_published else (),
     )
     print(render(board, form))
     if board.left_out:

@@ -152,7 +152,7 @@ def _group(
         columns=columns,
         sort=sort,
         differences=found,
-        references=tuple(one for one in references if one.data in (data, "mvtec")),
+        references=tuple(one for one in references if data in one.covers),
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from toolkit.leaderboard.columns import KNOWN, TEXTS, column
-from toolkit.leaderboard.model import Group, Reference, Row
+from toolkit.leaderboard.model import Board, Group, Reference, Row
 from toolkit.metrics.values import Undefined, Value
 
 METHOD, RANK = "method", "#"
@@ -136,6 +136,14 @@ def prompted_lines(prompted: Mapping[str, Any]) -> list[str]:
             f"{figures['regions']} regions)"
         )
     return lines
+
+
+def board_legend(board: Board) -> str:
+    """Return the legend of all columns that a board shows."""
+    names = dict.fromkeys(name for group in board.groups for name in group.columns)
+    spread = any(row.spread for group in board.groups for row in group.rows)
+    sort = next((group.sort for group in board.groups), "auroc")
+    return legend(tuple(names), sort=sort, spread=spread)
 
 
 def legend(names: tuple[str, ...], *, sort: str, spread: bool = False) -> str:

@@ -82,15 +82,17 @@ class Reference:
 
     Attributes:
         method: as its authors call it.
-        data: the category, or `mvtec` for the mean over all categories.
+        data: the category, or the name of a mean over several, such as `mvtec`.
         values: by column name, as shares of 1.
         source: who says so.
+        covers: the data sets beside which it is shown.
     """
 
     method: str
     data: str
     values: Mapping[str, float]
     source: str
+    covers: tuple[str, ...]
 
 
 @dataclass(frozen=True)

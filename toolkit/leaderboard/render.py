@@ -1,4 +1,4 @@
-"""The leaderboard as a terminal table, Markdown, CSV or JSON."""
+"""The leaderboard as a terminal table, Markdown, CSV, JSON or HTML."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import io
 import json
+import sys
 import textwrap
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,10 +15,10 @@ from toolkit.errors import ConfigError, did_you_mean
 from toolkit.leaderboard.cells import (
     METHOD,
     RANK,
+    board_legend,
     cells,
     headings,
     is_numeric,
-    legend,
     notes,
     reference_cells,
     reference_name,
@@ -25,6 +26,7 @@ from toolkit.leaderboard.cells import (
     subtitle,
     title,
 )
+from toolkit.leaderboard.html import html_page
 from toolkit.leaderboard.model import Board, Group, Row
 from toolkit.metrics.values import Undefined, to_json
 
@@ -39,7 +41,7 @@ def render(board: Board, form: str) -> str:
 
     Args:
         board: what to show.
-        form: `table`, `markdown`, `csv` or `json`.
+        form: `table`, `markdown`, `csv`, `json` or `html`.
 
     Raises:
         ConfigError: another form.
@@ -67,7 +69,7 @@ def _table(board: Board) -> str:
     # No markup: brackets in the name of a run or a folder are part of it.
     console = Console(
         file=io.StringIO(), width=max(widths, default=WIDTH), highlight=False, markup=False,
-        emoji=False,
+        emoji=False, force_terminal=sys.stdout.isatty(),
     )  # fmt: skip
     for group, table, width in zip(board.groups, tables, widths, strict=True):
         console.print(f"\n{title(group)}\n{subtitle(group)}", soft_wrap=True)
@@ -76,7 +78,7 @@ def _table(board: Board) -> str:
             console.print(line, soft_wrap=True)
     for line in board.left_out:
         console.print(f"left out: {line}", soft_wrap=True)
-    console.print(f"\n{textwrap.fill(_legend(board), WIDTH)}", soft_wrap=True)
+    console.print(f"\n{textwrap.fill(board_legend(board), WIDTH)}", soft_wrap=True)
     assert isinstance(console.file, io.StringIO)
     return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
 
@@ -121,7 +123,7 @@ def _markdown(board: Board) -> str:
             lines.append(_markdown_row(shown))
         lines += ["", *(f"- {line}" for line in [*notes(group), *reference_notes(group)]), ""]
     lines += [f"- left out: {line}" for line in board.left_out]
-    return "\n".join([*lines, _legend(board)])
+    return "\n".join([*lines, board_legend(board)])
 
 
 def _markdown_row(shown: Sequence[str]) -> str:
@@ -148,15 +150,8 @@ def _json(board: Board) -> str:
 
 
 FORMS: dict[str, Callable[[Board], str]] = {
-    "table": _table, "markdown": _markdown, "csv": _csv, "json": _json,
+    "table": _table, "markdown": _markdown, "csv": _csv, "json": _json, "html": html_page,
 }  # fmt: skip
-
-
-def _legend(board: Board) -> str:
-    names = dict.fromkeys(name for group in board.groups for name in group.columns)
-    spread = any(row.spread for group in board.groups for row in group.rows)
-    sort = next((group.sort for group in board.groups), "auroc")
-    return legend(tuple(names), sort=sort, spread=spread)
 
 
 def _records(group: Group) -> Sequence[dict[str, Any]]:
