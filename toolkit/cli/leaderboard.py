@@ -28,10 +28,22 @@ def leaderboard_command(
     with_published: Annotated[
         bool, typer.Option("--with-published", help="Show figures that others published, in grey.")
     ] = False,
+    write: Annotated[
+        list[Path] | None,
+        typer.Option("--write", help="Document to write into, between its markers; repeatable."),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="Name in the markers; default: that of the folder.")
+    ] = None,
+    stored: Annotated[
+        Path | None,
+        typer.Option("--stored", help="With --write; default: docs/leaderboard-NAME.json."),
+    ] = None,
 ) -> None:
     """Print the comparison of all finished runs; runs of different splits stand apart."""
     from toolkit.leaderboard.board import build_board, collect
     from toolkit.leaderboard.columns import parse_names
+    from toolkit.leaderboard.documents import write_documents
     from toolkit.leaderboard.published import published_references
     from toolkit.leaderboard.render import check_form, render
 
@@ -43,6 +55,11 @@ def leaderboard_command(
         seeds=seeds,
         references=published_references() if with_published else (),
     )
+    if write:
+        named = name or (places or [Path("runs")])[0].resolve().name
+        kept = stored or Path("docs") / f"leaderboard-{named}.json"
+        write_documents(board, name=named, stored=kept, documents=write)
+        say(f"written: {', '.join(map(str, [*write, kept]))}")
     print(render(board, form))
     if board.left_out:
         for line in board.left_out if form == "csv" else ():  # a table of CSV has no room for it

@@ -52,7 +52,7 @@ _PAGE = """<!doctype html>
 <style>
 :root { color-scheme: light dark; --line: #8884; --grey: #6b6b6b; }
 @media (prefers-color-scheme: dark) { :root { --grey: #9a9a9a; } }
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem; }
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 84rem; padding: 0 1rem; }
 h2 { font-size: 1.15rem; margin: 2rem 0 0; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .75rem 0; }

@@ -111,19 +111,30 @@ def _rich_table(group: Group) -> Table:
     return table
 
 
+def render_short(board: Board) -> str:
+    """Return the leaderboard in Markdown without notes and legend."""
+    lines = []
+    for group in board.groups:
+        lines += [f"**{title(group)}**: {subtitle(group)}", "", *_markdown_table(group), ""]
+    return "\n".join(lines).rstrip()
+
+
 def _markdown(board: Board) -> str:
     lines = []
     for group in board.groups:
-        lines += [f"### {title(group)}", "", subtitle(group), ""]
-        lines.append(_markdown_row(headings(group)))
-        lines.append("|---" * len(headings(group)) + "|")
-        lines += [_markdown_row(cells(group, place)) for place in range(len(group.rows))]
-        for reference in group.references:
-            shown = [f"*{cell}*" if cell else "" for cell in reference_cells(group, reference)]
-            lines.append(_markdown_row(shown))
+        lines += [f"### {title(group)}", "", subtitle(group), "", *_markdown_table(group)]
         lines += ["", *(f"- {line}" for line in [*notes(group), *reference_notes(group)]), ""]
     lines += [f"- left out: {line}" for line in board.left_out]
     return "\n".join([*lines, board_legend(board)])
+
+
+def _markdown_table(group: Group) -> list[str]:
+    lines = [_markdown_row(headings(group)), "|---" * len(headings(group)) + "|"]
+    lines += [_markdown_row(cells(group, place)) for place in range(len(group.rows))]
+    for reference in group.references:
+        shown = [f"*{cell}*" if cell else "" for cell in reference_cells(group, reference)]
+        lines.append(_markdown_row(shown))
+    return lines
 
 
 def _markdown_row(shown: Sequence[str]) -> str:
@@ -223,7 +234,7 @@ def _json_row(row: Row) -> dict[str, Any]:
         "method": row.method,
         "seed": row.seed,
         "seeds": list(row.seeds or (row.seed,)),
-        "values": to_json(dict(row.values)),
+        "values": {name: to_json(value) for name, value in row.values.items()},
         "spread": dict(row.spread),
         "labels": row.labels,
         "weights": row.weights,

@@ -1,0 +1,139 @@
+"""Documents hold what the stored board says, and nothing else of them changes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.leaderboard.test_render import GROUP, REFERENCE, ROW
+from toolkit.errors import ConfigError, RunError, ToolkitError
+from toolkit.leaderboard.documents import names_in, read_board, write_documents, written_into
+from toolkit.leaderboard.model import Board, Difference
+from toolkit.leaderboard.render import FORMS, render
+
+ROOT = Path(__file__).resolve().parents[2]
+ROWS = (
+    replace(ROW, rank=1, seeds=(0, 1), spread={"auroc": 0.01}),
+    replace(ROW, entry="b", rank=2, published={"value": 0.5, "source": "someone"}),
+)
+BOARD = Board(
+    (
+        replace(
+            GROUP,
+            rows=ROWS,
+            columns=("auroc", "published", "report.x"),
+            differences=(Difference(0, 1, 0.1, low=0.05, high=0.2),),
+            references=(REFERENCE,),
+        ),
+        GROUP,
+    )
+)
+BOARD = replace(
+    BOARD,
+    groups=(
+        replace(
+            BOARD.groups[0],
+            rows=tuple(replace(r, values={**r.values, "report.x": 1.5}) for r in ROWS),
+        ),
+        GROUP,
+    ),
+)
+TEXT = """# Title
+
+<!-- leaderboard: start bottle short -->
+stale figures
+<!-- leaderboard: end bottle -->
+between
+<!-- leaderboard: start other -->
+kept
+<!-- leaderboard: end other -->
+<!-- leaderboard: start bottle -->
+<!-- leaderboard: end bottle -->
+after
+"""
+
+
+@pytest.mark.parametrize("form", sorted(FORMS))
+def test_a_stored_board_reads_back_whole(tmp_path: Path, form: str) -> None:
+    stored = tmp_path / "board.json"
+    stored.write_text(render(BOARD, "json"))
+    assert render(read_board(stored), form) == render(BOARD, form)
+
+
+def test_only_what_stands_between_the_markers_changes(tmp_path: Path) -> None:
+    document, stored = tmp_path / "README.md", tmp_path / "docs/board.json"
+    document.write_text(TEXT)
+    write_documents(BOARD, name="bottle", stored=stored, documents=[document])
+    text = document.read_text()
+    assert "stale figures" not in text
+    for kept in ("# Title\n", "\nbetween\n", "\nkept\n", "\nafter\n"):
+        assert kept in text
+    assert text.count("| patchcore |") == 2 * 2  # a row in each of two groups, long and short
+    assert text.count("score = ") == len([row for g in BOARD.groups for row in g.rows])
+    # The same again changes nothing, and the stored board gives the same document.
+    write_documents(BOARD, name="bottle", stored=stored, documents=[document])
+    assert document.read_text() == text
+    again = written_into(text, name="bottle", board=read_board(stored), source=document)
+    assert again == text
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "said"),
+    [
+        ("nothing", "bottle", "no markers; add"),
+        (TEXT, "cable", "no markers; add"),
+        ("<!-- leaderboard: start bottle -->\n", "bottle", "end bottle -->' is missing"),
+        # the end of a later one is not its end
+        (
+            "<!-- leaderboard: start a -->\n<!-- leaderboard: start b -->\n"
+            "<!-- leaderboard: end b -->\n<!-- leaderboard: end a -->\n",
+            "a",
+            "is missing",
+        ),
+        (TEXT, "../x", "use letters"),
+    ],
+)
+def test_nothing_is_written_where_it_does_not_fit(
+    tmp_path: Path, text: str, name: str, said: str
+) -> None:
+    document, stored = tmp_path / "README.md", tmp_path / "board.json"
+    document.write_text(text)
+    with pytest.raises(ConfigError, match=said):
+        write_documents(BOARD, name=name, stored=stored, documents=[document])
+    assert document.read_text() == text
+    assert not stored.exists()
+
+
+def test_a_board_that_lacks_runs_is_not_written(tmp_path: Path) -> None:
+    document = tmp_path / "README.md"
+    document.write_text(TEXT)
+    partial = replace(BOARD, left_out=("runs/x: damaged",))
+    with pytest.raises(RunError, match="runs/x: damaged"):
+        write_documents(partial, name="bottle", stored=tmp_path / "b", documents=[document])
+    assert document.read_text() == TEXT
+    with pytest.raises(ConfigError, match="cannot be read"):
+        write_documents(BOARD, name="a", stored=tmp_path / "b", documents=[tmp_path / "no.md"])
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", '{"groups": [{}], "left_out": []}', "{"])
+def test_what_is_no_stored_board(tmp_path: Path, content: str) -> None:
+    stored = tmp_path / "board.json"
+    stored.write_text(content)
+    with pytest.raises(ToolkitError, match=r"board\.json"):
+        read_board(stored)
+
+
+def test_the_documents_of_this_project_match_their_stored_boards() -> None:
+    """Figures in README.md and docs/ are written by the command and not by hand."""
+    checked = 0
+    for document in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        text = document.read_text(encoding="utf-8")
+        for name in names_in(text):
+            board = read_board(ROOT / f"docs/leaderboard-{name}.json")
+            wanted = written_into(text, name=name, board=board, source=document)
+            assert wanted == text, f"{document.name}: toolkit leaderboard RUNS --write again"
+            checked += 1
+    if not checked:
+        pytest.skip("no document has the markers of a leaderboard yet")
