@@ -21,7 +21,7 @@ _BUILT_IN = {
     "resnet": "toolkit.methods.resnet.method:ResNet",
     "sam": "toolkit.methods.sam.method:Sam",
     "yolo": "toolkit.methods.yolo.method:Yolo",
-    "yolo-world": "toolkit.methods.yolo.method:YoloWorld",
+    "yolo-world": "toolkit.methods.yolo.world:YoloWorld",
 }
 
 

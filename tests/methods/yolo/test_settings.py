@@ -8,8 +8,9 @@ import pytest
 
 from toolkit.config import build_settings, find_config, read_yaml
 from toolkit.errors import ConfigError
-from toolkit.methods.yolo.method import Yolo, YoloWorld
+from toolkit.methods.yolo.method import Yolo
 from toolkit.methods.yolo.settings import YoloSettings, background_choice
+from toolkit.methods.yolo.world import YoloWorld
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The methods `yolo` and `yolo-world`."""
+"""The method `yolo`, and what `yolo-world` does alike."""
 
 from __future__ import annotations
 
@@ -16,18 +16,12 @@ from toolkit.methods.base import Labels, Method
 from toolkit.methods.yolo import network, training
 from toolkit.methods.yolo.alarms import false_alarms
 from toolkit.methods.yolo.checkpoint import check_family, load_network
-from toolkit.methods.yolo.prompt_tuning import frozen_parts, tuned_bank
 from toolkit.methods.yolo.prompts import (
     PromptBank,
-    class_bank,
-    known_by_class,
-    load_bank,
-    orthonormal_bank,
 )
-from toolkit.methods.yolo.settings import YoloSettings, YoloWorldSettings
+from toolkit.methods.yolo.settings import YoloSettings
 from toolkit.methods.yolo.training_data import (
     check_split,
-    class_prompts,
     flip_probabilities,
     rotation_degrees,
     symmetry_of,
@@ -38,21 +32,18 @@ from toolkit.runs.export import Exported
 from toolkit.runs.prediction import Prediction
 from toolkit.runs.run import Run
 
-_PROMPTS = "prompts.safetensors"
-_PHRASES = "phrases.safetensors"
-_TUNED = "tuned on"
-
 S = TypeVar("S", bound=YoloSettings)
 
 
-class _Detector(Method[S]):
+class Detector(Method[S]):
     """What both detectors do alike.
 
     The image-level score is the highest box score, and 0.0 for an image without any box above the
-    confidence floor of 0.001.
+    confidence floor of 0.001. What is learned are boxes, but masks are used to make them: a turned
+    image has a tight box only with the outline, and defects are cut out by their masks.
     """
 
-    labels: ClassVar[Labels] = "box"
+    labels: ClassVar[Labels] = "mask"
     scoring: ClassVar[str] = "highest box score"
     world: ClassVar[bool]
 
@@ -238,108 +229,9 @@ class _Detector(Method[S]):
         """Give a text-driven detector its prompts."""
 
 
-class Yolo(_Detector[YoloSettings]):
+class Yolo(Detector[YoloSettings]):
     """A detector with a fixed set of classes, fine-tuned on the defects' boxes."""
 
     name: ClassVar[str] = "yolo"
     Settings: ClassVar[type] = YoloSettings
     world: ClassVar[bool] = False
-
-
-class YoloWorld(_Detector[YoloWorldSettings]):
-    """A detector whose classes are text embeddings, fine-tuned on the defects' boxes.
-
-    The embeddings are data: `weights/prompts.safetensors` of the run, one vector per class.
-    """
-
-    name: ClassVar[str] = "yolo-world"
-    Settings: ClassVar[type] = YoloWorldSettings
-    world: ClassVar[bool] = True
-
-    def _answers(self, split: Split, run: Run) -> AbstractContextManager[None]:
-        from toolkit.methods.yolo.text_seam import answered_from
-
-        prompts = dict(class_prompts(split))
-        if self._background():
-            prompts[self._background()] = (self._background(),)
-        phrases = self._phrases(prompts)
-        bank = class_bank(phrases, known_by_class(phrases, prompts))
-        phrases.save(run.weights / _PHRASES)
-        bank.save(run.weights / _PROMPTS)
-        asked = {name: list(group) for name, group in prompts.items()}
-        run.note(prompts=asked, prompts_source=bank.source)
-        return answered_from(bank)
-
-    def report(self, split: Split, run: Run) -> Mapping[str, Any]:
-        """Return what `yolo` reports, and what was forgotten of the classes that the base knew."""
-        return {**super().report(split, run), "forgetting": self._forgetting(run)}
-
-    def _forgetting(self, run: Run) -> Mapping[str, Any]:
-        from toolkit.methods.yolo.forgetting import forgetting, read_old_data, why_none
-        from toolkit.methods.yolo.text_seam import answered_from
-
-        ultralytics_env.prepare()
-        settings, source = self.settings, load_bank(run.weights / _PROMPTS).source
-        reason = why_none(source=source, old_data=settings.old_data)
-        start = None if reason else self._find_start().path
-        base: Any = load_network(start, trust=settings.trust) if start else None
-        if reason is None and not hasattr(base, "set_classes"):
-            reason = "the start has no text-driven head, so it knew no class by its prompt"
-        if reason is not None:
-            return {"value": None, "reason": reason}
-        data = read_old_data(Path(settings.old_data).expanduser())
-        bank = self._phrases({name: (name,) for name in data.names})
-        tuned = load_network(run.weights / "best.pt")
-        with answered_from(bank):
-            for one in (base, tuned):
-                one.to(run.device).eval().set_classes(list(data.names))
-                one.names = dict(enumerate(data.names))
-        return forgetting(
-            base,
-            tuned,
-            data,
-            image_size=settings.image_size,
-            nms_iou=settings.nms_iou,
-            device=run.device,
-        )
-
-    def _phrases(self, prompts: Mapping[str, Sequence[str]]) -> PromptBank:
-        every = [phrase for group in prompts.values() for phrase in group]
-        source = self.settings.prompt_bank
-        if source == "clip":
-            from toolkit.methods.yolo.clip_text import clip_bank
-
-            return clip_bank(every)
-        return load_bank(Path(source).expanduser()) if source else orthonormal_bank(every)
-
-    def _background(self) -> str:
-        return self.settings.background
-
-    def _frozen(self) -> Sequence[int | str]:
-        settings = self.settings
-        if settings.train == "full":
-            return super()._frozen()
-        layers = network.model_yaml(settings.model)
-        return frozen_parts(layers, train=settings.train, tune_scale=settings.tune_scale)
-
-    def _prompts_to_tune(self, run: Run) -> PromptBank | None:
-        return load_bank(run.weights / _PROMPTS) if self.settings.train == "prompts" else None
-
-    def _after_training(self, run: Run) -> None:
-        if self.settings.train != "prompts":
-            return
-        before = load_bank(run.weights / _PROMPTS)
-        if before.source.startswith(_TUNED):
-            return
-        trained = load_network(run.weights / "best.pt")
-        source = f"{_TUNED} {run.record['data'].get('name', 'data')}, from {before.source}"
-        tuned_bank(trained, before.phrases, source=source).save(run.weights / _PROMPTS)
-        run.note(prompts_source=source)
-
-    def _set_vocabulary(self, detector: Any, run: Run) -> None:
-        from toolkit.methods.yolo.text_seam import answered_from
-
-        bank = load_bank(run.weights / _PROMPTS)
-        with answered_from(bank):
-            detector.set_classes(list(bank.phrases))
-        detector.names = dict(enumerate(bank.phrases))
