@@ -144,8 +144,11 @@ function showView() {
     facts.push(fact("heat", number(low), element("i", { class: "heat-key" }), number(high)));
   }
   viewer.querySelector(".answer").replaceChildren(...facts);
-  viewer.querySelector('[data-go="previous"]').disabled = view.at === 0;
-  viewer.querySelector('[data-go="next"]').disabled = view.at === view.items.length - 1;
+  // Not `disabled`: the button would lose the focus, and the page behind would get the keys.
+  const ends = { previous: 0, next: view.items.length - 1 };
+  for (const [name, end] of Object.entries(ends)) {
+    viewer.querySelector(`[data-go="${name}"]`).setAttribute("aria-disabled", String(view.at === end));
+  }
   document.getElementById("viewer-said").textContent = describe(item, method, answer);
 }
 
@@ -190,8 +193,8 @@ const VIEW_KEYS = {
   ArrowUp: () => stepMethod(-1), ArrowDown: () => stepMethod(1),
   Home: () => step(-Infinity), End: () => step(Infinity), w: nextWrong,
 };
-viewer.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.altKey || event.metaKey || event.target.tagName === "SELECT") return;
+document.addEventListener("keydown", (event) => {
+  if (!viewer.open || event.ctrlKey || event.altKey || event.metaKey || event.target.tagName === "SELECT") return;
   if (!(event.key in VIEW_KEYS)) return;
   event.preventDefault();
   VIEW_KEYS[event.key]();
