@@ -174,16 +174,19 @@ class _PhaseTrainer:
                     }
                 )
                 key = found.key(settings.choose, epoch)
-                if not state.best_key or key > state.best_key:
+                better = not state.best_key or key > state.best_key
+                if better:
                     state.best_key, state.best_epoch = key, epoch
-                    best = self._model_in_use()
                     best_facts = {"epoch": epoch, **vars(found)}
                 state.epochs_done = epoch
                 state.stopped = 0 < settings.patience <= epoch - state.best_epoch
                 if state.stopped:
                     run.log(f"stopped after epoch {epoch}: none better since {state.best_epoch}")
                 last = state.stopped or epoch == phase.end
-                if last or time.monotonic() - saved >= SAVE_EVERY_SECONDS:
+                saves = last or time.monotonic() - saved >= SAVE_EVERY_SECONDS
+                if better and (saves or settings.choose != "last"):
+                    best = self._model_in_use()  # where the next is better anyway, only to save it
+                if saves:
                     if best is not None:
                         path = run.weights / checkpoint.BEST
                         checkpoint.write_checkpoint(path, best, best_facts)
