@@ -191,3 +191,13 @@ def test_invariants(rows):
     # so does the order of the images
     assert image_metrics(scores[::-1], truth[::-1]) == ours
     assert ours.recall_at_false_alarm_1 <= ours.recall_at_false_alarm_5
+
+
+def test_recall_of_each_type_at_the_threshold():
+    truth = [G, D, D, D]
+    types = ["good", "dent", "dent", "scratch"]
+    ours = image_metrics([0.9, 0.8, 0.1, 0.2], truth, threshold=0.5, defect_types=types)
+    assert ours.recall_by_type == {"dent": 0.5, "scratch": 0.0}
+    without = image_metrics([0.9, 0.8, 0.1, 0.2], truth, defect_types=types).recall_by_type
+    assert without["dent"] == Undefined("no threshold was given")
+    assert image_metrics([1, 2], [G, D]).recall_by_type == {}

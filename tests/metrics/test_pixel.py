@@ -287,3 +287,46 @@ def test_invariants(seed, levels):
     # only ranks count: doubling is exact in floats
     assert pixel_metrics(list(zip(maps * 2, masks, strict=True))).aupro == ours.aupro
     assert all(0.0 <= area <= 1.0 for area in ours.aupro.values())
+
+
+@pytest.mark.parametrize("levels", [None, 6])
+@pytest.mark.parametrize("seed", range(3))
+def test_regions_take_the_metrics_apart(seed, levels):
+    """Any choice of regions against all good pixels, by scikit-learn and by the protocol."""
+    maps, masks = random_case(seed, levels=levels)
+    ours = pixel_metrics(list(zip(maps, masks, strict=True)), limits=LIMITS)
+    regions = ours.regions
+    whole = np.average(regions.auroc, weights=regions.n_pixels)
+    assert whole == pytest.approx(ours.auroc, abs=1e-12)
+    for limit in LIMITS:
+        assert regions.aupro[limit].mean() == pytest.approx(ours.aupro[limit], abs=1e-12)
+    pixels, fpr_good = [], maps[~masks]
+    for index, mask in enumerate(masks):
+        labels, n = label(mask, structure=np.ones((3, 3)))
+        sizes = sorted(int((labels == k).sum()) for k in range(1, n + 1))
+        assert sorted(regions.n_pixels[regions.image == index]) == sizes
+        pixels += [(index, labels == k) for k in range(1, n + 1)]
+    thresholds = np.unique(maps)[::-1]
+    for index in {i for i, _ in pixels}:
+        chosen = regions.image == index
+        inside = maps[index][masks[index]]
+        truth = np.append(np.ones(inside.size), np.zeros(fpr_good.size))
+        auroc = np.average(regions.auroc[chosen], weights=regions.n_pixels[chosen])
+        assert auroc == pytest.approx(
+            sk.roc_auc_score(truth, np.append(inside, fpr_good)), abs=1e-12
+        )
+        fpr = np.append(0.0, [(fpr_good >= t).mean() for t in thresholds])
+        pro = [
+            np.append(0.0, [(maps[i][region] >= t).mean() for t in thresholds])
+            for i, region in pixels
+            if i == index
+        ]
+        for limit in LIMITS:
+            wanted = cut_trapezoid(fpr, np.mean(pro, axis=0), limit)
+            assert regions.aupro[limit][chosen].mean() == pytest.approx(wanted, abs=1e-9)
+
+
+def test_no_regions_without_good_pixels():
+    one = (np.ones((2, 2), dtype=np.float32), np.ones((2, 2), dtype=bool))
+    assert pixel_metrics([one]).regions.auroc.size == 0
+    assert pixel_metrics([]).regions.image.size == 0

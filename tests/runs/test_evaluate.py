@@ -257,3 +257,41 @@ def test_changed_masks_are_not_the_data_of_the_run(dataset: Dataset, tmp_path: P
     shutil.copyfile(masks[0], masks[1])
     with pytest.raises(RunError, match="not the data"):
         evaluate([run], read_dataset(other))
+
+
+def test_every_level_is_told_by_type_and_by_size(dataset: Dataset, tmp_path: Path) -> None:
+    said = evaluate([make_run(tmp_path, dataset, 0, full)], dataset)
+    types = set(dataset.classes)
+    assert set(said["image"]["auroc_by_type"]) == set(said["image"]["recall_by_type"]) == types
+    assert set(said["boxes"]["ap50_by_class"]) == types
+    assert set(said["masks"]["by_type"]) == set(said["pixel"]["by_type"]) == types
+    for level in ("masks", "pixel"):
+        assert set(said[level]["by_size"]) == {"small", "medium", "large"}
+    assert set(said["boxes"]["agnostic_by_size"]) == {"small", "medium", "large"}
+    by_size = said["pixel"]["by_size"].values()
+    assert sum(one["n_regions"] for one in by_size) == said["pixel"]["n_regions"]
+    assert sum(one["n_pairs"] for one in said["masks"]["by_size"].values()) == len(
+        [t for t in said["images"]["types"] if t != "good"]
+    )
+    # What is lacking says why.
+    empty = [one for one in by_size if one["n_regions"] == 0]
+    for one in empty:
+        assert one["auroc"] == {"reason": "no regions of this kind", "value": None}
+    known = [one["auroc"] for one in by_size if one["n_regions"]]
+    assert known == pytest.approx([1.0] * len(known))
+
+
+def test_lists_that_runs_are_compared_by(dataset: Dataset, tmp_path: Path) -> None:
+    run = make_run(tmp_path, dataset, 0, full)
+    said = evaluate([run], dataset)
+    images = said["images"]
+    assert images["ids"] == run.record["split"]["test"]
+    assert images["scores"] == [guess(dataset.by_id[name]) for name in images["ids"]]
+    for name in ("mask_iou", "dice", "boundary_iou"):
+        good = [v is None for v in images[name]]
+        assert good == [t == "good" for t in images["types"]]
+    assert np.mean([v for v in images["mask_iou"] if v is not None]) == said["masks"]["iou"]
+    regions = said["regions"]
+    assert len(set(regions["ids"])) == said["pixel"]["n_regions"]
+    assert np.mean(regions["aupro_0.3"]) == pytest.approx(said["pixel"]["aupro"]["0.3"], abs=1e-12)
+    assert {"auroc", "mask_iou", "aupro_0.3", "aupro_0.05"} <= set(said["intervals"])

@@ -22,21 +22,35 @@ from toolkit.metrics.image import (
     flagged,
     image_metrics,
 )
-from toolkit.metrics.masks import MaskMetrics, boundary_iou, mask_dice, mask_iou, mask_metrics
-from toolkit.metrics.pixel import PixelMetrics, pixel_metrics
+from toolkit.metrics.masks import (
+    MaskMetrics,
+    MaskValues,
+    boundary_iou,
+    mask_dice,
+    mask_iou,
+    mask_metrics,
+    mask_values,
+    mean_of_masks,
+)
+from toolkit.metrics.pixel import PixelMetrics, RegionMetrics, pixel_metrics
+from toolkit.metrics.sizes import SIZE_EDGES, SIZES, size_names
 from toolkit.metrics.threshold import f1_threshold, false_alarm_threshold
 from toolkit.metrics.values import MetricError, Undefined, Value, to_json, value_from_json
 
 __all__ = [
+    "SIZES",
+    "SIZE_EDGES",
     "BoxMetrics",
     "ClassificationMetrics",
     "DecisionMetrics",
     "ImageMetrics",
     "Interval",
     "MaskMetrics",
+    "MaskValues",
     "MetricError",
     "PixelMetrics",
     "PredictedBoxes",
+    "RegionMetrics",
     "TrueBoxes",
     "Undefined",
     "Value",
@@ -56,8 +70,11 @@ __all__ = [
     "mask_dice",
     "mask_iou",
     "mask_metrics",
+    "mask_values",
+    "mean_of_masks",
     "pixel_metrics",
     "resample_counts",
+    "size_names",
     "to_json",
     "value_from_json",
 ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from toolkit.metrics.sizes import SIZE_EDGES, SIZES
 from toolkit.metrics.values import MetricError, Undefined, Value
 
 NO_BOXES = Undefined("no true boxes")
+NO_SUCH_BOXES = Undefined("no true boxes of this size")
 
 
 @dataclass(frozen=True)
@@ -60,8 +63,12 @@ class BoxMetrics:
         map50_95: mean AP at IoU 0.50, 0.55 … 0.95, mean over the same classes.
         ar100: mean recall at those IoUs with at most 100 boxes per image.
         ap50_by_class: AP at IoU 0.50 of each class.
+        ap50_95_by_class, ar100_by_class: the other two of each class.
         agnostic_map50, agnostic_map50_95, agnostic_ar100: the same with all classes taken as one:
             was the defect found, whatever it was called.
+        agnostic_by_size: `map50`, `map50_95` and `ar100` of true boxes of each size, with all
+            classes taken as one; predicted boxes of other sizes that match none are not counted.
+            Empty where the areas of the images were not given.
     """
 
     n_images: int
@@ -74,6 +81,9 @@ class BoxMetrics:
     agnostic_map50: Value
     agnostic_map50_95: Value
     agnostic_ar100: Value
+    ap50_95_by_class: Mapping[str, Value]
+    ar100_by_class: Mapping[str, Value]
+    agnostic_by_size: Mapping[str, Mapping[str, Value]]
 
 
 def box_metrics(
@@ -81,6 +91,7 @@ def box_metrics(
     predicted: Sequence[PredictedBoxes],
     *,
     class_names: Sequence[str],
+    image_areas: Sequence[float] | None = None,
 ) -> BoxMetrics:
     """Score predicted boxes against true ones.
 
@@ -89,6 +100,7 @@ def box_metrics(
             box predicted on them is a false alarm.
         predicted: one entry per image, in the same order.
         class_names: name of each label.
+        image_areas: pixels of each image, for `agnostic_by_size`.
 
     Raises:
         MetricError: the lists differ in length, an array has the wrong shape, a label has no name,
@@ -98,6 +110,8 @@ def box_metrics(
         raise MetricError(
             f"{len(predicted)} predictions for {len(truth)} images: give one for each"
         )
+    if image_areas is not None and len(image_areas) != len(truth):
+        raise MetricError(f"{len(image_areas)} areas for {len(truth)} images: give one for each")
     for index, (true, said) in enumerate(zip(truth, predicted, strict=True)):
         _check(true.boxes_xyxy, true.labels, None, n_classes=len(class_names), image=index)
         _check(said.boxes_xyxy, said.labels, said.scores, n_classes=len(class_names), image=index)
@@ -106,6 +120,7 @@ def box_metrics(
         [TrueBoxes(it.boxes_xyxy, np.zeros_like(it.labels)) for it in truth],
         [PredictedBoxes(it.boxes_xyxy, it.scores, np.zeros_like(it.labels)) for it in predicted],
         n_classes=1,
+        image_areas=image_areas,
     )
     return BoxMetrics(
         n_images=len(truth),
@@ -120,22 +135,46 @@ def box_metrics(
         agnostic_map50=_mean(agnostic.precision[0]),
         agnostic_map50_95=_mean(agnostic.precision),
         agnostic_ar100=_mean(agnostic.recall),
+        ap50_95_by_class={
+            name: _mean(by_class.precision[:, :, k]) for k, name in enumerate(class_names)
+        },
+        ar100_by_class={name: _mean(by_class.recall[:, k]) for k, name in enumerate(class_names)},
+        agnostic_by_size={
+            name: {
+                "map50": _mean(agnostic.precision_by_size[0, :, :, k], reason=NO_SUCH_BOXES),
+                "map50_95": _mean(agnostic.precision_by_size[..., k], reason=NO_SUCH_BOXES),
+                "ar100": _mean(agnostic.recall_by_size[..., k], reason=NO_SUCH_BOXES),
+            }
+            for k, name in enumerate(SIZES if image_areas is not None else ())
+        },
     )
 
 
 @dataclass(frozen=True)
 class _Evaluated:
-    """Precision float[10 IoUs, 101 recalls, K] and recall float[10 IoUs, K]; -1 for no truth."""
+    """Precision float[10 IoUs, 101 recalls, K] and recall float[10 IoUs, K]; -1 for no truth.
+
+    By size the same with one axis more, of the sizes.
+    """
 
     precision: NDArray[np.float64]
     recall: NDArray[np.float64]
+    precision_by_size: NDArray[np.float64]
+    recall_by_size: NDArray[np.float64]
 
 
 def _evaluate(
-    truth: Sequence[TrueBoxes], predicted: Sequence[PredictedBoxes], *, n_classes: int
+    truth: Sequence[TrueBoxes],
+    predicted: Sequence[PredictedBoxes],
+    *,
+    n_classes: int,
+    image_areas: Sequence[float] | None = None,
 ) -> _Evaluated:
+    areas = [1.0] * len(truth) if image_areas is None else image_areas
     if not any(len(it.labels) for it in truth):
-        return _Evaluated(np.full((10, 101, n_classes), -1.0), np.full((10, n_classes), -1.0))
+        precision = np.full((10, 101, n_classes, 1 + len(SIZES)), -1.0)
+        recall = np.full((10, n_classes, 1 + len(SIZES)), -1.0)
+        return _Evaluated(precision[..., 0], recall[..., 0], precision[..., 1:], recall[..., 1:])
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -145,7 +184,7 @@ def _evaluate(
         coco.dataset = {
             "images": [{"id": image} for image in range(1, len(items) + 1)],
             "categories": [{"id": label} for label in range(n_classes)],
-            "annotations": _annotations(items),
+            "annotations": _annotations(items, areas),
         }
         coco.createIndex()
         return coco
@@ -153,18 +192,27 @@ def _evaluate(
     # pycocotools prints its progress.
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation = COCOeval(indexed(truth), indexed(predicted), "bbox")
+        if image_areas is not None:
+            # Areas are shares of the image here, not pixels. A share on an edge counts upwards.
+            edges = [0.0, *SIZE_EDGES, 1e10]
+            ranges = [[low, np.nextafter(high, 0)] for low, high in itertools.pairwise(edges)]
+            evaluation.params.areaRng = [[0.0, 1e10], *ranges]
         evaluation.evaluate()
         evaluation.accumulate()
     # Last two axes: all areas (0), at most 100 boxes per image (-1).
     return _Evaluated(
         precision=evaluation.eval["precision"][:, :, :, 0, -1],
         recall=evaluation.eval["recall"][:, :, 0, -1],
+        precision_by_size=evaluation.eval["precision"][:, :, :, 1:, -1],
+        recall_by_size=evaluation.eval["recall"][:, :, 1:, -1],
     )
 
 
-def _annotations(items: Sequence[TrueBoxes | PredictedBoxes]) -> list[dict[str, Any]]:
+def _annotations(
+    items: Sequence[TrueBoxes | PredictedBoxes], areas: Sequence[float]
+) -> list[dict[str, Any]]:
     annotations: list[dict[str, Any]] = []
-    for image, item in enumerate(items, start=1):
+    for image, (item, area) in enumerate(zip(items, areas, strict=True), start=1):
         boxes = np.asarray(item.boxes_xyxy, dtype=np.float64).reshape(-1, 4)
         sizes = boxes[:, 2:] - boxes[:, :2]
         scores = item.scores if isinstance(item, PredictedBoxes) else np.zeros(len(boxes))
@@ -176,7 +224,7 @@ def _annotations(items: Sequence[TrueBoxes | PredictedBoxes]) -> list[dict[str, 
                     "image_id": image,
                     "category_id": int(label),
                     "bbox": [float(box[0]), float(box[1]), float(w), float(h)],
-                    "area": float(w * h),
+                    "area": float(w * h) / area,
                     "iscrowd": 0,
                     "score": float(score),
                 }
@@ -184,10 +232,10 @@ def _annotations(items: Sequence[TrueBoxes | PredictedBoxes]) -> list[dict[str, 
     return annotations
 
 
-def _mean(entries: NDArray[np.float64]) -> Value:
+def _mean(entries: NDArray[np.float64], *, reason: Undefined = NO_BOXES) -> Value:
     """Return the mean of the entries that are not -1, COCOeval's mark of a class without truth."""
     known = entries[entries > -1]
-    return float(np.mean(known)) if known.size else NO_BOXES
+    return float(np.mean(known)) if known.size else reason
 
 
 def _check(

@@ -64,6 +64,7 @@ class ImageMetrics:
             defect images flagged.
         decisions: quality at the given threshold, which was chosen elsewhere.
         auroc_by_type: AUROC of each defect type against all good images.
+        recall_by_type: share of each defect type that is flagged at the given threshold.
     """
 
     n_good: int
@@ -77,6 +78,7 @@ class ImageMetrics:
     false_alarm_at_recall_95: Value
     decisions: DecisionMetrics | Undefined
     auroc_by_type: Mapping[str, Value]
+    recall_by_type: Mapping[str, Value]
 
 
 def image_metrics(
@@ -124,6 +126,7 @@ def image_metrics(
         if threshold is None
         else decision_metrics(flagged(array, threshold), truth),
         auroc_by_type=_auroc_by_type(array, truth, defect_types),
+        recall_by_type=_recall_by_type(array, truth, defect_types, threshold),
     )
 
 
@@ -218,3 +221,19 @@ def _auroc_by_type(
         chosen = ~truth | (types == name)
         by_type[name] = _of_both(alarm_curve(scores[chosen], truth[chosen]), _curve.auroc)
     return by_type
+
+
+def _recall_by_type(
+    scores: NDArray[np.float64],
+    truth: NDArray[np.bool_],
+    defect_types: Sequence[str] | None,
+    threshold: float | ArrayLike | None,
+) -> dict[str, Value]:
+    if defect_types is None:
+        return {}
+    types = np.asarray(defect_types, dtype=object)
+    names = sorted(set(types[truth]))
+    if threshold is None:
+        return dict.fromkeys(names, NO_THRESHOLD)
+    said = flagged(scores, threshold)
+    return {name: float(np.mean(said[truth & (types == name)])) for name in names}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,6 +94,28 @@ def boundary_band(mask: Mask, *, ratio: float = BOUNDARY_RATIO) -> Mask:
     return np.asarray(mask & (inner == 0))
 
 
+@dataclass(frozen=True)
+class MaskValues:
+    """One pair of masks."""
+
+    iou: Value
+    dice: Value
+    boundary_iou: Value
+
+
+def mask_values(predicted: Mask, truth: Mask) -> MaskValues:
+    """Return IoU, Dice and boundary IoU of two bool[H, W] masks.
+
+    Raises:
+        MetricError: they are not boolean arrays of one shape.
+    """
+    return MaskValues(
+        iou=mask_iou(predicted, truth),
+        dice=mask_dice(predicted, truth),
+        boundary_iou=boundary_iou(predicted, truth),
+    )
+
+
 def mask_metrics(pairs: Iterable[tuple[Mask, Mask]]) -> MaskMetrics:
     """Average IoU, Dice and boundary IoU over pairs, each pair counted once.
 
@@ -103,20 +125,18 @@ def mask_metrics(pairs: Iterable[tuple[Mask, Mask]]) -> MaskMetrics:
     Raises:
         MetricError: a pair is not of two boolean arrays of one shape.
     """
-    ious: list[Value] = []
-    dices: list[Value] = []
-    boundaries: list[Value] = []
-    for predicted, truth in pairs:
-        ious.append(mask_iou(predicted, truth))
-        dices.append(mask_dice(predicted, truth))
-        boundaries.append(boundary_iou(predicted, truth))
-    reason = BOTH_EMPTY.reason if ious else "no masks"
+    return mean_of_masks([mask_values(predicted, truth) for predicted, truth in pairs])
+
+
+def mean_of_masks(values: Sequence[MaskValues]) -> MaskMetrics:
+    """Average what `mask_values` gave."""
+    reason = BOTH_EMPTY.reason if values else "no masks"
     return MaskMetrics(
-        n_pairs=len(ious),
-        n_empty=sum(isinstance(value, Undefined) for value in ious),
-        iou=mean_of(ious, reason=reason),
-        dice=mean_of(dices, reason=reason),
-        boundary_iou=mean_of(boundaries, reason=reason),
+        n_pairs=len(values),
+        n_empty=sum(isinstance(one.iou, Undefined) for one in values),
+        iou=mean_of([one.iou for one in values], reason=reason),
+        dice=mean_of([one.dice for one in values], reason=reason),
+        boundary_iou=mean_of([one.boundary_iou for one in values], reason=reason),
     )
 
 

@@ -8,7 +8,7 @@ sorted first; then all pixels are counted against them map by map (`RankCounter`
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from toolkit.metrics import curve as _curve
 from toolkit.metrics.count import RankCounter
-from toolkit.metrics.pro import area_under_pro, label_regions
+from toolkit.metrics.pro import area_under_pro, gain_per_pixel, label_regions
 from toolkit.metrics.values import MetricError, Undefined, Value
 
 NO_DEFECT = Undefined("no defect pixels")
@@ -24,6 +24,29 @@ NO_GOOD = Undefined("no good pixels")
 AUPRO_LIMITS = (0.3, 0.05)
 
 Pairs: TypeAlias = Iterable[tuple[NDArray[np.floating[Any]], NDArray[np.bool_]]]
+
+
+@dataclass(frozen=True)
+class RegionMetrics:
+    """What each region adds to the pixel-level metrics, in the order of the images.
+
+    AUROC over all pixels is the mean of `auroc` weighted by `n_pixels`, AUPRO the plain mean of
+    `aupro`: over some of the regions, they are the metrics of a type or a size of defect, measured
+    against all good pixels. Empty where there are no good pixels.
+
+    Attributes:
+        image: int[r], place of the region's image among the pairs.
+        n_pixels: int[r].
+        share: float[r], of the image's area.
+        auroc: float[r], chance that a pixel of the region scores above a good one.
+        aupro: float[r] by limit, area under the region's own overlap curve.
+    """
+
+    image: NDArray[np.int64]
+    n_pixels: NDArray[np.int64]
+    share: NDArray[np.float64]
+    auroc: NDArray[np.float64]
+    aupro: Mapping[float, NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -39,6 +62,7 @@ class PixelMetrics:
         f1_max: best F1 over all thresholds. Chosen on these very images, hence optimistic.
         f1_max_threshold: the (highest) score that gives it; a pixel is flagged at or above it.
         aupro: area under the per-region-overlap curve, by limit of the false-positive rate.
+        regions: region by region.
     """
 
     n_images: int
@@ -50,6 +74,7 @@ class PixelMetrics:
     f1_max: Value
     f1_max_threshold: Value
     aupro: Mapping[float, Value]
+    regions: RegionMetrics = field(compare=False)
 
 
 def pixel_metrics(pairs: Pairs, *, limits: Iterable[float] = AUPRO_LIMITS) -> PixelMetrics:
@@ -103,7 +128,9 @@ def pixel_metrics(pairs: Pairs, *, limits: Iterable[float] = AUPRO_LIMITS) -> Pi
             else NO_GOOD
             for limit in limits
         }
+        regions = _by_region(pixels, at, n_good, limits) if n_good else _no_regions(limits)
     else:
+        regions = _no_regions(limits)
         auroc = average_precision = f1_max = threshold = NO_DEFECT
         aupro = dict.fromkeys(limits, NO_DEFECT)
     return PixelMetrics(
@@ -116,6 +143,7 @@ def pixel_metrics(pairs: Pairs, *, limits: Iterable[float] = AUPRO_LIMITS) -> Pi
         f1_max=f1_max,
         f1_max_threshold=threshold,
         aupro=aupro,
+        regions=regions,
     )
 
 
@@ -127,6 +155,8 @@ class _Pixels:
     n_pixels: int
     packed: NDArray[np.uint64]
     region_sizes: NDArray[np.int64]
+    region_images: NDArray[np.int64]
+    region_shares: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -145,6 +175,8 @@ def _collect(pairs: Pairs) -> _Pixels:
     n_images = n_pixels = n_regions = 0
     packed: list[NDArray[np.uint64]] = []
     sizes: list[NDArray[np.int64]] = []
+    images: list[int] = []
+    shares: list[NDArray[np.float64]] = []
     for index, (score_map, mask) in enumerate(pairs):
         if mask.dtype != np.bool_:
             raise MetricError(
@@ -164,6 +196,8 @@ def _collect(pairs: Pairs) -> _Pixels:
             packed.append((keys << np.uint64(32)) | (regions + n_regions).astype(np.uint64))
             sizes.append(np.bincount(regions))
             n_regions += sizes[-1].size
+            images += [index] * sizes[-1].size
+            shares.append(sizes[-1] / mask.size)
         n_images += 1
         n_pixels += mask.size
     return _Pixels(
@@ -171,6 +205,8 @@ def _collect(pairs: Pairs) -> _Pixels:
         n_pixels=n_pixels,
         packed=np.concatenate(packed) if packed else np.empty(0, dtype=np.uint64),
         region_sizes=np.concatenate(sizes) if sizes else np.empty(0, dtype=np.int64),
+        region_images=np.array(images, dtype=np.int64),
+        region_shares=np.concatenate(shares) if shares else np.empty(0, dtype=np.float64),
     )
 
 
@@ -206,6 +242,38 @@ def _count(pairs: Pairs, pixels: _Pixels) -> _AtDefects:
         at_or_above=(n - below)[::-1] - tp,
         overlap=overlap,
     )
+
+
+def _by_region(
+    pixels: _Pixels, at: _AtDefects, n_good: int, limits: Iterable[float]
+) -> RegionMetrics:
+    """Take the metrics apart; `pixels.packed` is sorted by now."""
+    regions = (pixels.packed[::-1] & np.uint64(0xFFFFFFFF)).astype(np.intp)
+    ties = np.diff(at.tp, prepend=0)
+    sizes = pixels.region_sizes
+
+    def mean(gain: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.bincount(regions, weights=np.repeat(gain, ties), minlength=sizes.size) / sizes
+
+    return RegionMetrics(
+        image=pixels.region_images,
+        n_pixels=sizes,
+        share=pixels.region_shares,
+        auroc=mean(1.0 - (at.above + at.at_or_above) / (2.0 * n_good)),
+        aupro={
+            limit: mean(
+                gain_per_pixel(
+                    above=at.above, at_or_above=at.at_or_above, n_good=n_good, limit=limit
+                )
+            )
+            for limit in limits
+        },
+    )
+
+
+def _no_regions(limits: Iterable[float]) -> RegionMetrics:
+    none, no_value = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float64)
+    return RegionMetrics(none, none, no_value, no_value, dict.fromkeys(limits, no_value))
 
 
 def _auroc(at: _AtDefects, n_good: int) -> float:

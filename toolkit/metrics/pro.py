@@ -70,3 +70,32 @@ def area_under_pro(
     x_end = np.append(x[:inside], end)
     y_end = np.append(y[:inside], np.interp(end, x[inside - 1 :], y[inside - 1 :]))
     return float(np.sum(np.diff(x_end) * (y_end[1:] + y_end[:-1])) / (2 * end))
+
+
+def gain_per_pixel(
+    *,
+    above: NDArray[np.integer[Any]],
+    at_or_above: NDArray[np.integer[Any]],
+    n_good: int,
+    limit: float,
+) -> NDArray[np.float64]:
+    """Return what a defect pixel of each distinct score adds to the area of its region's curve.
+
+    The overlap of a region is the mean of its pixels' own curves: 0 until the pixel is flagged, 1
+    from then on, with a slope where good pixels tie with it. So the area under a region's curve is
+    the mean of this over its pixels, and AUPRO the mean of that over the regions.
+
+    Args:
+        above, at_or_above, n_good, limit: as for `area_under_pro`.
+
+    Returns:
+        float64[m], 0 to 1.
+    """
+    end = limit * n_good
+    start, stop = above.astype(np.float64), at_or_above.astype(np.float64)
+    # A slope that the limit cuts is a triangle.
+    cut = (stop > end) & (start < end)
+    area = np.maximum(end - (start + stop) / 2, 0.0)
+    area[cut] = (end - start[cut]) ** 2 / (2 * (stop[cut] - start[cut]))
+    area[start >= end] = 0.0
+    return np.asarray(area / end)
