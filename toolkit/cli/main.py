@@ -11,6 +11,7 @@ from toolkit import __version__
 from toolkit.cli.balance import balance_app
 from toolkit.cli.benchmark import benchmark_command
 from toolkit.cli.cache import cache_app
+from toolkit.cli.compare import compare_command
 from toolkit.cli.convert import convert_command
 from toolkit.cli.dataset import dataset_app
 from toolkit.cli.demo import demo_command
@@ -41,6 +42,7 @@ app.command("export")(export_command)
 app.command("benchmark")(benchmark_command)
 app.add_typer(balance_app, name="balance")
 app.command("leaderboard")(leaderboard_command)
+app.command("compare")(compare_command)
 app.command("report")(report_command)
 app.add_typer(weights_app, name="weights")
 app.add_typer(cache_app, name="cache")
