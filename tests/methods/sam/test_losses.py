@@ -35,8 +35,35 @@ def test_dice_loss_of_clear_cases(logit: float, target: float, expected: float) 
 
 def test_mask_loss_weighs_focal_twenty_to_one() -> None:
     logits, target = _case(1)
+    target[:, :12] = 1  # more than 81 pixels, so no weight for small regions
     expected = 20 * focal_loss(logits, target) + dice_loss(logits, target)
     torch.testing.assert_close(mask_loss(logits, target), expected)
+
+
+@pytest.mark.parametrize("side", [1, 2, 4, 8])
+def test_saying_nothing_of_a_small_region_costs_no_less_than_of_a_larger_one(side: int) -> None:
+    def nothing_said(area_side: int) -> float:
+        target = torch.zeros(1, 256, 256)
+        target[:, 100 : 100 + area_side, 50 : 50 + area_side] = 1
+        return mask_loss(torch.full_like(target, -4.0), target).item()
+
+    assert nothing_said(side) > nothing_said(16)
+
+
+def test_a_region_of_one_pixel_is_learnt_from_a_start_that_says_nothing() -> None:
+    target = torch.zeros(1, 64, 64)
+    target[0, 20, 30] = 1
+    logits = torch.full_like(target, -6.0).requires_grad_(True)
+    optimizer = torch.optim.Adam([logits], lr=0.2)
+    for _ in range(60):
+        optimizer.zero_grad()
+        mask_loss(logits, target).sum().backward()
+        optimizer.step()
+    assert torch.equal(logits > 0, target > 0.5)
+
+
+def test_a_good_place_has_a_finite_loss() -> None:
+    assert torch.isfinite(mask_loss(torch.zeros(1, 8, 8), torch.zeros(1, 8, 8))).all()
 
 
 def test_iou_counts_pixels() -> None:

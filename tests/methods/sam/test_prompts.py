@@ -14,6 +14,7 @@ from toolkit.methods.sam.prompts import (
     click_prompt,
     correction,
     jittered_box,
+    likely_pixel,
     random_pixel,
     with_click,
 )
@@ -98,6 +99,25 @@ def test_random_corrections_lie_on_errors_only() -> None:
         assert truth[int(y), int(x)] == positive
 
 
+def test_likely_clicks_lie_inside_and_deeper_than_chance() -> None:
+    mask = np.zeros((41, 41), bool)
+    mask[5:36, 5:36] = True
+    rng = np.random.default_rng(0)
+
+    def distance(x: float, y: float) -> float:
+        return max(abs(x - 20), abs(y - 20))
+
+    likely = [likely_pixel(mask, rng) for _ in range(300)]
+    assert all(mask[int(y), int(x)] for x, y in likely)
+    uniform = [random_pixel(mask, rng) for _ in range(300)]
+    assert np.mean([distance(*p) for p in likely]) < 0.8 * np.mean([distance(*p) for p in uniform])
+    assert max(distance(*p) for p in likely) > 12, "the rim is not left out"
+
+
+def test_a_likely_click_on_a_single_pixel_is_that_pixel() -> None:
+    assert likely_pixel(_mask(["...", ".#.", "..."]), np.random.default_rng(0)) == (1, 1)
+
+
 def test_no_error_no_correction() -> None:
     mask = _mask(["##", ".."])
     assert correction(mask, mask) is None
@@ -109,3 +129,5 @@ def test_no_pixel_to_choose_from() -> None:
         random_pixel(empty, np.random.default_rng(0))
     with pytest.raises(ValueError, match="no pixel"):
         centre_pixel(empty)
+    with pytest.raises(ValueError, match="no pixel"):
+        likely_pixel(empty, np.random.default_rng(0))

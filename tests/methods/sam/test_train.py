@@ -16,7 +16,9 @@ from toolkit.methods.sam.targets import Target, low_mask
 from toolkit.methods.sam.train import BEST, train
 from toolkit.runs.run import Run
 
-SETTINGS = SamSettings(epochs=3, views=1, batch=2, negatives=1, lr=1e-3, patience=10)
+SETTINGS = SamSettings(
+    epochs=3, views=1, batch=2, negatives=1, lr=1e-3, patience=10, correction_share=0.5
+)
 
 
 class _Cache:
@@ -91,7 +93,7 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_weights(
     small_sam, tmp_path: Path
 ) -> None:
     run = _run(tmp_path)
-    with pytest.raises(RunError, match="the loss is nan in epoch 1"):
+    with pytest.raises(RunError, match=r"the loss is nan in epoch 1, step 1 \(\d, \d\)"):
         _train(copy_decoder(small_sam), run, cache=_Cache(float("nan")))
     kept = load_file(run.weights / BEST)
     assert all(torch.isfinite(tensor).all() for tensor in kept.values())

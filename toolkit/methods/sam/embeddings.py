@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -93,6 +94,7 @@ class EmbeddingCache:
             stored = np.zeros(0, np.float16)
         if stored.shape != _SHAPE or not np.isfinite(stored).all():
             self.rebuilt.append(path)
+            print(f"{path}: cut short or damaged; computing it again", file=sys.stderr)
             return None
         return stored
 

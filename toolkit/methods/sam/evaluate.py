@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,9 +21,7 @@ from toolkit.methods.sam.prompts import (
     with_click,
 )
 from toolkit.methods.sam.targets import Target
-from toolkit.metrics.bootstrap import bootstrap_mean
-from toolkit.metrics.masks import mask_iou
-from toolkit.metrics.values import to_json
+from toolkit.metrics.masks import boundary_iou, mask_dice, mask_iou
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -42,7 +40,9 @@ class RegionResult:
         region: number of the region in the image.
         area: its true size in pixels.
         kind: one of `KINDS`.
-        iou: at the image's resolution.
+        iou: at the image's resolution, as are the next two.
+        dice: of mask and truth.
+        boundary_iou: within 2 % of the image's diagonal from the contours.
         quality: the IoU that SAM predicted.
     """
 
@@ -52,6 +52,8 @@ class RegionResult:
     area: int
     kind: str
     iou: float
+    dice: float
+    boundary_iou: float
     quality: float
 
 
@@ -73,36 +75,50 @@ def prompted(
     results = []
     counts: dict[str, int] = {}
     for target in targets:
-        region = target.region
-        if region is None:
-            raise ValueError("only regions can be evaluated")
         number = counts.get(target.sample.id, 0)
         counts[target.sample.id] = number + 1
-        truth = region.mask(target.size_wh)
-        embedding = cache.get(target.sample, target.view).float()[None].to(sam.device)
-        mask, quality = _answer(sam, embedding, target, truth, kind, rng)
+        truth = _truth(target)
+        mask, quality = _answer(sam, cache, target, truth, kind, rng)
+        # The truth is not empty, so every figure exists.
+        iou, dice, boundary = (float(f(mask, truth)) for f in (mask_iou, mask_dice, boundary_iou))  # type: ignore[arg-type]
         results.append(
             RegionResult(
                 sample_id=target.sample.id,
                 label=target.sample.label,
                 region=number,
-                area=region.area,
+                area=int(truth.sum()),
                 kind=kind,
-                iou=float(mask_iou(mask, truth)),  # type: ignore[arg-type]  # truth is not empty
+                iou=iou,
+                dice=dice,
+                boundary_iou=boundary,
                 quality=quality,
             )
         )
     return results
 
 
+@torch.no_grad()
+def prompted_mask(sam: Sam, cache: EmbeddingCache, target: Target, kind: str) -> NDArray[np.bool_]:
+    """Return the mask (H, W) that SAM answers one true prompt with."""
+    mask, _ = _answer(sam, cache, target, _truth(target), kind, np.random.default_rng(0))
+    return mask
+
+
+def _truth(target: Target) -> NDArray[np.bool_]:
+    if target.region is None:
+        raise ValueError("only regions can be evaluated")
+    return target.region.mask(target.size_wh)
+
+
 def _answer(
     sam: Sam,
-    embedding: torch.Tensor,
+    cache: EmbeddingCache,
     target: Target,
     truth: NDArray[np.bool_],
     kind: str,
     rng: np.random.Generator,
 ) -> tuple[NDArray[np.bool_], float]:
+    embedding = cache.get(target.sample, target.view).float()[None].to(sam.device)
     scale = scale_to_input(target.size_wh)
 
     def ask(prompt: Prompt, feedback: torch.Tensor | None = None) -> Decoded:
@@ -132,30 +148,3 @@ def _mask(decoded: Decoded, size_wh: tuple[int, int]) -> NDArray[np.bool_]:
     logits = to_image_size(decoded.logits[:, :1], size_wh)[0, 0]
     mask: NDArray[np.bool_] = (logits > 0).cpu().numpy()
     return mask
-
-
-def compare(zero_shot: Sequence[RegionResult], tuned: Sequence[RegionResult]) -> dict[str, Any]:
-    """Set the fine-tuned model beside the untouched one, on the same regions and prompts.
-
-    Returns:
-        Mean IoU of both, their difference with its paired 95 % bootstrap interval (stratified by
-        defect type), the number of regions, and the means by defect type.
-    """
-    labels = [r.label for r in tuned]
-    before = np.array([r.iou for r in zero_shot])
-    after = np.array([r.iou for r in tuned])
-    interval = bootstrap_mean(after - before, labels)
-    return {
-        "regions": len(tuned),
-        "zero_shot": float(before.mean()),
-        "tuned": float(after.mean()),
-        "difference": float((after - before).mean()),
-        "interval": to_json(interval),
-        "by_type": {
-            label: {
-                "zero_shot": float(before[[x == label for x in labels]].mean()),
-                "tuned": float(after[[x == label for x in labels]].mean()),
-            }
-            for label in sorted(set(labels))
-        },
-    }

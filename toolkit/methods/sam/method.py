@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
     from segment_anything.modeling import Sam as SamModel
+
+    from toolkit.methods.sam.embeddings import EmbeddingCache
 
 _CHUNK = 16
 
@@ -64,6 +67,7 @@ class Sam(Method[SamSettings]):
         cache.fill(defects, self.settings.views)
         cache.fill([*(s for s in split.val if s.is_defect), *good])
         train(sam, cache, targets=targets, good=good, val=val, settings=self.settings, run=run)
+        _say_rebuilt(cache, run)
 
     def predict(self, samples: Sequence[Sample], run: Run) -> Iterator[Prediction]:
         """Encode each image anew, decode every prompt, join the masks that score well."""
@@ -87,9 +91,11 @@ class Sam(Method[SamSettings]):
 
     def report(self, split: Split, run: Run) -> Mapping[str, Any]:
         """IoU under true prompts, zero-shot beside fine-tuned, per kind of prompt."""
+        from toolkit.methods.sam.compare import compare
         from toolkit.methods.sam.embeddings import EmbeddingCache
-        from toolkit.methods.sam.evaluate import KINDS, compare, prompted
+        from toolkit.methods.sam.evaluate import KINDS, prompted
         from toolkit.methods.sam.model import load_sam
+        from toolkit.methods.sam.pictures import plot_training, save_gallery
         from toolkit.methods.sam.targets import region_targets
 
         targets = region_targets(split.test)
@@ -97,13 +103,21 @@ class Sam(Method[SamSettings]):
         cache = EmbeddingCache(untouched)
         cache.fill([t.sample for t in targets])
         tuned = self._tuned(run)
+        before = {kind: prompted(untouched, cache, targets, kind) for kind in KINDS}
+        after = {kind: prompted(tuned, cache, targets, kind) for kind in KINDS}
+        plot_training(run.results(), run.plots / "training.png")
+        for kind in ("box", "1-click"):
+            save_gallery(
+                untouched, tuned, cache, targets, [r.iou for r in after[kind]],
+                kind=kind, path=run.plots / f"gallery-{kind}.png",
+            )  # fmt: skip
+        _say_rebuilt(cache, run)
         return {
-            "prompted": {
-                kind: compare(
-                    prompted(untouched, cache, targets, kind), prompted(tuned, cache, targets, kind)
-                )
-                for kind in KINDS
-            }
+            "prompted": {kind: compare(before[kind], after[kind]) for kind in KINDS},
+            "regions": {
+                "zero_shot": [asdict(r) for kind in KINDS for r in before[kind]],
+                "tuned": [asdict(r) for kind in KINDS for r in after[kind]],
+            },
         }
 
     def _tuned(self, run: Run) -> SamModel:
@@ -129,6 +143,11 @@ class Sam(Method[SamSettings]):
         for sample, prediction in zip(samples, prompter.predict(samples, other), strict=True):
             width, height, _ = image_size(sample.image)
             yield prompts_of(prediction, settings=self.settings, size_wh=(width, height))
+
+
+def _say_rebuilt(cache: EmbeddingCache, run: Run) -> None:
+    for path in cache.rebuilt:
+        run.log(f"{path}: cut short or damaged; computed again")
 
 
 def prompts_of(

@@ -103,14 +103,32 @@ def centre_pixel(mask: NDArray[np.bool_]) -> tuple[float, float]:
     Raises:
         ValueError: the mask is empty.
     """
-    import cv2
-
     if not mask.any():
         raise ValueError("no pixel to choose from")
-    padded = np.pad(mask.astype(np.uint8), 1)
-    depth = cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1]
-    y, x = divmod(int(depth.argmax()), mask.shape[1])
+    y, x = divmod(int(_depth(mask).argmax()), mask.shape[1])
     return float(x), float(y)
+
+
+def likely_pixel(mask: NDArray[np.bool_], rng: np.random.Generator) -> tuple[float, float]:
+    """Return x and y of a random true pixel, the likelier the deeper it lies.
+
+    A share of the greatest depth is drawn, then any pixel at least that deep: people click well
+    inside a region, though rarely on its very centre.
+
+    Raises:
+        ValueError: the mask is empty.
+    """
+    depth = _depth(mask)
+    return random_pixel(mask & (depth >= rng.random() * depth.max()), rng)
+
+
+def _depth(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Return the distance of each true pixel to the nearest false one; outside all is false."""
+    import cv2
+
+    padded = np.pad(mask.astype(np.uint8), 1)
+    depth: NDArray[np.float32] = cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1]
+    return depth
 
 
 def correction(

@@ -19,7 +19,7 @@ class SamSettings:
         "pretrained", "pretrained, auto (none where they cannot be fetched), none, or a FILE"
     )
     train: Literal["decoder", "decoder+prompt"] = setting("decoder", "which parts learn")
-    epochs: int = setting(6, "passes over all training regions in all views; 0 is zero-shot")
+    epochs: int = setting(8, "passes over all training regions in all views; 0 is zero-shot")
     views: int = setting(4, "cached turned, flipped and lightened views per image (1 to 8)")
     batch: int = setting(4, "prompts per step, decoded in one call")
     precision: Literal["auto", "float32", "bfloat16"] = setting(
@@ -31,8 +31,9 @@ class SamSettings:
     box_share: float = setting(0.5, "share of first prompts that are boxes; the rest are clicks")
     jitter: float = setting(0.1, "noise of training boxes, in shares of their sides")
     corrections: int = setting(1, "rounds of a click on the error with the mask fed back")
+    correction_share: float = setting(0.25, "share of the steps that go on to these rounds")
     negatives: int = setting(
-        24, "good images, one place each per epoch, that teach the quality to stay low"
+        12, "good images, one place each per epoch, that teach the quality to stay low"
     )
     patience: int = setting(5, "epochs without a better validation IoU before stopping")
     grid: int = setting(8, "points per side of the grid that prompts where no other run does")

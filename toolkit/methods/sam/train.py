@@ -25,6 +25,7 @@ from toolkit.methods.sam.prompts import (
     click_prompt,
     correction,
     jittered_box,
+    likely_pixel,
     random_pixel,
     with_click,
 )
@@ -85,13 +86,15 @@ def train(
             started = time.perf_counter()
             rng = np.random.default_rng([run.seed, state.epoch])
             chosen = _epoch_targets(targets, good, settings, rng)
-            losses, ious = [], []
+            losses: list[float] = []
+            ious: list[float] = []
             for start in range(0, len(chosen), settings.batch):
                 batch = chosen[start : start + settings.batch]
                 loss, iou = _step(state, cache, batch, settings, rng)
                 if not math.isfinite(loss):
                     raise RunError(
-                        f"{run.path}: the loss is {loss} in epoch {state.epoch + 1}; the best "
+                        f"{run.path}: the loss is {loss} in epoch {state.epoch + 1}, step "
+                        f"{len(losses) + 1} ({', '.join(t.sample.id for t in batch)}); the best "
                         "weights so far are kept; lower --lr"
                     )
                 losses.append(loss)
@@ -200,7 +203,8 @@ def _step(
     scales = [scale_to_input(t.size_wh) for t in batch]
     prompts = [_first_prompt(t, settings, rng) for t in batch]
     ambiguous = torch.tensor([bool(p.labels[-1] < 0) for p in prompts], device=device)
-    rounds = 1 + settings.corrections
+    goes_on = rng.random() < settings.correction_share
+    rounds = 1 + (settings.corrections if goes_on else 0)
     feedback: Tensor | None = None
     losses, first_iou = [], float("nan")
     for number in range(rounds):
@@ -219,8 +223,10 @@ def _step(
                 for p, t, low, scale in zip(prompts, batch, feedback[:, 0], scales, strict=True)
             ]
             ambiguous = torch.zeros_like(ambiguous)
-    state.apply()
-    return float(np.mean(losses)), first_iou
+    mean = float(np.mean(losses))
+    if math.isfinite(mean):
+        state.apply()
+    return mean, first_iou
 
 
 def _loss(
@@ -249,7 +255,7 @@ def _first_prompt(target: Target, settings: SamSettings, rng: np.random.Generato
     x0, y0, x1, y1 = target.box_xyxy
     if target.region is None:
         return click_prompt(float(rng.integers(x0, x1)), float(rng.integers(y0, y1)))
-    x, y = random_pixel(target.region.crop, rng)
+    x, y = likely_pixel(target.region.crop, rng)
     return click_prompt(x0 + x, y0 + y)
 
 
