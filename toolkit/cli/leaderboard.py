@@ -82,6 +82,7 @@ def evaluate_command(
     from toolkit.errors import ToolkitError
     from toolkit.leaderboard.collect import collect
     from toolkit.leaderboard.summary import run_summary
+    from toolkit.runs.footprint import checkpoint_bytes
 
     found = collect(places)
     left_out = list(found.left_out)
@@ -92,6 +93,8 @@ def evaluate_command(
         try:
             if root not in datasets:
                 datasets[root] = read_dataset(root, layout=stored["layout"])
+            if "checkpoint_bytes" not in run.facts:  # made by an earlier version
+                run.note(checkpoint_bytes=checkpoint_bytes(run))
             run.finish(score(run, datasets[root]))
         except ToolkitError as error:
             left_out.append(str(error))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import subprocess
@@ -48,8 +49,17 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
+def forget_peak_memory() -> None:
+    """Let the peak start from now, so that one run does not inherit another's (Linux only)."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def peak_memory_bytes() -> int:
-    """Return the largest resident size of this process so far, in bytes."""
+    """Return the largest resident size of this process, in bytes.
+
+    Since it was last forgotten, see `forget_peak_memory`; elsewhere than on Linux since the start.
+    """
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
