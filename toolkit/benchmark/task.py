@@ -17,7 +17,13 @@ from toolkit.methods.base import Method
 from toolkit.methods.registry import make_method
 from toolkit.progress import track
 from toolkit.runs.evaluate import evaluate
-from toolkit.runs.machine import choose_device, peak_memory_bytes, seed_everything
+from toolkit.runs.footprint import checkpoint_bytes
+from toolkit.runs.machine import (
+    choose_device,
+    forget_peak_memory,
+    peak_memory_bytes,
+    seed_everything,
+)
 from toolkit.runs.prediction import Prediction
 from toolkit.runs.run import Run
 from toolkit.runs.storage import write_predictions
@@ -72,10 +78,11 @@ def run_task(task: Task, split: Split, *, runs: Path, resume: bool = False) -> R
     if run.finished:
         return run
     seed_everything(run.seed)
+    forget_peak_memory()
     started = time.perf_counter()
     method.fit(split, run)
     fit_seconds = run.facts.get("fit_seconds", 0.0) + time.perf_counter() - started
-    run.note(fit_seconds=round(fit_seconds, 2))
+    run.note(fit_seconds=round(fit_seconds, 2), checkpoint_bytes=checkpoint_bytes(run))
     for part in ("val", "test"):
         samples = split.val if part == "val" else split.test
         timed = _timed(method.predict(samples, run))
