@@ -69,7 +69,7 @@ def test_a_damaged_run_is_named_and_the_rest_shown(runs: Path) -> None:
     assert "left out: runs/grey/001" in result.stderr
     text = Path("report.html").read_text()
     assert "Left out" in text
-    assert "1 methods" in result.stdout
+    assert "MB, 1 method, " in result.stdout
 
 
 def test_a_damaged_score_map_too(runs: Path) -> None:
@@ -78,7 +78,7 @@ def test_a_damaged_score_map_too(runs: Path) -> None:
     result = report(runs)
     assert result.exit_code == 1
     assert "left out: runs/grey/002" in result.stderr
-    assert "1 methods" in result.stdout
+    assert "MB, 1 method, " in result.stdout
 
 
 def test_nothing_to_show_writes_nothing(runs: Path) -> None:

@@ -182,6 +182,26 @@ def test_places(tmp_path: Path) -> None:
         collect_report([tmp_path])
 
 
+def test_seeds_share_a_row_and_the_first_is_shown(tmp_path: Path, dataset: Dataset) -> None:
+    made = [make_run(tmp_path, dataset, seed=seed) for seed in (3, 5)]
+    (group,) = collect_report([tmp_path]).groups
+    (shown,) = group.methods
+    assert shown.row.seeds == (3, 5)
+    assert [part.run.path for part in shown.parts] == [made[0].path]
+    assert len(shown.samples) == group.facts.test_images
+
+
+def test_ranks_are_those_of_what_is_left(tmp_path: Path, dataset: Dataset) -> None:
+    tested = make_run(tmp_path / "probe", dataset).record["split"]["test"]
+    make_run(tmp_path / "runs", dataset, entry="best")
+    make_run(tmp_path / "runs", dataset, entry="worst", wrong=tested)
+    (group,) = collect_report([tmp_path / "runs"]).groups
+    assert [(m.name, m.row.rank) for m in group.methods] == [("best", 1), ("worst", 2)]
+    (rest,) = group.without({"best": "broken"}).methods
+    assert (rest.name, rest.row.rank) == ("worst", 1)
+    assert group.without({"best": "broken"}).facts.differences == ()
+
+
 def test_a_group_without_a_method(runs: Path) -> None:
     (group,) = collect_report([runs]).groups
     rest = group.without({"a": "broken"})

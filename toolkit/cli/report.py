@@ -30,7 +30,11 @@ def report_command(
         say(f"left out: {line}")
     print(
         f"{written.path}: {written.size / 1e6:.1f} MB, "
-        f"{written.methods} methods, {written.images} test images"
+        f"{_counted(written.methods, 'method')}, {_counted(written.images, 'test image')}"
     )
     if written.left_out:
         raise typer.Exit(1)
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -258,7 +258,7 @@ def _learning_chart(what: str, values: list[dict[str, Any]]) -> Chart:
             "mark": {"type": "line", "strokeWidth": 1.6, "opacity": 0.55 if several else 1},
             "encoding": {
                 "x": {"field": "epoch", "type": "quantitative", "scale": {"nice": False},
-                      "axis": {"title": "epoch", "tickMinStep": 1, "grid": False}},
+                      "axis": {"title": "epoch", "grid": False, **_epoch_ticks(values)}},
                 "y": {"field": "value", "type": "quantitative",
                       "axis": {"title": _VALUE_TITLES[what], "tickCount": 5}},
                 "color": {"field": "what", "type": "nominal", "legend": {"title": None}},
@@ -285,6 +285,12 @@ def _learning_chart(what: str, values: list[dict[str, Any]]) -> Chart:
 
 def _chart(content: Chart, *, height: int, description: str) -> Chart:
     return {"width": "container", "height": height, "description": description, **content}
+
+
+def _epoch_ticks(points: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Few epochs would be given halves."""
+    epochs = sorted({p["epoch"] for p in points})
+    return {"values": epochs, "format": "d"} if len(epochs) <= 12 else {"format": "d"}
 
 
 def _whole_ticks(bars: Sequence[Mapping[str, Any]]) -> list[int]:

@@ -7,29 +7,25 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from toolkit.data.layouts import read_dataset
 from toolkit.errors import RunError, ToolkitError
-from toolkit.leaderboard.board import Group, Row, build_board
+from toolkit.leaderboard.board import build_board
+from toolkit.leaderboard.collect import collect
+from toolkit.leaderboard.differences import ranks
+from toolkit.leaderboard.model import Group, Row
 from toolkit.metrics.curve import checked_scores
-from toolkit.runs.evaluate import SCHEMA as METRICS_SCHEMA
 from toolkit.runs.evaluate import Judged, judged
-from toolkit.runs.run import Run, find_runs
+from toolkit.runs.run import Run
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from toolkit.data.types import Dataset, Sample
     from toolkit.runs.prediction import Prediction
-
-_NEEDED = {
-    "data": ("name", "root", "layout", "fingerprint"),
-    "split": ("hash", "protocol", "fold", "test", "val"),
-    "environment": ("processor", "cores"),
-}
 
 
 @dataclass(frozen=True)
@@ -102,8 +98,9 @@ class ShownGroup:
 
     def without(self, broken: Mapping[str, str]) -> ShownGroup:
         """Return the group without the methods of these names."""
-        methods = tuple(m for m in self.methods if m.name not in broken)
-        return ShownGroup(replace(self.facts, rows=tuple(m.row for m in methods)), methods)
+        return _group(
+            self.facts, {i: m for i, m in enumerate(self.methods) if m.name not in broken}
+        )
 
 
 @dataclass(frozen=True)
@@ -134,68 +131,47 @@ def collect_report(places: Sequence[Path], *, data: Path | None = None) -> Colle
         RunError: a place does not exist, or there is no run at all.
         DataError: there is no data set at `data`.
     """
-    runs, left_out = _open_runs(places)
+    found = collect(places)
     if data is not None:
-        _move(runs, read_dataset(data))
-    board = build_board(runs)
-    left_out += board.left_out
-    roots = {str(run.record["data"]["root"]): str(run.record["data"]["name"]) for run in runs}
-    by_path = {run.path: run for run in runs}
+        _move(found, read_dataset(data))
+    board = build_board(found)
+    left_out = list(board.left_out)
+    by_path = {run.path: run for run in found}
     datasets: dict[tuple[str, str], Dataset] = {}
     groups = []
     for group in board.groups:
-        methods: list[Shown] = []
-        for name, row in zip(_names(group.rows), group.rows, strict=True):
+        methods: dict[int, Shown] = {}
+        for place, name in enumerate(_told_apart(group.names)):
+            row = group.rows[place]
             try:
                 shown = _shown(name, row, [by_path[path] for path in row.runs], datasets)
-                if methods and {s.id for s in shown.samples} != {s.id for s in methods[0].samples}:
-                    raise RunError(f"{row.runs[0]}: predicts other images than its split says")
-                methods.append(shown)
+                for other in methods.values():
+                    _check_same_images(shown, other)
+                methods[place] = shown
             except ToolkitError as error:
                 left_out.append(str(error))
         if methods:
-            kept = replace(group, rows=tuple(m.row for m in methods))
-            groups.append(ShownGroup(kept, tuple(methods)))
+            groups.append(_group(group, methods))
+    roots = {str(run.record["data"]["root"]): str(run.record["data"]["name"]) for run in found}
     return Collected(tuple(groups), tuple(dict.fromkeys(left_out)), roots)
 
 
-def _open_runs(places: Sequence[Path]) -> tuple[list[Run], list[str]]:
-    for place in places:
-        if not place.exists():
-            raise RunError(f"{place}: no such folder; make runs with: toolkit benchmark CONFIG")
-    paths = find_runs(list(places))
-    if not paths:
-        where = ", ".join(map(str, places))
-        raise RunError(f"{where}: no run there; make one with: toolkit benchmark CONFIG")
-    runs, left_out = [], []
-    for path in paths:
-        try:
-            runs.append(_whole(Run.open(path)))
-        except ToolkitError as error:
-            left_out.append(str(error))
-    return runs, left_out
+def _threshold(run: Run) -> float | None:
+    stored = run.metrics().get("thresholds")
+    if isinstance(stored, list) and len(stored) == 1:
+        (limit,) = stored
+        if limit is None:
+            return None
+        if isinstance(limit, int | float) and math.isfinite(limit):
+            return float(limit)
+    raise RunError(
+        f"{run.path}/metrics.json: damaged (thresholds); mend it with: toolkit evaluate {run.path}"
+    )
 
 
-def _whole(run: Run) -> Run:
-    """Insist on what the leaderboard and the report read of a run."""
-    for part, keys in _NEEDED.items():
-        record = run.record.get(part)
-        missing = [key for key in keys if not isinstance(record, dict) or key not in record]
-        if missing:
-            raise RunError(f"{run.path}/run.json: damaged (no {part}.{missing[0]}); run again")
-    metrics: Any = run.metrics()
-    mend = f"mend it with: toolkit evaluate {run.path}"
-    if not isinstance(metrics, dict) or metrics.get("schema") != METRICS_SCHEMA:
-        raise RunError(f"{run.path}/metrics.json: schema is not {METRICS_SCHEMA}; {mend}")
-    thresholds = metrics.get("thresholds")
-    if not isinstance(thresholds, list) or len(thresholds) != 1 or not _is_limit(thresholds[0]):
-        raise RunError(f"{run.path}/metrics.json: damaged (thresholds); {mend}")
-    return run
-
-
-def _is_limit(value: object) -> bool:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return value is None or (number and math.isfinite(value))  # type: ignore[arg-type]
+def _check_same_images(one: Shown, other: Shown) -> None:
+    if {s.id for s in one.samples} != {s.id for s in other.samples}:
+        raise RunError(f"{one.parts[0].run.path}: its test images are not those of its split")
 
 
 def _move(runs: Iterable[Run], dataset: Dataset) -> None:
@@ -205,21 +181,36 @@ def _move(runs: Iterable[Run], dataset: Dataset) -> None:
             run.record["data"].update(root=str(dataset.root), layout=dataset.layout)
 
 
-def _names(rows: Sequence[Row]) -> list[str]:
-    """Name the rows; where several share a name, say what tells them apart."""
-    entries = [row.entry for row in rows]
-    seeded = [(row.entry, row.seed) for row in rows]
-    names = []
-    for row in rows:
-        if entries.count(row.entry) == 1:
-            names.append(row.entry)
-        elif seeded.count((row.entry, row.seed)) == 1:
-            names.append(f"{row.entry}, seed {row.seed}")
-        else:
-            names.append(f"{row.entry}, {row.method}/{row.runs[0].name}")
-    # Runs of one name in two folders are still told apart.
-    return [n if names.count(n) == 1 else f"{n} ({names[:i].count(n) + 1})" for i, n in
-            enumerate(names)]  # fmt: skip
+def _told_apart(names: Sequence[str]) -> list[str]:
+    """Number names that are equal: runs of one name may lie in two folders."""
+    return [
+        name if names.count(name) == 1 else f"{name} ({names[:i].count(name) + 1})"
+        for i, name in enumerate(names)
+    ]
+
+
+def _group(facts: Group, methods: Mapping[int, Shown]) -> ShownGroup:
+    """Return a group of the methods at these places."""
+    kept = _kept(facts, list(methods))
+    pairs = zip(methods.values(), kept.rows, strict=True)
+    return ShownGroup(kept, tuple(replace(shown, row=row) for shown, row in pairs))
+
+
+def _kept(group: Group, places: Sequence[int]) -> Group:
+    """Return the group with the rows at these places alone, ranked among themselves."""
+    if len(places) == len(group.rows):
+        return group
+    new = {old: place for place, old in enumerate(places)}
+    differences = tuple(
+        replace(one, first=new[one.first], second=new[one.second])
+        for one in group.differences
+        if one.first in new and one.second in new
+    )
+    rows = tuple(
+        replace(group.rows[old], rank=rank)
+        for old, rank in zip(places, ranks(len(places), differences, group.sort), strict=True)
+    )
+    return replace(group, rows=rows, differences=differences)
 
 
 def _shown(
@@ -233,7 +224,7 @@ def _shown(
         if place not in datasets:
             datasets[place] = read_dataset(place[0], layout=place[1])
         parts.append(judged(run, datasets[place], "test"))
-    thresholds = tuple(run.metrics()["thresholds"][0] for run in runs)
+    thresholds = tuple(_threshold(run) for run in runs)
     shown = Shown(name=name, row=row, parts=tuple(parts), thresholds=thresholds)
     if not shown.samples:
         raise RunError(f"{runs[0].path}: its test part is empty; choose another split")

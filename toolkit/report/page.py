@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit import __version__
 from toolkit.errors import MissingExtraError
+from toolkit.leaderboard.cells import legend, notes, title
 from toolkit.report import charts, tables
 from toolkit.report.pictures import heat_gradient
 
@@ -36,8 +37,11 @@ class Section:
     number: int
     facts: Any
     title: str
-    columns: Sequence[tables.Column]
-    more: Sequence[tables.Column]
+    columns: Sequence[tables.BoardColumn]
+    more: Sequence[tables.BoardColumn]
+    several_seeds: bool
+    legend: str
+    notes: Sequence[str]
     scale: tuple[float, float]
     methods: Sequence[Any]
     confusions: Sequence[tables.Confusion]
@@ -149,7 +153,7 @@ def _section(
     number: int, group: ShownGroup, answers: Mapping[str, Answers], book: _Book
 ) -> Section:
     methods, facts = group.methods, group.facts
-    columns = tables.leaderboard_columns(methods)
+    columns = tables.leaderboard_columns(facts)
     keys = {m.name: f"g{number}m{i}" for i, m in enumerate(methods)}
     decisions = [tables.decision_confusion(m) for m in methods]
     classes = [tables.class_confusion(m) for m in methods]
@@ -164,9 +168,12 @@ def _section(
     return Section(
         number=number,
         facts=facts,
-        title=_title(group),
+        title=title(facts),
         columns=columns,
-        more=tables.more_columns(methods),
+        more=tables.more_columns(facts),
+        several_seeds=any(len(row.seeds) > 1 for row in facts.rows),
+        legend=legend(facts.columns, sort=facts.sort, spread=any(r.spread for r in facts.rows)),
+        notes=notes(facts),
         scale=tables.interval_scale(columns),
         methods=methods,
         confusions=[c for c in decisions if c is not None],
@@ -179,13 +186,6 @@ def _section(
         budget=book.add(f"g{number}-budget", charts.budget_chart(methods)),
         learning={name: shown for name, shown in learning.items() if shown},
     )
-
-
-def _title(group: ShownGroup) -> str:
-    facts = group.facts
-    folds = ", ".join(map(str, facts.folds))
-    told = f"fold {folds}" if len(facts.folds) == 1 else f"folds {folds} pooled"
-    return f"{facts.data}: protocol {facts.protocol}, {told}"
 
 
 def _gallery(group: ShownGroup, answers: Mapping[str, Answers]) -> dict[str, Any]:

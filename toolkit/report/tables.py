@@ -5,24 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from toolkit.data.types import GOOD
+from toolkit.leaderboard.columns import TEXTS, Column, column
 from toolkit.metrics.image import image_metrics
 from toolkit.metrics.values import Undefined, Value
 
 if TYPE_CHECKING:
+    from toolkit.leaderboard.model import Group, Row
     from toolkit.report.collect import Shown
 
-FIGURES = {
-    "auroc": ("AUROC", "image level, area under ROC on raw scores; 95 % bootstrap interval"),
-    "ap": ("AP", "image level, average precision"),
-    "f1": ("F1", "at the threshold chosen on validation"),
-    "accuracy": ("acc", "accuracy at the threshold chosen on validation"),
-    "map50": ("mAP50", "boxes, at IoU 0.5"),
-    "mask_iou": ("IoU", "union mask on defective images"),
-    "pixel_auroc": ("pixel", "pixel-level AUROC of the score map"),
-    "aupro": ("AUPRO", "area under per-region overlap up to a false-positive rate of 0.3"),
+_ABOUT_TEXTS = {
+    "labels": "training defects, and what was told of them",
+    "weights": "pretrained weights it started from",
+    "published": "a figure that others report",
 }
 
 
@@ -44,13 +41,24 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Column:
-    """A column of the leaderboard."""
+class BoardColumn:
+    """A column of the leaderboard.
+
+    Attributes:
+        heading: what stands over it.
+        note: what the figure is.
+        cells: row by row.
+        numeric: whether it holds figures.
+        lower_is_better: whether sorting begins with the lowest.
+        order: `descending` or `ascending` for the column that the rows are sorted by.
+    """
 
     heading: str
     note: str
     cells: tuple[Cell, ...]
     numeric: bool = True
+    lower_is_better: bool = False
+    order: str = "none"
 
 
 @dataclass(frozen=True)
@@ -72,45 +80,34 @@ class Found:
     auroc: Value
 
 
-def leaderboard_columns(methods: Sequence[Shown]) -> list[Column]:
-    """Return the columns; figures that no method has are left out."""
-    rows = [m.row for m in methods]
-    columns = []
-    for key, (heading, note) in FIGURES.items():
-        cells = tuple(_figure(row.values.get(key), row.intervals.get(key)) for row in rows)
-        if any(cell.sort is not None for cell in cells):
-            columns.append(Column(heading, note, cells))
-    ms = [row.ms_per_image for row in rows]
-    return [
-        *columns,
-        Column("labels", "training defects, and what was told of them",
-               tuple(Cell(row.labels, _count(row.labels)) for row in rows)),
-        Column("weights", "pretrained weights it started from",
-               tuple(Cell(row.weights, row.weights, row.weights_source) for row in rows), False),
-        Column("fit s", "seconds to fit, all folds together",
-               tuple(Cell(f"{row.fit_seconds:,.0f}", row.fit_seconds) for row in rows)),
-        Column("ms", "milliseconds per image, from file to prediction, median",
-               tuple(Cell("–", None, "not timed") if v is None else Cell(f"{v:,.0f}", v)
-                     for v in ms)),
-    ]  # fmt: skip
+def leaderboard_columns(group: Group) -> list[BoardColumn]:
+    """Return rank and the group's columns; figures that no method has are left out."""
+    ranked = tuple(
+        Cell("–", None, "not known which differences are real")
+        if row.rank is None
+        else Cell(str(row.rank), row.rank)
+        for row in group.rows
+    )
+    note = "1 + the number of methods that are really better; equal numbers are ties"
+    columns = [BoardColumn("#", note, ranked, lower_is_better=True)]
+    columns += [_text(group, name) if name in TEXTS else _figures(group, name)
+                for name in group.columns]  # fmt: skip
+    return [one for one in columns if _says_anything(one)]
 
 
-def more_columns(methods: Sequence[Shown]) -> list[Column]:
+def more_columns(group: Group) -> list[BoardColumn]:
     """Return the figures that the leaderboard has no room for."""
-    rows = [m.row for m in methods]
-    keys = dict.fromkeys(key for row in rows for key in row.values if key not in FIGURES)
-    columns = [
-        Column(key.replace("_", " "), "", tuple(
-            _figure(row.values.get(key), row.intervals.get(key)) for row in rows))
-        for key in keys
-    ]  # fmt: skip
-    return [column for column in columns if any(cell.sort is not None for cell in column.cells)]
+    names = dict.fromkeys(name for row in group.rows for name in row.values)
+    columns = [_figures(group, name) for name in names if name not in group.columns]
+    return [one for one in columns if _says_anything(one)]
 
 
-def interval_scale(columns: Sequence[Column]) -> tuple[float, float]:
+def interval_scale(columns: Sequence[BoardColumn]) -> tuple[float, float]:
     """Return the ends of the axis on which the intervals are drawn."""
-    lows = [c.interval[0] for column in columns for c in column.cells if c.interval]
-    return math.floor(min([0.9, *lows]) * 10 + 1e-9) / 10, 1.0
+    drawn = [c.interval for one in columns if one.order != "none" for c in one.cells if c.interval]
+    low = min([0.9, *(interval[0] for interval in drawn)])
+    high = max([1.0, *(interval[2] for interval in drawn)])
+    return math.floor(low * 10 + 1e-9) / 10, high
 
 
 def decision_confusion(shown: Shown) -> Confusion | None:
@@ -160,13 +157,55 @@ def found_by_type(shown: Shown) -> dict[str, Found]:
     return found
 
 
-def _figure(value: Value | None, interval: Any) -> Cell:
+def _figures(group: Group, name: str) -> BoardColumn:
+    about = column(name)
+    order = "ascending" if about.lower_is_better else "descending"
+    return BoardColumn(
+        about.heading,
+        about.about,
+        tuple(_figure(row, about) for row in group.rows),
+        lower_is_better=about.lower_is_better,
+        order=order if name == group.sort else "none",
+    )
+
+
+def _figure(row: Row, about: Column) -> Cell:
+    value = row.values.get(about.name)
     if value is None or isinstance(value, Undefined):
         return Cell("–", None, value.reason if value is not None else "not computed")
+    text = f"{value:,.{about.digits}f}"
+    if about.name in row.spread:
+        spread = f"{row.spread[about.name]:,.{about.digits}f}"
+        return Cell(text, value, f"± {spread} over {len(row.seeds)} seeds")
+    interval = row.intervals.get(about.interval)
     if isinstance(interval, Mapping) and "low" in interval and "high" in interval:
         low, high = float(interval["low"]), float(interval["high"])
-        return Cell(f"{value:.3f}", value, f"{low:.2f} to {high:.2f}", (low, value, high))
-    return Cell(f"{value:.3f}", value)
+        return Cell(text, value, f"[{low:.2f}, {high:.2f}]", (low, value, high))
+    return Cell(text, value)
+
+
+def _text(group: Group, name: str) -> BoardColumn:
+    cells: list[Cell] = []
+    for row in group.rows:
+        if name == "labels":
+            cells.append(Cell(row.labels, _count(row.labels)))
+        elif name == "weights":
+            cells.append(Cell(row.weights, row.weights, row.weights_source))
+        else:
+            told = row.published or {}
+            found, source = told.get("value"), str(told.get("source", "not published"))
+            cells.append(Cell("–", None, source) if found is None else _published(found, source))
+    return BoardColumn(name, _ABOUT_TEXTS.get(name, ""), tuple(cells), numeric=name != "weights")
+
+
+def _published(value: object, source: str) -> Cell:
+    if isinstance(value, int | float):
+        return Cell(f"{value:.3f}", float(value), source)
+    return Cell(str(value), str(value), source)
+
+
+def _says_anything(one: BoardColumn) -> bool:
+    return any(cell.sort is not None for cell in one.cells)
 
 
 def _count(labels: str) -> float:

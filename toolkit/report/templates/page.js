@@ -55,9 +55,9 @@ function sortTable(table, column, button) {
   const key = (row) => row.cells[column].dataset.sort;
   const numeric = rows.every((row) => key(row) === undefined || !Number.isNaN(Number(key(row))));
   const before = header.getAttribute("aria-sort");
-  // Figures begin with the highest, names with the first.
-  const first = numeric ? "descending" : "ascending";
-  const second = numeric ? "ascending" : "descending";
+  // Figures begin with the best, names with the first.
+  const [first, second] = numeric && !("lower" in header.dataset)
+    ? ["descending", "ascending"] : ["ascending", "descending"];
   const order = before === first ? second : first;
   const sign = order === "ascending" ? 1 : -1;
   rows.sort((a, b) => {
