@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ def test_a_short_training_finds_defects(
     name: str, bottle_dir: Path, real_home: Path, tmp_path: Path
 ) -> None:
     cls = method_class(name)
-    settings = cls.Settings(epochs=20, image_size=192, backgrounds="4", close_mosaic=6)
+    settings = cls.Settings(epochs=8, image_size=192, backgrounds="4", close_mosaic=3)
     try:
         find_start(settings.model, settings.weights)
     except WeightsError as error:
@@ -38,8 +39,13 @@ def test_a_short_training_finds_defects(
     method.fit(split, run)
 
     assert max(float(row["val_map50"]) for row in run.results()) > 0.4
+    waiting = [float(row["loading_share"]) for row in run.results()]
+    assert statistics.median(waiting) < 0.2  # images are decoded and resized once, and kept
     predictions = list(method.predict(split.val, run))
     defect = [p.score for p, s in zip(predictions, split.val, strict=True) if s.is_defect]
     good = [p.score for p, s in zip(predictions, split.val, strict=True) if not s.is_defect]
     above = sum(d > g for d in defect for g in good) / (len(defect) * len(good))
     assert above > 0.7  # image AUROC on validation
+
+    exported = method.export(run, tmp_path, split.val[::6])
+    assert exported.max_difference <= exported.tolerance

@@ -156,7 +156,7 @@ def test_a_checkpoint_of_another_size_is_refused_before_training(
 
 def test_a_run_without_weights_cannot_predict(new_run: NewRun, split: Split) -> None:
     method, run = new_run("yolo")
-    with pytest.raises(RunError, match=r"best\.pt"):
+    with pytest.raises(RunError, match=r"last\.pt"):
         method.predict(split.val, run)
 
 
@@ -179,7 +179,7 @@ def test_fit_and_predict_leave_a_whole_run(
     assert no_network == []
     assert capsys.readouterr().out == ""
 
-    assert (run.weights / "best.pt").is_file()
+    assert (run.weights / "last.pt").is_file()
     assert run.facts["weights"] == "none"
     assert run.facts["weights_source"] == "trained from scratch"
     assert run.facts["epochs_done"] == 2
@@ -246,7 +246,7 @@ def test_prompt_tuning_changes_the_prompts_and_nothing_else(
     method, run = new_run("yolo-world", weights="pretrained", init=str(path), train="prompts")
     _fit(method, run, split)
 
-    trained = checkpoint.load_network(run.weights / "best.pt").state_dict()
+    trained = checkpoint.load_network(run.weights / "last.pt").state_dict()
     before = base.half().float().state_dict()  # checkpoints are stored in half precision
     changed = [
         n
@@ -270,7 +270,7 @@ def test_prompt_tuning_changes_the_prompts_and_nothing_else(
     image = torch.rand(1, 3, 64, 64)
     with answered_from(tuned), torch.inference_mode():
         base.set_classes(classes)
-        own = checkpoint.load_network(run.weights / "best.pt")
+        own = checkpoint.load_network(run.weights / "last.pt")
         own.set_classes(classes)
         np.testing.assert_allclose(base(image)[0], own(image)[0], atol=1e-4)
 

@@ -48,7 +48,7 @@ class Detector(Method[S]):
     world: ClassVar[bool]
 
     def fit(self, split: Split, run: Run) -> None:
-        """Train, choosing the epoch by validation mAP; an interrupted training goes on.
+        """Train, measuring validation mAP after each epoch; an interrupted training goes on.
 
         Raises:
             DataError: the training or validation part has no boxes, or a class name is unusable.
@@ -146,12 +146,15 @@ class Detector(Method[S]):
         detector = self._detector(run, device="cpu")
         return export_onnx(detector, out, samples, image_size=self.settings.image_size)
 
+    def _checkpoint(self, run: Run) -> Path:
+        return run.weights / f"{self.settings.kept_epoch}.pt"
+
     def _detector(self, run: Run, *, device: str) -> Any:
         """Read the trained network, ready to predict, and give it its vocabulary."""
         from toolkit.methods.yolo.detect import load_detector
 
         ultralytics_env.prepare()
-        path = run.weights / "best.pt"
+        path = self._checkpoint(run)
         if not path.is_file():
             raise RunError(f"{path}: no trained weights in this run; train it again")
         detector = load_detector(path, device)

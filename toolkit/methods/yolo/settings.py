@@ -35,6 +35,9 @@ class YoloSettings:
     trust: bool = setting(False, "read a checkpoint file although it could run code")
     epochs: int = setting(30, "largest number of passes over the training part")
     patience: int = setting(30, "stop after so many epochs without a better validation mAP")
+    kept_epoch: Literal["best", "last"] = setting(
+        "last", "which epoch predicts: the best on validation, or the last, whose rate is lowest"
+    )
     image_size: int = setting(320, "longest side in pixels that images are resized to")
     batch: int = setting(16, "images per optimiser step")
     optimizer: Literal["AdamW", "Adam", "SGD", "MuSGD", "auto"] = setting(

@@ -72,7 +72,7 @@ class YoloWorld(Detector[YoloWorldSettings]):
             return {"value": None, "reason": reason}
         data = read_old_data(Path(settings.old_data).expanduser())
         bank = self._phrases({name: (name,) for name in data.names})
-        tuned = load_network(run.weights / "best.pt")
+        tuned = load_network(self._checkpoint(run))
         with answered_from(bank):
             for one in (base, tuned):
                 one.to(run.device).eval().set_classes(list(data.names))
@@ -114,7 +114,7 @@ class YoloWorld(Detector[YoloWorldSettings]):
         before = load_bank(run.weights / _PROMPTS)
         if before.source.startswith(_TUNED):
             return
-        trained = load_network(run.weights / "best.pt")
+        trained = load_network(self._checkpoint(run))
         source = f"{_TUNED} {run.record['data'].get('name', 'data')}, from {before.source}"
         tuned_bank(trained, before.phrases, source=source).save(run.weights / _PROMPTS)
         run.note(prompts_source=source)
