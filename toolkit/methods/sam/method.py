@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from toolkit.errors import DataError
 from toolkit.methods.base import Method
 from toolkit.methods.sam.prompts import Prompt, box_prompt, click_prompt
 from toolkit.methods.sam.settings import SamSettings
+from toolkit.runs.export import Exported
 from toolkit.runs.prediction import Prediction
 from toolkit.runs.run import Run
 
@@ -119,6 +121,12 @@ class Sam(Method[SamSettings]):
                 "tuned": [asdict(r) for kind in KINDS for r in after[kind]],
             },
         }
+
+    def export(self, run: Run, out: Path, samples: Sequence[Sample]) -> Exported:
+        """Write whole and decoder-only checkpoints, and the decoder in Meta's ONNX interface."""
+        from toolkit.methods.sam.export import export_sam
+
+        return export_sam(self._tuned(run).cpu(), self.settings.model, out, samples)
 
     def _tuned(self, run: Run) -> SamModel:
         from toolkit.methods.sam.model import load_sam, load_tuned
