@@ -82,18 +82,24 @@ def boxes(*scores: float) -> Boxes:
 
 
 @pytest.mark.parametrize(
-    ("threshold", "labels"),
+    ("scores", "threshold", "labels"),
     [
-        (None, ["c1", "c2"]),  # from 0.25
-        (0.5, ["c1", "c2"]),  # a higher threshold hides no box
-        (0.1, ["c1", "c2", "c0"]),  # an image flagged for a weak box shows it
-        (-3.0, ["c1", "c2"]),  # a threshold on another scale is none for boxes
+        ((0.2, 0.9, 0.25, 0.01), None, ["c1", "c2"]),  # from 0.25
+        ((0.2, 0.9, 0.25, 0.01), 0.1, ["c1", "c2"]),  # weak ones stay out where others are sure
+        ((0.2, 0.9, 0.25, 0.01), 0.5, ["c1", "c2"]),  # a higher threshold hides no box
+        ((0.1, 0.2, 0.15), 0.1, ["c1"]),  # an image flagged for a weak box shows it
+        ((0.1, 0.2, 0.15), 0.21, []),  # not flagged
+        ((0.1, 0.2, 0.15), None, []),
+        ((0.1, 0.2, 0.15), -3.0, []),  # a threshold on another scale is none for boxes
+        ((), 0.1, []),
     ],
 )
-def test_which_boxes_are_shown(threshold: float | None, labels: list[str]) -> None:
-    shown = shown_boxes(boxes(0.2, 0.9, 0.25, 0.01), threshold)
+def test_which_boxes_are_shown(
+    scores: tuple[float, ...], threshold: float | None, labels: list[str]
+) -> None:
+    shown = shown_boxes(boxes(*scores) if scores else Boxes.none(), threshold)
     assert [box[5] for box in shown] == labels
-    assert shown[0][:4] == (1, 2, 3.1, 4)
+    assert all(box[:4] == (1, 2, 3.1, 4) for box in shown)
 
 
 def test_at_most_ten_boxes() -> None:

@@ -46,15 +46,15 @@ def shown_boxes(
 ) -> list[tuple[float, float, float, float, float, str]]:
     """Return the best boxes as (x0, y0, x1, y1, score, label), half-open pixels, best first.
 
-    A box is shown from a confidence of 0.25 on, or from the image-level threshold where that is a
-    lower confidence, so that no image is flagged for a box that cannot be seen.
+    A box is shown from a confidence of 0.25 on. Where none reaches that, the best one is shown if it
+    reaches the image-level threshold: no image is flagged for a box that cannot be seen.
     """
-    least = BOX_CONFIDENCE
-    if threshold is not None and 0 < threshold < least:
-        least = threshold
     order = np.argsort(-boxes.scores, kind="stable")[:SHOWN_BOXES]
+    confident = [int(i) for i in order if boxes.scores[i] >= BOX_CONFIDENCE]
+    if not confident and len(order) and threshold is not None:
+        confident = [int(order[0])] if boxes.scores[order[0]] >= threshold > 0 else []
     shown = []
-    for i in (int(i) for i in order if boxes.scores[i] >= least):
+    for i in confident:
         x0, y0, x1, y1 = (round(float(v), 1) for v in boxes.xyxy[i])
         shown.append((x0, y0, x1, y1, round(float(boxes.scores[i]), 4), boxes.labels[i]))
     return shown

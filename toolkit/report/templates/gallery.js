@@ -53,6 +53,7 @@ class Gallery {
     const panes = card.querySelector(".panes");
     const methods = this.chosen();
     panes.replaceChildren(pane(item, null, null, false), ...methods.map((m) => pane(item, m, item.by[m.key], false)));
+    panes.classList.toggle("many", methods.length > 6);
     [...panes.children].forEach((one, i) => {
       one.querySelector(".stack").addEventListener("click", () => this.open(item, Math.max(0, i - 1)));
     });
