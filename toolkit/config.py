@@ -69,6 +69,9 @@ def find_config(name: str) -> Path:
 def build_settings(cls: type[T], values: Mapping[str, Any], *, source: str) -> T:
     """Make a settings dataclass from plain values, converting text to each field's type.
 
+    A class may have a static method `absorb(values)`, which puts values that are meant for a
+    library beneath into a field that holds such values.
+
     Args:
         cls: a dataclass whose fields all have defaults.
         values: by field name; text (from the command line) is converted.
@@ -77,6 +80,9 @@ def build_settings(cls: type[T], values: Mapping[str, Any], *, source: str) -> T
     Raises:
         ConfigError: an unknown key (with the nearest known one), or a value of the wrong type.
     """
+    absorb = getattr(cls, "absorb", None)
+    if absorb is not None:
+        values = absorb(values)
     hints = typing.get_type_hints(cls)
     fields = {f.name: hints[f.name] for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     unknown = [key for key in values if key not in fields]

@@ -9,7 +9,7 @@ import pytest
 from toolkit.config import build_settings, find_config, read_yaml
 from toolkit.errors import ConfigError
 from toolkit.methods.yolo.method import Yolo
-from toolkit.methods.yolo.settings import YoloSettings, background_choice
+from toolkit.methods.yolo.settings import YoloSettings, YoloWorldSettings, background_choice
 from toolkit.methods.yolo.world import YoloWorld
 
 
@@ -61,6 +61,34 @@ def test_other_backgrounds_are_refused(text: str) -> None:
 def test_wrong_values_are_named(values: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build_settings(YoloSettings, values, source="test")
+
+
+@pytest.mark.parametrize(
+    ("values", "extra"),
+    [
+        ({"hsv_v": "0.2"}, {"hsv_v": 0.2}),  # from the command line: text
+        ({"cos_lr": "true", "lrf": 0.1}, {"cos_lr": True, "lrf": 0.1}),
+        ({"hsv_v": "0.2", "extra": {"hsv_s": 0.1}}, {"hsv_s": 0.1, "hsv_v": 0.2}),
+        ({"epochs": "5"}, {}),  # a setting of ours of the same name stays ours
+    ],
+)
+def test_arguments_of_ultralytics_pass_through(
+    values: dict[str, object], extra: dict[str, object]
+) -> None:
+    for cls in (YoloSettings, YoloWorldSettings):
+        built = build_settings(cls, values, source="test")
+        assert built.extra == extra
+        assert built.epochs == int(values.get("epochs", cls().epochs))  # type: ignore[call-overload]
+
+
+def test_arguments_that_the_run_sets_itself_do_not_pass() -> None:
+    with pytest.raises(ConfigError, match="extra: 'seed'"):
+        build_settings(YoloSettings, {"seed": "3"}, source="test")
+
+
+def test_a_setting_of_the_other_detector_is_unknown_here() -> None:
+    with pytest.raises(ConfigError, match="unknown key 'prompt_bank'"):
+        build_settings(YoloSettings, {"prompt_bank": "x"}, source="test")
 
 
 @pytest.mark.parametrize("method", [Yolo, YoloWorld])

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Literal
 
 from toolkit.config import setting
@@ -79,6 +84,21 @@ class YoloSettings:
         metadata={"help": "any other training argument of Ultralytics, by its name there"},
     )
 
+    @staticmethod
+    def absorb(values: Mapping[str, Any]) -> dict[str, Any]:
+        """Put training arguments of Ultralytics that are no settings of ours into `extra`.
+
+        So `--set hsv_v=0.2` works like `hsv_v: 0.2` under `extra` in a config. Text is read as
+        YAML, so that 0.2 is a number.
+        """
+        ours = {field.name for field in dataclasses.fields(YoloWorldSettings)}
+        foreign = {key for key in set(values) - ours if key in _ultralytics_arguments()}
+        if not foreign:
+            return dict(values)
+        given = {key: _read(values[key]) for key in sorted(foreign)}
+        rest = {key: value for key, value in values.items() if key not in foreign}
+        return {**rest, "extra": {**rest.get("extra", {}), **given}}
+
     def __post_init__(self) -> None:
         """Refuse values that no training can follow.
 
@@ -133,6 +153,24 @@ class YoloWorldSettings(YoloSettings):
     old_data: str = setting(
         "", "data.yaml of classes that the base knew; the report has their mAP before and after"
     )
+
+
+@lru_cache(maxsize=1)
+def _ultralytics_arguments() -> frozenset[str]:
+    """Return the names in Ultralytics' own list of defaults, which is read without importing it."""
+    import yaml
+
+    found = find_spec("ultralytics")
+    if found is None or found.origin is None:
+        return frozenset()
+    text = (Path(found.origin).parent / "cfg/default.yaml").read_text(encoding="utf-8")
+    return frozenset(yaml.safe_load(text))
+
+
+def _read(value: Any) -> Any:
+    import yaml
+
+    return yaml.safe_load(value) if isinstance(value, str) else value
 
 
 def background_choice(text: str) -> Backgrounds:
