@@ -46,8 +46,8 @@ def shown_boxes(
 ) -> list[tuple[float, float, float, float, float, str]]:
     """Return the best boxes as (x0, y0, x1, y1, score, label), half-open pixels, best first.
 
-    A box is shown from a confidence of 0.25 on. Where none reaches that, the best one is shown if it
-    reaches the image-level threshold: no image is flagged for a box that cannot be seen.
+    A box is shown from a confidence of 0.25 on. Where none reaches that, the best one is shown if
+    it reaches the image-level threshold: no image is flagged for a box that cannot be seen.
     """
     order = np.argsort(-boxes.scores, kind="stable")[:SHOWN_BOXES]
     confident = [int(i) for i in order if boxes.scores[i] >= BOX_CONFIDENCE]
