@@ -58,14 +58,19 @@ def test_an_image_is_encoded_once_per_view(sample: Sample, tmp_path: Path) -> No
     assert one.dtype == torch.float16
 
 
-def test_a_file_cut_short_is_made_anew_and_named(sample: Sample, tmp_path: Path) -> None:
+@pytest.mark.parametrize("left", [0, 1, 128, 1000])  # nothing, no header, no numbers, some
+def test_a_file_cut_short_is_made_anew_and_named(
+    sample: Sample, tmp_path: Path, capsys: pytest.CaptureFixture[str], left: int
+) -> None:
     sam = _Sam()
     cache = EmbeddingCache(sam, tmp_path / "cache")
     whole = cache.get(sample)
     (path,) = cache.folder.glob("*.npy")
-    path.write_bytes(path.read_bytes()[:1000])
+    path.write_bytes(path.read_bytes()[:left])
     assert torch.equal(cache.get(sample), whole)
     assert cache.rebuilt == [path]
+    assert f"{path}: cut short or damaged; computing it again" in capsys.readouterr().err
+    assert torch.equal(EmbeddingCache(sam, tmp_path / "cache").get(sample), whole)
 
 
 def test_other_weights_have_another_folder(tmp_path: Path) -> None:

@@ -167,7 +167,8 @@ def prompts_of(
         The prompts, best first, and their confidences.
 
     Raises:
-        DataError: the prediction has neither boxes nor a score map.
+        DataError: the prediction has neither boxes nor a score map, or a box lies outside the
+            image.
     """
     from toolkit.methods.sam.peaks import peaks
 
@@ -175,7 +176,7 @@ def prompts_of(
         boxes = prediction.boxes
         order = np.argsort(-boxes.scores, kind="stable")[: settings.prompt_limit]
         kept = [int(i) for i in order if boxes.scores[i] >= settings.prompt_confidence]
-        prompts = [box_prompt(tuple(float(v) for v in boxes.xyxy[i])) for i in kept]  # type: ignore[arg-type]
+        prompts = [_box_inside(boxes.xyxy[i], size_wh, prediction.sample_id) for i in kept]
         return prompts, boxes.scores[kept]
     if prediction.score_map is not None:
         found = peaks(prediction.score_map, size_wh, limit=settings.prompt_limit)
@@ -185,6 +186,20 @@ def prompts_of(
         f"{prediction.sample_id}: the prompting run gives neither boxes nor score maps; "
         "use a run of yolo, yolo-world or patchcore"
     )
+
+
+def _box_inside(box_xyxy: NDArray[np.float32], size_wh: tuple[int, int], sample_id: str) -> Prompt:
+    """Return the prompt of the part of a box that is in the image."""
+    width, height = size_wh
+    x0, y0 = (max(float(v), 0.0) for v in box_xyxy[:2])
+    x1, y1 = min(float(box_xyxy[2]), float(width)), min(float(box_xyxy[3]), float(height))
+    if not (np.isfinite(box_xyxy).all() and x0 < x1 and y0 < y1):
+        numbers = ", ".join(f"{float(v):g}" for v in box_xyxy)
+        raise DataError(
+            f"{sample_id}: prompting box ({numbers}) has no pixel in the image of {width} x "
+            f"{height}; make the prompting run anew on these images"
+        )
+    return box_prompt((x0, y0, x1, y1))
 
 
 def grid_prompts(size_wh: tuple[int, int], side: int) -> list[Prompt]:
