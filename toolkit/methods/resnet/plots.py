@@ -16,7 +16,7 @@ _TRAIN, _VAL = "#1f6fb4", "#d1622b"
 
 
 def plot_curves(rows: Sequence[Mapping[str, str]], path: Path, *, best_epoch: int) -> None:
-    """Draw loss and accuracy over the epochs.
+    """Draw loss and accuracy over the epochs; those of validation where there was one.
 
     Args:
         rows: of `results.csv`.
@@ -28,14 +28,23 @@ def plot_curves(rows: Sequence[Mapping[str, str]], path: Path, *, best_epoch: in
     def column(name: str) -> list[float]:
         return [float(row[name]) for row in rows]
 
+    # Not every epoch needs to have been validated.
+    validated = [row for row in rows if row["val_loss"]]
+    val_epochs = [int(row["epoch"]) for row in validated]
+
+    def val_column(name: str) -> list[float]:
+        return [float(row[name]) for row in validated]
+
     figure, (left, right) = _figure(1, 2, size=(10, 3.8))
     left.plot(epochs, column("train_loss"), color=_TRAIN, label="training")
-    left.plot(epochs, column("val_loss"), color=_VAL, label="validation")
+    left.plot(val_epochs, val_column("val_loss"), color=_VAL, label="validation")
     left.set_ylabel("cross-entropy")
     left.set_ylim(bottom=0)
     right.plot(epochs, column("train_accuracy"), color=_TRAIN, label="training")
-    right.plot(epochs, column("val_accuracy"), color=_VAL, label="validation")
-    right.plot(epochs, column("val_balanced_accuracy"), color=_VAL, linestyle=":", label="balanced")
+    right.plot(val_epochs, val_column("val_accuracy"), color=_VAL, label="validation")
+    right.plot(
+        val_epochs, val_column("val_balanced_accuracy"), color=_VAL, linestyle=":", label="balanced"
+    )
     right.set_ylabel("accuracy")
     right.set_ylim(0, 1.02)
     for axes in (left, right):

@@ -59,8 +59,10 @@ class ResNetSettings:
     train_layers: Literal["head", "last-block", "all"] = setting(
         "all", "layers that learn after the head epochs"
     )
-    batch_norm: Literal["train", "frozen"] = setting(
-        "frozen", "statistics of batch normalisation in layers that learn: train them, or keep them"
+    batch_norm: Literal["train", "frozen", "measured"] = setting(
+        "frozen",
+        "statistics of batch normalisation in layers that learn: train them, keep them, or train "
+        "them and measure them on the training images after each epoch",
     )
     augment: Literal["none", "light", "strong"] = setting(
         "strong", "strength of augmentation after the head epochs"
@@ -96,6 +98,7 @@ class ResNetSettings:
     choose: Literal["balanced-accuracy", "auroc", "loss", "last"] = setting(
         "balanced-accuracy", "validation figure that chooses the epoch to keep; last keeps the last"
     )
+    validate_every: int = setting(1, "epochs from one validation to the next; the last has one")
     patience: int = setting(
         0, "stop after so many epochs without a better validation figure; 0 never stops"
     )
@@ -109,7 +112,7 @@ class ResNetSettings:
         _require(self.image_size >= 8, "image_size", self.image_size, "at least 8")
         _require(self.batch >= 1, "batch", self.batch, "at least 1")
         _require(1 <= self.views <= 8, "views", self.views, "from 1 to 8")
-        for key in ("smote_neighbours", "deepsmote_epochs", "retrain_epochs"):
+        for key in ("smote_neighbours", "deepsmote_epochs", "retrain_epochs", "validate_every"):
             _require(getattr(self, key) >= 1, key, getattr(self, key), "at least 1")
         _require(
             self.deepsmote_size in (16, 32, 64, 128),
@@ -133,12 +136,13 @@ class ResNetSettings:
 def from_scratch(settings: ResNetSettings) -> ResNetSettings:
     """Return the settings for a network without pretrained weights: everything learns throughout.
 
-    Frozen random layers, and batch statistics that were never measured, would be a handicap.
+    Frozen random layers would be a handicap, and so would batch statistics that are running means
+    over a few steps while the weights run away from them.
     """
     return replace(
         settings,
         train_layers="all",
-        batch_norm="train",
+        batch_norm="measured",
         head_epochs=0,
         epochs=settings.head_epochs + settings.epochs,
     )

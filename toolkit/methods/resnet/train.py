@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from toolkit.balance.smote import balanced_by_smote
@@ -29,6 +29,8 @@ from toolkit.progress import progress
 from toolkit.runs.machine import computes_bfloat16
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from toolkit.methods.resnet.network import Classifier
     from toolkit.methods.resnet.settings import ResNetSettings
     from toolkit.runs.run import Run
@@ -152,6 +154,7 @@ class _PhaseTrainer:
         settings, phase, run = self.settings, self.phase, self.run
         best: dict[str, Tensor] | None = None
         best_facts: dict[str, Any] = {}
+        shown: dict[str, float] = {}
         saved = time.monotonic()
         title = f"training ({phase.layers})"
         with progress(title, phase.end - state.epochs_done) as bar:
@@ -159,25 +162,25 @@ class _PhaseTrainer:
                 epoch = state.epochs_done + 1
                 started = time.perf_counter()
                 lr, loss, accuracy = self._train_epoch(epoch)
-                found = self._validate()
-                run.add_result(
-                    {
-                        "epoch": epoch,
-                        "lr": lr,
-                        "train_loss": loss,
-                        "train_accuracy": accuracy,
-                        "val_loss": found.loss,
-                        "val_accuracy": found.accuracy,
-                        "val_balanced_accuracy": found.balanced_accuracy,
-                        "val_auroc": "" if found.auroc is None else found.auroc,
-                        "seconds": round(time.perf_counter() - started, 4),
-                    }
-                )
-                key = found.key(settings.choose, epoch)
-                better = not state.best_key or key > state.best_key
+                row: dict[str, float | str] = {
+                    "epoch": epoch,
+                    "lr": lr,
+                    "train_loss": loss,
+                    "train_accuracy": accuracy,
+                }
+                validates = epoch % settings.validate_every == 0 or epoch == phase.end
+                better = False
+                if validates:
+                    found = self._validate()
+                    row |= _columns(found)
+                    key = found.key(settings.choose, epoch)
+                    better = not state.best_key or key > state.best_key
+                    shown = {"val_loss": found.loss, "val_acc": found.balanced_accuracy}
                 if better:
                     state.best_key, state.best_epoch = key, epoch
                     best_facts = {"epoch": epoch, **vars(found)}
+                row["seconds"] = round(time.perf_counter() - started, 4)
+                run.add_result(row)
                 state.epochs_done = epoch
                 state.stopped = 0 < settings.patience <= epoch - state.best_epoch
                 if state.stopped:
@@ -193,7 +196,7 @@ class _PhaseTrainer:
                         best = None
                     self._save_last(state, ended=last)
                     saved = time.monotonic()
-                bar.advance(loss=loss, val_loss=found.loss, val_acc=found.balanced_accuracy)
+                bar.advance(loss=loss, **shown)
 
     def _train_epoch(self, epoch: int) -> tuple[float, float, float]:
         """Train one epoch; return its first learning rate, mean loss and accuracy."""
@@ -244,6 +247,13 @@ class _PhaseTrainer:
             logits = self.model(inputs)
         return logits.float(), targets
 
+    def _clean_batches(self) -> Iterator[Tensor]:
+        """Yield all training images as they are, normalised."""
+        for batch in torch.split(self.inputs, _EVALUATION_BATCH):
+            images = normalised(batch.float() / 255, self.model, self.run.device)
+            layout = torch.channels_last if self.halves else torch.contiguous_format
+            yield images.contiguous(memory_format=layout)
+
     def _precision(self) -> AbstractContextManager[Any]:
         if not self.halves:
             return nullcontext()
@@ -251,6 +261,9 @@ class _PhaseTrainer:
 
     def _validate(self) -> Validation:
         """Score the model as it would be used: all views, in full precision."""
+        if self.settings.batch_norm == "measured" and self.phase.layers != "head":
+            with torch.no_grad(), self._precision():
+                measure_batch_norm(self.model, self._clean_batches())
         self.model.eval()
         views = self.settings.views
         with torch.no_grad():
@@ -291,6 +304,16 @@ class _PhaseTrainer:
         checkpoint.write_checkpoint(self.run.weights / checkpoint.LAST, tensors, vars(state))
 
 
+def _columns(found: Validation) -> dict[str, float | str]:
+    """Return the columns of `results.csv` that a validation fills."""
+    return {
+        "val_loss": found.loss,
+        "val_accuracy": found.accuracy,
+        "val_balanced_accuracy": found.balanced_accuracy,
+        "val_auroc": "" if found.auroc is None else found.auroc,
+    }
+
+
 def make_optimizer(model: Classifier, settings: ResNetSettings, lr: float) -> torch.optim.Optimizer:
     """Make the optimiser that the settings name, for the parameters that learn.
 
@@ -310,6 +333,28 @@ def make_optimizer(model: Classifier, settings: ResNetSettings, lr: float) -> to
         )
     kind = torch.optim.Adam if settings.optimizer == "adam" else torch.optim.AdamW
     return kind(groups, lr=lr, weight_decay=decay, fused=fused)
+
+
+def measure_batch_norm(model: Classifier, batches: Iterable[Tensor]) -> None:
+    """Replace the running statistics of batch normalisation by means over all images.
+
+    Precise batch normalisation (Wu and Johnson, Rethinking "Batch" in BatchNorm, 2021, section
+    3): with a few steps per epoch a running mean belongs to weights that are no more.
+
+    Args:
+        model: its batch normalisations that learn are changed in place.
+        batches: normalised images (B, 3, S, S).
+    """
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    learning = [m for m in norms if m.training]
+    momenta = [m.momentum for m in learning]
+    for norm in learning:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain mean over the batches
+    for batch in batches:
+        model.backbone(batch)
+    for norm, momentum in zip(learning, momenta, strict=True):
+        norm.momentum = momentum
 
 
 def batches_of(order: Tensor, size: int) -> list[Tensor]:
