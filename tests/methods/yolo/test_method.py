@@ -338,16 +338,24 @@ class _Killed(BaseException):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["yolo", "yolo-world"])
-@pytest.mark.parametrize("damage_last", [False, True])
+@pytest.mark.parametrize(
+    ("name", "settings", "damage_last"),
+    [
+        ("yolo", {}, False),
+        ("yolo", {}, True),
+        ("yolo-world", {}, False),
+        ("yolo-world", {"train": "prompts"}, False),  # the prompts are in the checkpoint
+    ],
+)
 def test_an_interrupted_training_goes_on(
     name: str,
+    settings: dict[str, Any],
     damage_last: bool,
     new_run: NewRun,
     split: Split,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    method, run = new_run(name, epochs=3)
+    method, run = new_run(name, epochs=3, **settings)
     add_result = Run.add_result
 
     def killed_in_the_second_epoch(self: Run, row: Any) -> None:
