@@ -17,7 +17,15 @@ from toolkit.methods.sam.train import BEST, train
 from toolkit.runs.run import Run
 
 SETTINGS = SamSettings(
-    epochs=3, views=1, batch=2, negatives=1, lr=1e-3, patience=10, correction_share=0.5
+    epochs=3,
+    views=1,
+    batch=2,
+    negatives=1,
+    lr=1e-3,
+    patience=10,
+    correction_share=0.5,
+    coarse=0.4,
+    validate_every=1,
 )
 
 

@@ -33,8 +33,8 @@ class Decoded:
     """What the decoder says for B prompts.
 
     Attributes:
-        logits: float tensor (B, 4, 256, 256); the first is the single mask, the others the three
-            candidates for an ambiguous prompt.
+        logits: float tensor (B, 4, 256, 256), or four times the embeddings' grid; the first is the
+            single mask, the others the three candidates for an ambiguous prompt.
         quality: float tensor (B, 4), predicted IoU of each mask.
     """
 
@@ -58,10 +58,10 @@ def decode(
 
     Args:
         sam: the model.
-        embeddings: float tensor (B, 256, 64, 64), one per prompt.
+        embeddings: float tensor (B, 256, h, w), one per prompt; SAM's own are 64 x 64.
         prompts: B prompts with equally many points.
         scales: B factors from image pixels to input pixels, see `scale_to_input`.
-        masks: float tensor (B, 1, 256, 256), logits of the previous round, if any.
+        masks: float tensor (B, 1, 4 h, 4 w), logits of the previous round, if any.
     """
     device = embeddings.device
     coords = np.stack([p.coords * s for p, s in zip(prompts, scales, strict=True)])
@@ -92,7 +92,8 @@ def _decode_tokens(sam: Sam, embeddings: Tensor, sparse: Tensor, dense: Tensor) 
     decoder = sam.mask_decoder
     output_tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
     tokens = torch.cat([output_tokens.expand(len(embeddings), -1, -1), sparse], dim=1)
-    position = sam.prompt_encoder.get_dense_pe()[0].flatten(1).T
+    # Of the embeddings' own grid, which is coarser than SAM's in a part of the training.
+    position = sam.prompt_encoder.pe_layer(tuple(embeddings.shape[-2:])).flatten(1).T
     source = (embeddings + dense).flatten(2).transpose(1, 2)
     kind = source.device.type
     if torch.is_autocast_enabled(kind):

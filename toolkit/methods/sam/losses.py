@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn import functional
 
 FOCAL_WEIGHT = 20.0
-SMALL_AREA = 9.0**2
-"""Regions below this many of the decoder's pixels weigh as if they had as many. It is the area of
-32 x 32 pixels in an image of about 900 pixels."""
+SMALL_SHARE = (9 / 256) ** 2
+"""Regions below this share of SAM's square weigh as if they filled it: that is 32 x 32 pixels of an
+image of about 900."""
 
 
 def focal_loss(
@@ -57,10 +57,11 @@ def mask_loss(logits: Tensor, target: Tensor) -> Tensor:
 
     A region of a few pixels is a rounding error in both: the mean over all pixels hardly notices
     it, and dice, with one added on both sides, costs little where nothing is said. So the loss
-    is weighted up to that of a region of `SMALL_AREA`, or saying nothing would be the cheapest.
+    is weighted up towards that of a region of `SMALL_SHARE`, or saying nothing would be cheapest.
     """
     area = target.sum(dim=(-2, -1))
-    weight = (SMALL_AREA / area.clamp(min=1)).sqrt().clamp(min=1)
+    small = SMALL_SHARE * target.shape[-2] * target.shape[-1]
+    weight = (small / area.clamp(min=1)).sqrt().clamp(min=1)
     weight = torch.where(area > 0, weight, torch.ones_like(weight))
     return weight * (FOCAL_WEIGHT * focal_loss(logits, target) + dice_loss(logits, target))
 

@@ -19,7 +19,9 @@ class SamSettings:
         "pretrained", "pretrained, auto (none where they cannot be fetched), none, or a FILE"
     )
     train: Literal["decoder", "decoder+prompt"] = setting("decoder", "which parts learn")
-    epochs: int = setting(8, "passes over all training regions in all views; 0 is zero-shot")
+    epochs: int = setting(24, "passes over all training regions in all views; 0 is zero-shot")
+    coarse: float = setting(0.8, "share of the epochs on a grid of half the resolution")
+    validate_every: int = setting(3, "epochs between two looks at the validation part")
     views: int = setting(4, "cached turned, flipped and lightened views per image (1 to 8)")
     batch: int = setting(4, "prompts per step, decoded in one call")
     precision: Literal["auto", "float32", "bfloat16"] = setting(
@@ -35,7 +37,7 @@ class SamSettings:
     negatives: int = setting(
         12, "good images, one place each per epoch, that teach the quality to stay low"
     )
-    patience: int = setting(5, "epochs without a better validation IoU before stopping")
+    patience: int = setting(5, "validations without a better IoU before stopping")
     grid: int = setting(8, "points per side of the grid that prompts where no other run does")
     prompt_confidence: float = setting(0.05, "boxes of the prompting run below this are ignored")
     prompt_limit: int = setting(10, "at most this many boxes of the prompting run per image")

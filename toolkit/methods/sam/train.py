@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from toolkit.errors import RunError
 from toolkit.files import written_whole
-from toolkit.methods.sam.decoder import decode, scale_to_input
+from toolkit.methods.sam.decoder import INPUT_SIZE, decode, scale_to_input
 from toolkit.methods.sam.embeddings import EmbeddingCache
 from toolkit.methods.sam.evaluate import mean_iou
 from toolkit.methods.sam.losses import low_iou, mask_loss
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from segment_anything.modeling import Sam
 
 BEST, LAST = "decoder.safetensors", "last.pt"
-_INPUT_PER_LOW = 4
 _GRADIENT_NORM = 1.0
 
 
@@ -54,6 +54,10 @@ def train(
     run: Run,
 ) -> None:
     """Fine-tune the decoder and leave the best weights in the run, and in `sam`.
+
+    Most epochs see embeddings and masks at half the resolution: a step then costs a quarter, and
+    what is learnt there (which parts of an image are meant) holds at SAM's own resolution, where
+    the last epochs and all validation are done.
 
     The kept weights are a moving average of the trained ones; the epoch is chosen by the mean of
     box and click IoU over `val`. Epoch 0 is the untouched model: if nothing beats it, it is kept.
@@ -101,15 +105,20 @@ def train(
                 ious.append(iou)
                 bar.advance(loss=loss, iou=float(np.nanmean(ious)))
             state.epoch += 1
-            score = _validate(
-                state.average, cache, val, run, epoch=state.epoch,
-                train_loss=float(np.mean(losses)), train_iou=float(np.nanmean(ious)),
-                lr=float(state.schedule.get_last_lr()[0]), seconds=time.perf_counter() - started,
-            )  # fmt: skip
-            state.stale += 1
-            if score > state.best:
-                state.best, state.stale = score, 0
-                save_tuned(state.average, best_path)
+            row = {
+                "train_loss": float(np.mean(losses)),
+                "train_iou": float(np.nanmean(ious)),
+                "lr": float(state.schedule.get_last_lr()[0]),
+                "seconds": time.perf_counter() - started,
+            }
+            if state.epoch % settings.validate_every and state.epoch < settings.epochs:
+                run.add_result({"epoch": state.epoch, **row})
+            else:
+                score = _validate(state.average, cache, val, run, epoch=state.epoch, **row)
+                state.stale += 1
+                if score > state.best:
+                    state.best, state.stale = score, 0
+                    save_tuned(state.average, best_path)
             state.save(last_path)
     load_tuned(sam, best_path)
 
@@ -199,6 +208,9 @@ def _step(
     device = sam.device
     embeddings = torch.stack([cache.get(t.sample, t.view) for t in batch]).float().to(device)
     truth = torch.from_numpy(np.stack([t.low for t in batch]))[:, None].to(device)
+    if state.epoch < round(settings.coarse * settings.epochs):
+        embeddings = functional.avg_pool2d(embeddings, 2)
+        truth = functional.avg_pool2d(truth, 2)
     real = torch.tensor([t.region is not None for t in batch], device=device)
     scales = [scale_to_input(t.size_wh) for t in batch]
     prompts = [_first_prompt(t, settings, rng) for t in batch]
@@ -219,8 +231,10 @@ def _step(
         if number + 1 < rounds:
             feedback = logits[:, :1].detach().clamp(-32, 32)
             prompts = [
-                _corrected(p, t, low, scale, rng)
-                for p, t, low, scale in zip(prompts, batch, feedback[:, 0], scales, strict=True)
+                _corrected(p, t.size_wh, said > 0, true > 0.5, rng)
+                for p, t, said, true in zip(
+                    prompts, batch, feedback[:, 0], truth[:, 0], strict=True
+                )
             ]
             ambiguous = torch.zeros_like(ambiguous)
     mean = float(np.mean(losses))
@@ -260,16 +274,16 @@ def _first_prompt(target: Target, settings: SamSettings, rng: np.random.Generato
 
 
 def _corrected(
-    prompt: Prompt, target: Target, logits: Tensor, scale: float, rng: np.random.Generator
+    prompt: Prompt, size_wh: tuple[int, int], said: Tensor, true: Tensor, rng: np.random.Generator
 ) -> Prompt:
     """Add a click on the error; where there is none, one on the object (or beside it)."""
-    truth = target.low > 0.5
-    found = correction((logits > 0).cpu().numpy(), truth, rng)
+    predicted, truth = said.cpu().numpy(), true.cpu().numpy()
+    found = correction(predicted, truth, rng)
     if found is None:
         found = (*random_pixel(truth if truth.any() else ~truth, rng), bool(truth.any()))
     x, y, positive = found
-    per_pixel = _INPUT_PER_LOW / scale
-    width, height = target.size_wh
+    per_pixel = INPUT_SIZE / len(truth) / scale_to_input(size_wh)
+    width, height = size_wh
     return with_click(
         prompt,
         min((x + 0.5) * per_pixel, width - 1),

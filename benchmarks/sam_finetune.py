@@ -1,0 +1,219 @@
+"""Measure SAM's fine-tuning: its speed beside plainer ways, and its gain over all folds.
+
+    python benchmarks/sam_finetune.py speed DATA [--threads 2] [--repeats 5]
+    python benchmarks/sam_finetune.py gain RUN...
+
+`speed` times training steps of the same model on the same images: from cached embeddings, with the
+encoder in every step, one prompt at a time through the stock decoder, and the plain recipe of the
+known tutorials (one image, one box, encoder in the loop). `gain` pools what finished runs (one per
+fold) reported of true prompts: zero-shot beside fine-tuned.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from toolkit.data.layouts import read_dataset
+from toolkit.files import read_json
+
+
+def main() -> None:
+    """Parse the options, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=_Raw)
+    commands = parser.add_subparsers(dest="command", required=True)
+    speed = commands.add_parser("speed", help="time training steps; prints one JSON object")
+    speed.add_argument("data", type=Path, help="folder of a category in MVTec layout")
+    speed.add_argument("--threads", type=int, default=2)
+    speed.add_argument("--repeats", type=int, default=5)
+    gain = commands.add_parser("gain", help="pool the reports of the folds; prints a table")
+    gain.add_argument("runs", type=Path, nargs="+")
+    options = parser.parse_args()
+    if options.command == "gain":
+        print_gain(options.runs)
+    else:
+        print(json.dumps(measure_speed(options), indent=2))
+
+
+class _Raw(argparse.RawDescriptionHelpFormatter):
+    pass
+
+
+def measure_speed(options: argparse.Namespace) -> dict[str, Any]:
+    """Return medians of seconds per step, and the ratios that follow from them."""
+    import numpy as np
+    import torch
+
+    from toolkit.data.images import read_rgb
+    from toolkit.methods.sam import train as training
+    from toolkit.methods.sam.embeddings import EmbeddingCache, embed
+    from toolkit.methods.sam.model import copy_decoder, load_sam
+    from toolkit.methods.sam.settings import SamSettings
+    from toolkit.methods.sam.targets import region_targets
+    from toolkit.methods.sam.views import view_of_image
+    from toolkit.runs.machine import environment, peak_memory_bytes
+    from toolkit.runs.run import Run
+
+    torch.set_num_threads(options.threads)
+    settings = SamSettings(corrections=0)
+    dataset = read_dataset(options.data)
+    defects = [s for s in dataset.samples if s.is_defect]
+    targets = [t for s in defects[:20] for t in region_targets([s])[:1]][:16]
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run.create(Path(folder), method="sam", settings={}, split={}, data={}, name="speed")
+        sam = load_sam(settings, run)
+    cache = EmbeddingCache(sam)
+    cache.fill([t.sample for t in targets])
+
+    class Encoder:
+        """Stands in for the cache, and encodes anew."""
+
+        def get(self, sample: Any, view: int = 0) -> torch.Tensor:
+            return embed(sam, view_of_image(read_rgb(sample.image), view)).half()
+
+    def step(source: Any, count: int) -> Callable[[], Any]:
+        state = training._State(copy_decoder(sam), settings, steps=1000)
+        rng = np.random.default_rng(0)
+        return lambda: training._step(state, source, targets[:count], settings, rng)
+
+    stock = _StockStep(copy_decoder(sam))
+
+    def one_by_one() -> None:
+        for target in targets:
+            stock(cache.get(target.sample).float()[None], target)
+
+    def plain() -> None:
+        stock(embed(sam, read_rgb(targets[0].sample.image))[None], targets[0])
+
+    seconds = {
+        "cached, batch of 4": step(cache, 4),
+        "encoder in the step, batch of 4": step(Encoder(), 4),
+        "cached, batch of 16": step(cache, 16),
+        "cached, 16 one at a time, stock decoder": one_by_one,
+        "plain recipe: one image, one box, encoder in the loop": plain,
+    }
+    medians = {name: _timed(work, options.repeats) for name, work in seconds.items()}
+    a, b, c, d, e = (median for median, _ in medians.values())
+    return {
+        "environment": environment(),
+        "threads": options.threads,
+        "repeats": options.repeats,
+        "seconds": {
+            name: {"median": round(median, 4), "all": [round(s, 4) for s in single]}
+            for name, (median, single) in medians.items()
+        },
+        "times as fast": {
+            "cache against the encoder in the step, batch of 4": round(b / a, 2),
+            "batch of 16 against one prompt at a time": round(d / c, 2),
+            "prompts per second against the plain recipe": round(e / (a / 4), 2),
+        },
+        "peak_memory_mb": round(peak_memory_bytes() / 2**20),
+    }
+
+
+class _StockStep:
+    """One optimiser step on one prompt through the stock prompt encoder and decoder, float32."""
+
+    def __init__(self, sam: Any) -> None:
+        import torch
+
+        self.sam = sam
+        parameters = list(sam.mask_decoder.parameters())
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        self.optimizer = torch.optim.AdamW(parameters, lr=1e-5)
+
+    def __call__(self, embedding: Any, target: Any) -> None:
+        import torch
+
+        from toolkit.methods.sam.decoder import scale_to_input
+        from toolkit.methods.sam.losses import mask_loss
+
+        box = torch.tensor([target.box_xyxy], dtype=torch.float32) * scale_to_input(target.size_wh)
+        with torch.no_grad():
+            sparse, dense = self.sam.prompt_encoder(points=None, boxes=box, masks=None)
+        logits, _ = self.sam.mask_decoder(
+            image_embeddings=embedding, image_pe=self.sam.prompt_encoder.get_dense_pe(),
+            sparse_prompt_embeddings=sparse, dense_prompt_embeddings=dense, multimask_output=False,
+        )  # fmt: skip
+        mask_loss(logits[:, 0], torch.from_numpy(target.low)[None]).mean().backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+
+def _timed(work: Callable[[], Any], repeats: int) -> tuple[float, list[float]]:
+    work()  # the first call pays for memory and code
+    single = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        work()
+        single.append(time.perf_counter() - started)
+    return statistics.median(single), single
+
+
+def print_gain(runs: Sequence[Path]) -> None:
+    """Print the pooled figures of several folds' `report.json`.
+
+    Raises:
+        SystemExit: two runs tested the same image, or a run has no such report.
+    """
+    from toolkit.methods.sam.compare import compare
+    from toolkit.methods.sam.evaluate import KINDS, RegionResult
+
+    before: list[RegionResult] = []
+    after: list[RegionResult] = []
+    seen: set[str] = set()
+    for path in runs:
+        regions = read_json(path / "report.json").get("regions")
+        if not regions:
+            raise SystemExit(f"{path}: its report holds no regions; make the run anew")
+        own = {row["sample_id"] for row in regions["tuned"]}
+        if own & seen:
+            raise SystemExit(f"{path}: {sorted(own & seen)[0]} is in another run's test part too")
+        seen |= own
+        before += [RegionResult(**row) for row in regions["zero_shot"]]
+        after += [RegionResult(**row) for row in regions["tuned"]]
+    print(f"{len(runs)} folds pooled, {len(seen)} defective test images\n")
+    head = ["prompt", "IoU before", "after", "difference [95 %]", "Dice", "boundary IoU", "error"]
+    print("| " + " | ".join(head) + " |\n|" + "---|" * len(head))
+    groups = {}
+    for kind in KINDS:
+        figures = compare(
+            [r for r in before if r.kind == kind], [r for r in after if r.kind == kind]
+        )
+        groups[kind] = figures
+        low, high = figures["interval"]["low"], figures["interval"]["high"]
+        cells = [
+            kind,
+            f"{figures['zero_shot']:.3f}",
+            f"{figures['tuned']:.3f}",
+            f"{figures['difference']:+.3f} [{low:+.3f}, {high:+.3f}]",
+            _pair(figures["dice"]),
+            _pair(figures["boundary_iou"]),
+            f"{figures['calibration']['zero_shot']['mean_error']:.2f} → "
+            f"{figures['calibration']['tuned']['mean_error']:.2f}",
+        ]
+        print("| " + " | ".join(cells) + " |")
+    for by in ("by_type", "by_size"):
+        print(f"\n| {by.replace('_', ' ')} | regions | " + " | ".join(KINDS) + " |")
+        print("|---|---|" + "---|" * len(KINDS))
+        for name, member in groups[KINDS[0]][by].items():
+            cells = [_pair(groups[kind][by][name]) for kind in KINDS]
+            print(f"| {name} | {member['regions']} | " + " | ".join(cells) + " |")
+
+
+def _pair(figures: dict[str, float]) -> str:
+    return f"{figures['zero_shot']:.3f} → {figures['tuned']:.3f}"
+
+
+if __name__ == "__main__":
+    main()
