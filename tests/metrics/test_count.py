@@ -70,3 +70,24 @@ def test_thresholds_crowded_in_one_bucket():
     """One far threshold leaves all others to a single bucket."""
     values = np.random.default_rng(0).normal(size=500).astype(np.float32)
     check(np.unique(np.append(values[:333], np.float32(1e30))), [values])
+
+
+@pytest.mark.parametrize("size", [1, 7, 100])
+def test_falling_parts_say_what_the_counts_say(size):
+    values = np.round(np.random.default_rng(0).normal(size=300), 1).astype(np.float32)
+    rising = np.unique(values[:80])
+    counter = RankCounter(rising)
+    counter.add(values)
+    below, at_or_below = counter.counts()
+    above, at_or_above = np.zeros(rising.size, int), np.zeros(rising.size, int)
+    for part, over, at_or_over in counter.falling(size):
+        above[part], at_or_above[part] = over[::-1], at_or_over[::-1]
+    np.testing.assert_array_equal(above, values.size - at_or_below)
+    np.testing.assert_array_equal(at_or_above, values.size - below)
+
+
+def test_counts_beyond_the_small_type(monkeypatch):
+    """The tables change their type before they could overflow, and lose nothing."""
+    monkeypatch.setattr(count, "MAX_SMALL_COUNT", 100)
+    values = np.arange(90, dtype=np.float32)
+    check(values[::3], [values, values, values])

@@ -9,11 +9,14 @@ takes ten to fifty, and it needs memory for the thresholds alone.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
 MAX_BUCKETS = 1 << 21
 """Tables of this many buckets still lie, for the most part, in the processor's caches."""
+MAX_SMALL_COUNT = 2**32 - 1
 PART = 1 << 18
 """Values handled at a time, so that intermediate arrays stay in the caches."""
 
@@ -35,20 +38,29 @@ class RankCounter:
         self._scale = scale if np.isfinite(scale) else np.float32(0)
         self._low = thresholds[0] if self._scale else np.float32(0)
 
-        held = np.bincount(self._buckets(thresholds), minlength=self._n_buckets)
-        first = np.cumsum(held) - held
+        held = np.zeros(self._n_buckets, dtype=np.int32)
+        for start in range(0, m, PART):
+            np.add.at(held, self._buckets(thresholds[start : start + PART]), 1)
         # Number of thresholds in lower buckets; inverted (negative) where it holds some itself.
-        self._first_of_bucket = np.where(held > 0, ~first, first).astype(np.int32)
+        self._first_of_bucket = np.cumsum(held, dtype=np.int32)
+        self._first_of_bucket -= held
+        np.invert(self._first_of_bucket, out=self._first_of_bucket, where=held > 0)
         # Bisection halves a span of up to `_span` thresholds; it may look past the last one.
         self._span = 1 << (int(held.max()).bit_length() - 1)
         self._padded = np.append(thresholds, np.full(2 * self._span, np.inf, dtype=np.float32))
 
-        # At i: values above threshold i - 1, up to and including threshold i.
-        self._n_up_to = np.zeros(m + 1, dtype=np.int64)
-        self._n_equal = np.zeros(m + 1, dtype=np.int64)
+        # At i: values above threshold i - 1, up to and including threshold i. Half the memory while
+        # it suffices.
+        self._n_values = 0
+        self._n_up_to = np.zeros(m + 1, dtype=np.uint32)
+        self._n_equal = np.zeros(m + 1, dtype=np.uint32)
 
     def add(self, values: NDArray[np.float32]) -> None:
         """Count float32[n] finite values."""
+        self._n_values += values.size
+        if self._n_values > MAX_SMALL_COUNT and self._n_up_to.dtype == np.uint32:
+            self._n_up_to = self._n_up_to.astype(np.int64)
+            self._n_equal = self._n_equal.astype(np.int64)
         for start in range(0, values.size, PART):
             part = values[start : start + PART]
             place = self._first_of_bucket.take(self._buckets(part))
@@ -58,8 +70,27 @@ class RankCounter:
 
     def counts(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return int64[m] twice: values below, and at or below, each threshold."""
-        at_or_below = np.cumsum(self._n_up_to[:-1])
+        at_or_below = np.cumsum(self._n_up_to[:-1], dtype=np.int64)
         return at_or_below - self._n_equal[:-1], at_or_below
+
+    def falling(self, size: int) -> Iterator[tuple[slice, NDArray[np.int64], NDArray[np.int64]]]:
+        """Go through the thresholds from the highest down, without arrays for all of them.
+
+        Args:
+            size: thresholds at a time.
+
+        Yields:
+            Which of the (rising) thresholds, and int64 twice, in falling order: values above, and
+            at or above, each of them.
+        """
+        above_all = int(self._n_up_to[-1])
+        for stop in range(self._n_up_to.size - 1, 0, -size):
+            part = slice(max(stop - size, 0), stop)
+            up_to = self._n_up_to[part][::-1].astype(np.int64)
+            seen = above_all + np.cumsum(up_to)
+            above = seen - up_to
+            yield part, above, above + self._n_equal[part][::-1]
+            above_all = int(seen[-1])
 
     def _buckets(self, values: NDArray[np.float32]) -> NDArray[np.intp]:
         """Return the bucket of each value: 0 below all thresholds, then rising with the value.

@@ -7,16 +7,17 @@ sorted first; then all pixels are counted against them map by map (`RankCounter`
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from toolkit.metrics import curve as _curve
-from toolkit.metrics.count import RankCounter
-from toolkit.metrics.pro import area_under_pro, gain_per_pixel, label_regions
+from toolkit.metrics.count import PART, RankCounter
+from toolkit.metrics.pro import gain_per_pixel, label_regions
 from toolkit.metrics.values import MetricError, Undefined, Value
 
 NO_DEFECT = Undefined("no defect pixels")
@@ -81,8 +82,8 @@ def pixel_metrics(pairs: Pairs, *, limits: Iterable[float] = AUPRO_LIMITS) -> Pi
     """Score maps against masks.
 
     The pairs are read twice and not kept, so an object whose `__iter__` reads them from disk needs
-    memory for one map and about 150 bytes per defect pixel (0.4 GB for 83 maps of 900x900, 3 M
-    defect pixels). A one-shot iterator, such as a generator, is read once and kept.
+    memory for one map and about 30 bytes per defect pixel. A one-shot iterator, such as a
+    generator, is read once and kept.
 
     Args:
         pairs: (score map float32[H, W], higher is worse, mask bool[H, W]); sizes may differ from
@@ -102,48 +103,21 @@ def pixel_metrics(pairs: Pairs, *, limits: Iterable[float] = AUPRO_LIMITS) -> Pi
     pixels = _collect(pairs)
     n_defect = pixels.packed.size
     n_good = pixels.n_pixels - n_defect
-    auroc: Value
-    average_precision: Value
-    f1_max: Value
-    threshold: Value
-    aupro: dict[float, Value]
     if n_defect:
-        at = _count(pairs, pixels)
-        auroc = _auroc(at, n_good) if n_good else NO_GOOD
-        # F1 and precision peak at scores of defects: between them only false alarms are added.
-        curve = _curve.Curve(at.thresholds, tp=at.tp, fp=at.at_or_above)
-        average_precision = float(_curve.average_precision(curve))
-        f1s = _curve.f1_scores(curve)
-        best = int(np.argmax(f1s))
-        f1_max, threshold = float(f1s[best]), float(at.thresholds[best])
-        aupro = {
-            limit: area_under_pro(
-                above=at.above,
-                at_or_above=at.at_or_above,
-                overlap=at.overlap,
-                n_good=n_good,
-                limit=limit,
-            )
-            if n_good
-            else NO_GOOD
-            for limit in limits
-        }
-        regions = _by_region(pixels, at, n_good, limits) if n_good else _no_regions(limits)
+        sums = _sums(pixels, _count(pairs, pixels), n_good, limits)
     else:
-        regions = _no_regions(limits)
-        auroc = average_precision = f1_max = threshold = NO_DEFECT
-        aupro = dict.fromkeys(limits, NO_DEFECT)
+        sums = _Sums.without(NO_DEFECT, limits)
     return PixelMetrics(
         n_images=pixels.n_images,
         n_good=n_good,
         n_defect=n_defect,
         n_regions=pixels.region_sizes.size,
-        auroc=auroc,
-        average_precision=average_precision,
-        f1_max=f1_max,
-        f1_max_threshold=threshold,
-        aupro=aupro,
-        regions=regions,
+        auroc=sums.auroc,
+        average_precision=sums.average_precision,
+        f1_max=sums.f1_max,
+        f1_max_threshold=sums.f1_max_threshold,
+        aupro=sums.aupro,
+        regions=sums.regions,
     )
 
 
@@ -160,14 +134,22 @@ class _Pixels:
 
 
 @dataclass(frozen=True)
-class _AtDefects:
-    """Counts at each distinct score of a defect pixel, scores falling; see `area_under_pro`."""
+class _Sums:
+    """The metrics that rest on counts at each distinct score of a defect pixel."""
 
-    thresholds: NDArray[np.float32]
-    tp: NDArray[np.int64]
-    above: NDArray[np.int64]
-    at_or_above: NDArray[np.int64]
-    overlap: NDArray[np.float64]
+    auroc: Value
+    average_precision: Value
+    f1_max: Value
+    f1_max_threshold: Value
+    aupro: Mapping[float, Value]
+    regions: RegionMetrics
+
+    @classmethod
+    def without(cls, reason: Undefined, limits: Iterable[float]) -> _Sums:
+        """Return the metrics of no defect pixels."""
+        none, no_value = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float64)
+        regions = RegionMetrics(none, none, no_value, no_value, dict.fromkeys(limits, no_value))
+        return cls(reason, reason, reason, reason, dict.fromkeys(limits, reason), regions)
 
 
 def _collect(pairs: Pairs) -> _Pixels:
@@ -210,76 +192,88 @@ def _collect(pairs: Pairs) -> _Pixels:
     )
 
 
-def _count(pairs: Pairs, pixels: _Pixels) -> _AtDefects:
-    """Count good and defect pixels at each distinct defect score; sorts `pixels.packed`."""
+def _count(pairs: Pairs, pixels: _Pixels) -> RankCounter:
+    """Count all pixels at each distinct defect score; sorts `pixels.packed`.
+
+    All pixels are counted, not the good ones alone: taking the defects out costs more than counting
+    them along, and how many of them lie above each score is known.
+    """
     pixels.packed.sort()
-    falling = pixels.packed[::-1]
-    keys = (falling >> np.uint64(32)).astype(np.uint32)
-    last_of_tie = np.append(np.flatnonzero(keys[1:] != keys[:-1]), keys.size - 1)
-    thresholds = _scores(keys[last_of_tie])
-    tp = last_of_tie.astype(np.int64) + 1
-
-    # A pixel of a region adds 1 / (its size * number of regions) to the mean overlap.
-    gain = 1.0 / (pixels.region_sizes * float(pixels.region_sizes.size))
-    regions = (falling & np.uint64(0xFFFFFFFF)).astype(np.intp)
-    overlap = np.minimum(np.cumsum(gain[regions])[last_of_tie], 1.0)
-    del regions, keys
-
-    # All pixels are counted, not the good ones alone: taking the defects out costs more than
-    # counting them along, and how many of them lie above each score is known.
-    counter = RankCounter(thresholds[::-1])
+    keys = _keys(pixels.packed)
+    counter = RankCounter(_scores(keys[_is_first(keys)]))
     n = 0
     for score_map, _ in pairs:
         counter.add(_flat(score_map))
         n += score_map.size
     if n != pixels.n_pixels:
         raise MetricError("the score maps changed between two readings: write them once")
-    below, at_or_below = counter.counts()
-    return _AtDefects(
-        thresholds=thresholds,
-        tp=tp,
-        above=(n - at_or_below)[::-1] - np.append(0, tp[:-1]),
-        at_or_above=(n - below)[::-1] - tp,
-        overlap=overlap,
-    )
+    return counter
 
 
-def _by_region(
-    pixels: _Pixels, at: _AtDefects, n_good: int, limits: Iterable[float]
-) -> RegionMetrics:
-    """Take the metrics apart; `pixels.packed` is sorted by now."""
-    regions = (pixels.packed[::-1] & np.uint64(0xFFFFFFFF)).astype(np.intp)
-    ties = np.diff(at.tp, prepend=0)
-    sizes = pixels.region_sizes
+def _sums(pixels: _Pixels, counter: RankCounter, n_good: int, limits: Sequence[float]) -> _Sums:
+    """Go down the sorted defect scores, a part of them at a time, and add everything up."""
+    packed, sizes = pixels.packed, pixels.region_sizes
+    n_defect = packed.size
+    wrong_twice, precisions = 0, []
+    best, best_threshold = -1.0, 0.0
+    share = np.zeros(sizes.size)
+    areas = {limit: np.zeros(sizes.size) for limit in limits}
+    keys = _keys(packed)
+    first = np.flatnonzero(_is_first(keys)).astype(np.uint32 if n_defect < 2**32 else np.int64)
+    stop = n_defect
+    for part, all_above, all_at_or_above in counter.falling(PART):
+        start = int(first[part.start])
+        starts = first[part].astype(np.int64)
+        ties = np.diff(starts, append=stop)[::-1]
+        tp = n_defect - starts[::-1]
+        above, at_or_above = all_above - (tp - ties), all_at_or_above - tp
+        regions = (packed[start:stop] & np.uint64(0xFFFFFFFF)).astype(np.intp)[::-1]
 
-    def mean(gain: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.bincount(regions, weights=np.repeat(gain, ties), minlength=sizes.size) / sizes
-
-    return RegionMetrics(
+        wrong_twice += int(np.sum(ties * (above + at_or_above)))
+        precisions.append(float(np.sum(ties * (tp / (tp + at_or_above)))))
+        # F1 peaks at a score of a defect: between two of them only false alarms are added.
+        f1s = 2.0 * tp / (tp + at_or_above + n_defect)
+        peak = int(np.argmax(f1s))
+        if f1s[peak] > best:
+            best = float(f1s[peak])
+            best_threshold = float(_scores(keys[int(starts[::-1][peak])][None])[0])
+        for limit in limits if n_good else ():
+            gain = gain_per_pixel(above=above, at_or_above=at_or_above, n_good=n_good, limit=limit)
+            areas[limit] += np.bincount(regions, np.repeat(gain, ties), minlength=sizes.size)
+        if n_good:
+            ranked = 1.0 - (above + at_or_above) / (2.0 * n_good)
+            share += np.bincount(regions, np.repeat(ranked, ties), minlength=sizes.size)
+        stop = start
+    found = RegionMetrics(
         image=pixels.region_images,
         n_pixels=sizes,
         share=pixels.region_shares,
-        auroc=mean(1.0 - (at.above + at.at_or_above) / (2.0 * n_good)),
-        aupro={
-            limit: mean(
-                gain_per_pixel(
-                    above=at.above, at_or_above=at.at_or_above, n_good=n_good, limit=limit
-                )
-            )
-            for limit in limits
-        },
+        auroc=share / sizes,
+        aupro={limit: area / sizes for limit, area in areas.items()},
+    )
+    without = _Sums.without(NO_GOOD, limits)
+    return _Sums(
+        auroc=1.0 - wrong_twice / (2 * n_good * n_defect) if n_good else NO_GOOD,
+        average_precision=math.fsum(precisions) / n_defect,
+        f1_max=best,
+        f1_max_threshold=best_threshold,
+        aupro={limit: math.fsum(v) / v.size for limit, v in found.aupro.items()}
+        if n_good
+        else without.aupro,
+        regions=found if n_good else without.regions,
     )
 
 
-def _no_regions(limits: Iterable[float]) -> RegionMetrics:
-    none, no_value = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float64)
-    return RegionMetrics(none, none, no_value, no_value, dict.fromkeys(limits, no_value))
+def _keys(packed: NDArray[np.uint64]) -> NDArray[np.uint32]:
+    """Return the high halves, a view."""
+    return packed.view(np.uint32)[1 if sys.byteorder == "little" else 0 :: 2]
 
 
-def _auroc(at: _AtDefects, n_good: int) -> float:
-    """Return the share of (defect, good) pairs in the right order, ties counted half."""
-    wrong_twice = int(np.sum(np.diff(at.tp, prepend=0) * (at.above + at.at_or_above)))
-    return 1.0 - wrong_twice / (2 * n_good * int(at.tp[-1]))
+def _is_first(keys: NDArray[np.uint32]) -> NDArray[np.bool_]:
+    """Return whether each of the rising keys differs from the one before."""
+    first = np.ones(keys.size, dtype=np.bool_)
+    np.not_equal(keys[1:], keys[:-1], out=first[1:])
+    return first
 
 
 def _flat(score_map: NDArray[np.floating[Any]]) -> NDArray[np.float32]:

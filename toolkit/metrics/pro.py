@@ -38,40 +38,6 @@ def label_regions(mask: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np
     return (y + top) * mask.shape[1] + x + left, labels[y, x].astype(np.int64) - 1
 
 
-def area_under_pro(
-    *,
-    above: NDArray[np.integer[Any]],
-    at_or_above: NDArray[np.integer[Any]],
-    overlap: NDArray[np.float64],
-    n_good: int,
-    limit: float,
-) -> float:
-    """Return the area under the PRO curve up to a false-positive rate, divided by it.
-
-    Between two neighbouring scores of defect pixels the overlap does not change, so the curve is
-    flat there however many good pixels lie between them. It is therefore given exactly by two
-    points at each distinct defect score: just above it, and at it. Where good pixels tie with it
-    the two are joined by a slope.
-
-    Args:
-        above: int[m], good pixels that score above each distinct defect score, scores falling.
-        at_or_above: int[m], good pixels that score at or above it.
-        overlap: float[m], mean over regions of the share of pixels at or above it.
-        n_good: number of good pixels, at least 1.
-        limit: false-positive rate up to which to integrate, in (0, 1].
-    """
-    m = overlap.size
-    x = np.zeros(2 * m + 2)
-    y = np.zeros(2 * m + 2)
-    x[1:-1:2], x[2:-1:2], x[-1] = above, at_or_above, n_good
-    y[3:-1:2], y[2:-1:2], y[-1] = overlap[:-1], overlap, 1.0
-    end = limit * n_good
-    inside = int(np.searchsorted(x, end, side="right"))
-    x_end = np.append(x[:inside], end)
-    y_end = np.append(y[:inside], np.interp(end, x[inside - 1 :], y[inside - 1 :]))
-    return float(np.sum(np.diff(x_end) * (y_end[1:] + y_end[:-1])) / (2 * end))
-
-
 def gain_per_pixel(
     *,
     above: NDArray[np.integer[Any]],
@@ -81,15 +47,20 @@ def gain_per_pixel(
 ) -> NDArray[np.float64]:
     """Return what a defect pixel of each distinct score adds to the area of its region's curve.
 
-    The overlap of a region is the mean of its pixels' own curves: 0 until the pixel is flagged, 1
-    from then on, with a slope where good pixels tie with it. So the area under a region's curve is
-    the mean of this over its pixels, and AUPRO the mean of that over the regions.
+    Between two neighbouring scores of defect pixels the overlap does not change, so the PRO curve
+    is flat there however many good pixels lie between them; where good pixels tie with a defect
+    score, a slope joins the points just above it and at it. The overlap of a region is thus the
+    mean of its pixels' own curves: 0 until the pixel is flagged, 1 from then on. So the area under
+    a region's curve is the mean of this over its pixels, and AUPRO the mean of that over regions.
 
     Args:
-        above, at_or_above, n_good, limit: as for `area_under_pro`.
+        above: int[m], good pixels that score above each distinct defect score.
+        at_or_above: int[m], good pixels that score at or above it.
+        n_good: number of good pixels, at least 1.
+        limit: false-positive rate up to which to integrate, in (0, 1].
 
     Returns:
-        float64[m], 0 to 1.
+        float64[m], 0 to 1: the area divided by the limit.
     """
     end = limit * n_good
     start, stop = above.astype(np.float64), at_or_above.astype(np.float64)
