@@ -9,7 +9,7 @@ import hashlib
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -30,6 +30,13 @@ _PREPROCESSING = "longest-side-1024"
 _SHAPE = (256, 64, 64)
 
 
+class Embeddings(Protocol):
+    """Where the embeddings of images come from."""
+
+    def get(self, sample: Sample, view: int = 0) -> Tensor:
+        """Return the embedding of a view of an image, float (256, 64, 64)."""
+
+
 @torch.no_grad()
 def embed(sam: Sam, image: NDArray[np.uint8]) -> Tensor:
     """Run the image encoder on one RGB image (H, W, 3).
@@ -37,6 +44,21 @@ def embed(sam: Sam, image: NDArray[np.uint8]) -> Tensor:
     Returns:
         float32 tensor (256, 64, 64) on the model's device.
     """
+    return _encode(sam, image)
+
+
+class LiveEmbeddings:
+    """Embeddings computed anew each time, with their gradients: the encoder itself learns."""
+
+    def __init__(self, sam: Sam) -> None:
+        self._sam = sam
+
+    def get(self, sample: Sample, view: int = 0) -> Tensor:
+        """Return one embedding, float32 (256, 64, 64) on the model's device."""
+        return _encode(self._sam, view_of_image(read_rgb(sample.image), view))
+
+
+def _encode(sam: Sam, image: NDArray[np.uint8]) -> Tensor:
     from segment_anything.utils.transforms import ResizeLongestSide
 
     resized = ResizeLongestSide(sam.image_encoder.img_size).apply_image(image)

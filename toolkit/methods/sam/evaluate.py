@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from toolkit.methods.sam.decoder import Decoded, decode, scale_to_input, to_image_size
-from toolkit.methods.sam.embeddings import EmbeddingCache
+from toolkit.methods.sam.embeddings import Embeddings
 from toolkit.methods.sam.prompts import (
     Prompt,
     box_prompt,
@@ -57,14 +57,14 @@ class RegionResult:
     quality: float
 
 
-def mean_iou(sam: Sam, cache: EmbeddingCache, targets: Sequence[Target], kind: str) -> float:
+def mean_iou(sam: Sam, cache: Embeddings, targets: Sequence[Target], kind: str) -> float:
     """Return the mean IoU over regions for one kind of prompt."""
     return float(np.mean([r.iou for r in prompted(sam, cache, targets, kind)]))
 
 
 @torch.no_grad()
 def prompted(
-    sam: Sam, cache: EmbeddingCache, targets: Sequence[Target], kind: str
+    sam: Sam, cache: Embeddings, targets: Sequence[Target], kind: str
 ) -> list[RegionResult]:
     """Prompt every region with its true box or with clicks.
 
@@ -98,7 +98,7 @@ def prompted(
 
 
 @torch.no_grad()
-def prompted_mask(sam: Sam, cache: EmbeddingCache, target: Target, kind: str) -> NDArray[np.bool_]:
+def prompted_mask(sam: Sam, cache: Embeddings, target: Target, kind: str) -> NDArray[np.bool_]:
     """Return the mask (H, W) that SAM answers one true prompt with."""
     mask, _ = _answer(sam, cache, target, _truth(target), kind, np.random.default_rng(0))
     return mask
@@ -112,7 +112,7 @@ def _truth(target: Target) -> NDArray[np.bool_]:
 
 def _answer(
     sam: Sam,
-    cache: EmbeddingCache,
+    cache: Embeddings,
     target: Target,
     truth: NDArray[np.bool_],
     kind: str,

@@ -46,6 +46,7 @@ class Sam(Method[SamSettings]):
     def fit(self, split: Split, run: Run) -> None:
         """Cache the embeddings, train the decoder, keep the epoch that validates best."""
         from toolkit.methods.sam.embeddings import EmbeddingCache
+        from toolkit.methods.sam.lora import add_lora
         from toolkit.methods.sam.model import load_sam, save_tuned
         from toolkit.methods.sam.targets import region_targets
         from toolkit.methods.sam.train import BEST, train
@@ -66,8 +67,11 @@ class Sam(Method[SamSettings]):
         rng = np.random.default_rng(run.seed)
         good = [s for s in split.train if not s.is_defect]
         good = [good[i] for i in rng.permutation(len(good))[: self.settings.negatives]]
-        cache.fill(defects, self.settings.views)
-        cache.fill([*(s for s in split.val if s.is_defect), *good])
+        if self.settings.train == "lora":
+            add_lora(sam)
+        else:
+            cache.fill(defects, self.settings.views)
+            cache.fill([*(s for s in split.val if s.is_defect), *good])
         train(sam, cache, targets=targets, good=good, val=val, settings=self.settings, run=run)
         _say_rebuilt(cache, run)
 
@@ -94,7 +98,7 @@ class Sam(Method[SamSettings]):
     def report(self, split: Split, run: Run) -> Mapping[str, Any]:
         """IoU under true prompts, zero-shot beside fine-tuned, per kind of prompt."""
         from toolkit.methods.sam.compare import compare
-        from toolkit.methods.sam.embeddings import EmbeddingCache
+        from toolkit.methods.sam.embeddings import EmbeddingCache, LiveEmbeddings
         from toolkit.methods.sam.evaluate import KINDS, prompted
         from toolkit.methods.sam.model import load_sam
         from toolkit.methods.sam.pictures import plot_training, save_gallery
@@ -105,12 +109,13 @@ class Sam(Method[SamSettings]):
         cache = EmbeddingCache(untouched)
         cache.fill([t.sample for t in targets])
         tuned = self._tuned(run)
+        adapted = LiveEmbeddings(tuned) if self.settings.train == "lora" else cache
         before = {kind: prompted(untouched, cache, targets, kind) for kind in KINDS}
-        after = {kind: prompted(tuned, cache, targets, kind) for kind in KINDS}
+        after = {kind: prompted(tuned, adapted, targets, kind) for kind in KINDS}
         plot_training(run.results(), run.plots / "training.png")
         for kind in ("box", "1-click"):
             save_gallery(
-                untouched, tuned, cache, targets, [r.iou for r in after[kind]],
+                (untouched, cache), (tuned, adapted), targets, [r.iou for r in after[kind]],
                 kind=kind, path=run.plots / f"gallery-{kind}.png",
             )  # fmt: skip
         _say_rebuilt(cache, run)

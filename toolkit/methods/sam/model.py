@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from toolkit.errors import WeightsError
+from toolkit.methods.sam.lora import lora_layers, lora_state, merge_lora
 from toolkit.runs.run import Run
 from toolkit.weights.choice import choose_weights
 
@@ -43,10 +44,14 @@ def load_sam(settings: SamSettings, run: Run) -> Sam:
 
 
 def save_tuned(sam: Sam, path: Path) -> None:
-    """Write prompt encoder and mask decoder (16 MB) as safetensors, with SAM's own names."""
+    """Write prompt encoder and mask decoder (16 MB) as safetensors, with SAM's own names.
+
+    What was learnt by low-rank adaptation of the encoder is in the same file.
+    """
     from safetensors.torch import save
 
-    state = {k: v.contiguous().cpu() for k, v in sam.state_dict().items() if k.startswith(_TUNED)}
+    tuned = {k: v for k, v in sam.state_dict().items() if k.startswith(_TUNED)}
+    state = {k: v.contiguous().cpu() for k, v in {**tuned, **lora_state(sam)}.items()}
     temporary = path.with_name(f".{path.name}.part")
     temporary.write_bytes(save(state))
     temporary.replace(path)
@@ -68,24 +73,36 @@ def load_tuned(sam: Sam, path: Path) -> None:
             f"{path}: cannot be read ({error}); run the fine-tuning again"
         ) from error
     wanted = {k: v for k, v in sam.state_dict().items() if k.startswith(_TUNED)}
-    odd = [k for k in wanted if k not in state or state[k].shape != wanted[k].shape]
-    if odd or len(state) != len(wanted):
+    decoder = {k: v for k, v in state.items() if k.startswith(_TUNED)}
+    odd = [k for k in wanted if k not in decoder or decoder[k].shape != wanted[k].shape]
+    if odd or len(decoder) != len(wanted):
         raise WeightsError(f"{path}: not the decoder of this SAM (see {odd[0] if odd else 'size'})")
-    sam.load_state_dict(state, strict=False)
+    sam.load_state_dict(decoder, strict=False)
+    try:
+        merge_lora(sam, {k: v for k, v in state.items() if k not in decoder})
+    except (KeyError, RuntimeError) as error:
+        raise WeightsError(f"{path}: adapted another image encoder than this SAM's") from error
 
 
 def copy_decoder(sam: Sam) -> Sam:
-    """Return a SAM that shares the image encoder but has its own prompt encoder and decoder."""
+    """Return a SAM that shares the image encoder but has its own prompt encoder and decoder.
+
+    An encoder that learns is not shared either.
+    """
     other = copy.copy(sam)
     other._modules = dict(sam._modules)
     other.prompt_encoder = copy.deepcopy(sam.prompt_encoder)
     other.mask_decoder = copy.deepcopy(sam.mask_decoder)
+    if lora_layers(sam):
+        other.image_encoder = copy.deepcopy(sam.image_encoder)
     return other
 
 
 def trained_modules(sam: Sam, train: str) -> list[nn.Module]:
     """Return the modules that learn, by the setting `train`."""
-    return [sam.mask_decoder, sam.prompt_encoder] if "prompt" in train else [sam.mask_decoder]
+    if train == "decoder+prompt":
+        return [sam.mask_decoder, sam.prompt_encoder]
+    return [sam.mask_decoder, *lora_layers(sam)]
 
 
 def _build_mobile_sam(path: Path | None) -> Sam:

@@ -10,7 +10,7 @@ import numpy as np
 
 from toolkit.data.images import read_rgb
 from toolkit.files import written_whole
-from toolkit.methods.sam.embeddings import EmbeddingCache
+from toolkit.methods.sam.embeddings import Embeddings
 from toolkit.methods.sam.evaluate import prompted_mask
 from toolkit.methods.sam.targets import Target
 from toolkit.metrics.masks import mask_iou
@@ -48,9 +48,8 @@ def plot_training(rows: Sequence[Mapping[str, str]], path: Path) -> None:
 
 
 def save_gallery(
-    untouched: Sam,
-    tuned: Sam,
-    cache: EmbeddingCache,
+    untouched: tuple[Sam, Embeddings],
+    tuned: tuple[Sam, Embeddings],
     targets: Sequence[Target],
     ious: Sequence[float],
     *,
@@ -60,9 +59,8 @@ def save_gallery(
     """Show before, after and truth for the best, the median and the worst region.
 
     Args:
-        untouched: the model as it was.
-        tuned: the fine-tuned model.
-        cache: embeddings of the targets' images.
+        untouched: the model as it was, and its embeddings of the targets' images.
+        tuned: the fine-tuned model and its embeddings.
         targets: regions of test images; nothing is drawn without any.
         ious: the fine-tuned model's IoU of each.
         kind: of prompt, see `evaluate.KINDS`.
@@ -81,7 +79,7 @@ def save_gallery(
         if target.region is None:
             raise ValueError("only regions can be shown")
         truth = target.region.mask(target.size_wh)
-        masks = [prompted_mask(sam, cache, target, kind) for sam in (untouched, tuned)]
+        masks = [prompted_mask(*model, target, kind) for model in (untouched, tuned)]
         image = read_rgb(target.sample.image)
         for axes, column, mask in zip(line, _COLUMNS, [*masks, truth], strict=True):
             colour = _TRUTH if column == "truth" else _ANSWER

@@ -18,7 +18,9 @@ class SamSettings:
     weights: str = setting(
         "pretrained", "pretrained, auto (none where they cannot be fetched), none, or a FILE"
     )
-    train: Literal["decoder", "decoder+prompt"] = setting("decoder", "which parts learn")
+    train: Literal["decoder", "decoder+prompt", "lora"] = setting(
+        "decoder", "which parts learn; lora also adapts the encoder, so nothing is cached"
+    )
     epochs: int = setting(24, "passes over all training regions in all views; 0 is zero-shot")
     coarse: float = setting(0.8, "share of the epochs on a grid of half the resolution")
     validate_every: int = setting(3, "epochs between two looks at the validation part")

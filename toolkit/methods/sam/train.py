@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from toolkit.errors import RunError
 from toolkit.files import written_whole
 from toolkit.methods.sam.decoder import INPUT_SIZE, decode, scale_to_input
-from toolkit.methods.sam.embeddings import EmbeddingCache
+from toolkit.methods.sam.embeddings import Embeddings, LiveEmbeddings
 from toolkit.methods.sam.evaluate import mean_iou
+from toolkit.methods.sam.lora import LoraLinear, lora_layers
 from toolkit.methods.sam.losses import low_iou, mask_loss
 from toolkit.methods.sam.model import copy_decoder, load_tuned, save_tuned, trained_modules
 from toolkit.methods.sam.prompts import (
@@ -45,7 +46,7 @@ _GRADIENT_NORM = 1.0
 
 def train(
     sam: Sam,
-    cache: EmbeddingCache,
+    cache: Embeddings,
     *,
     targets: Sequence[Target],
     good: Sequence[Any],
@@ -65,7 +66,7 @@ def train(
 
     Args:
         sam: the model; changed in place.
-        cache: embeddings of every sample that occurs.
+        cache: embeddings of every sample that occurs; not used where the encoder learns too.
         targets: training regions of all views.
         good: good training samples, for places without a defect.
         val: validation regions.
@@ -76,12 +77,14 @@ def train(
         RunError: the loss is no longer a number; the best weights so far are kept.
     """
     state = _State(sam, settings, steps=_steps(len(targets), settings))
+    seen = LiveEmbeddings(state.average) if lora_layers(sam) else cache
+    cache = LiveEmbeddings(sam) if lora_layers(sam) else cache
     best_path, last_path = run.weights / BEST, run.weights / LAST
     if last_path.is_file() and best_path.is_file():
         state.load(last_path)
         run.log(f"resumed after epoch {state.epoch}")
     else:
-        state.best = _validate(state.average, cache, val, run, epoch=0)
+        state.best = _validate(state.average, seen, val, run, epoch=0)
         save_tuned(state.average, best_path)
     total = _steps(len(targets), settings) * settings.epochs
     with progress("fine-tune sam", total) as bar:
@@ -114,7 +117,7 @@ def train(
             if state.epoch % settings.validate_every and state.epoch < settings.epochs:
                 run.add_result({"epoch": state.epoch, **row})
             else:
-                score = _validate(state.average, cache, val, run, epoch=state.epoch, **row)
+                score = _validate(state.average, seen, val, run, epoch=state.epoch, **row)
                 state.stale += 1
                 if score > state.best:
                     state.best, state.stale = score, 0
@@ -130,9 +133,9 @@ class _State:
         self.sam, self.average = sam, copy_decoder(sam)
         self.modules = trained_modules(sam, settings.train)
         self.average_modules = trained_modules(self.average, settings.train)
-        self.parameters = [p for m in self.modules for p in m.parameters()]
-        for parameter in self.parameters:
-            parameter.requires_grad_(True)
+        for layer in [sam.mask_decoder, sam.prompt_encoder]:
+            layer.requires_grad_(layer in self.modules)
+        self.parameters = [p for m in self.modules for p in _learning(m)]
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=settings.lr, weight_decay=settings.weight_decay
         )
@@ -157,7 +160,7 @@ class _State:
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         with torch.no_grad():
             for ours, theirs in zip(self.average_modules, self.modules, strict=True):
-                for mean, now in zip(ours.parameters(), theirs.parameters(), strict=True):
+                for mean, now in zip(_learning(ours), _learning(theirs), strict=True):
                     mean.lerp_(now, 1 - decay)
 
     def save(self, path: Path) -> None:
@@ -184,6 +187,13 @@ class _State:
         self.best = record["best"]
 
 
+def _learning(module: nn.Module) -> list[nn.Parameter]:
+    """Return a module's parameters without those that stay as they are."""
+    frozen = module.linear.parameters() if isinstance(module, LoraLinear) else ()
+    kept = {id(p) for p in frozen}
+    return [p for p in module.parameters() if id(p) not in kept]
+
+
 def _steps(count: int, settings: SamSettings) -> int:
     return math.ceil((count + settings.negatives) / settings.batch)
 
@@ -198,7 +208,7 @@ def _epoch_targets(
 
 def _step(
     state: _State,
-    cache: EmbeddingCache,
+    cache: Embeddings,
     batch: Sequence[Target],
     settings: SamSettings,
     rng: np.random.Generator,
@@ -206,10 +216,13 @@ def _step(
     """Run the first prompt and the corrections of one batch; return mean loss and first IoU."""
     sam = state.sam
     device = sam.device
-    embeddings = torch.stack([cache.get(t.sample, t.view) for t in batch]).float().to(device)
+    encoded = torch.stack([cache.get(t.sample, t.view) for t in batch]).float().to(device)
+    # Each round's gradients are added up here, and go through the encoder once, if it learns.
+    leaf = encoded.detach().requires_grad_(encoded.requires_grad)
+    embeddings = leaf
     truth = torch.from_numpy(np.stack([t.low for t in batch]))[:, None].to(device)
     if state.epoch < round(settings.coarse * settings.epochs):
-        embeddings = functional.avg_pool2d(embeddings, 2)
+        embeddings = functional.avg_pool2d(leaf, 2)
         truth = functional.avg_pool2d(truth, 2)
     real = torch.tensor([t.region is not None for t in batch], device=device)
     scales = [scale_to_input(t.size_wh) for t in batch]
@@ -224,7 +237,7 @@ def _step(
             decoded = decode(sam, embeddings, prompts, scales, feedback)
         logits = decoded.logits.float()
         loss, iou = _loss(logits, decoded.quality.float(), truth, real, ambiguous)
-        (loss / rounds).backward()  # type: ignore[no-untyped-call]
+        (loss / rounds).backward(retain_graph=leaf.requires_grad)  # type: ignore[no-untyped-call]
         losses.append(float(loss.detach()))
         if number == 0 and bool(real.any()):
             first_iou = float(iou[real].mean())
@@ -237,6 +250,8 @@ def _step(
                 )
             ]
             ambiguous = torch.zeros_like(ambiguous)
+    if leaf.grad is not None:
+        encoded.backward(leaf.grad)  # type: ignore[no-untyped-call]
     mean = float(np.mean(losses))
     if math.isfinite(mean):
         state.apply()
@@ -293,7 +308,7 @@ def _corrected(
 
 
 def _validate(
-    sam: Sam, cache: EmbeddingCache, val: Sequence[Target], run: Run, *, epoch: int, **row: float
+    sam: Sam, cache: Embeddings, val: Sequence[Target], run: Run, *, epoch: int, **row: float
 ) -> float:
     if not val:
         run.add_result({"epoch": epoch, **row})
