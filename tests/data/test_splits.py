@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 from collections import Counter
 from pathlib import Path
@@ -348,3 +349,47 @@ def test_part_counts_begin_with_good() -> None:
         "contamination",
     ]
     assert part_counts([]) == {}
+
+
+def _train_of(budget: Any, *, seed: int = 0, rows: list[Row] = BOTTLE) -> tuple[Sample, ...]:
+    dataset = dataset_of(rows)
+    return make_plan(dataset, seed=seed).fold(dataset, 1).with_budget(budget).train
+
+
+def test_a_budget_keeps_all_good_images_and_so_many_of_each_type() -> None:
+    counts = part_counts(_train_of(2))
+    assert counts.pop("good") == part_counts(_train_of("all"))["good"]
+    assert set(counts.values()) == {2}
+    assert len(counts) == 3
+    assert part_counts(_train_of(0)).keys() == {"good"}
+    # More than there are: all of them.
+    assert _train_of(1000) == _train_of("all")
+
+
+def test_budgets_are_nested_and_depend_on_the_plans_seed() -> None:
+    chosen = [{s.id for s in _train_of(k) if s.is_defect} for k in (0, 1, 2, 5, 10, "all")]
+    for smaller, larger in itertools.pairwise(chosen):
+        assert smaller < larger
+    assert len({_train_of(1, seed=seed) for seed in range(4)}) > 1
+
+
+def test_a_budget_leaves_validation_test_and_hash_alone() -> None:
+    dataset = dataset_of(BOTTLE)
+    split = make_plan(dataset).fold(dataset, 2)
+    few = split.with_budget(1)
+    assert (few.val, few.test, few.plan_hash) == (split.val, split.test, split.plan_hash)
+
+
+def test_copies_count_once_in_a_budget() -> None:
+    dataset = dataset_of(BOTTLE)
+    split = make_plan(dataset).fold(dataset, 0)
+    first = next(s for s in split.train if s.is_defect)
+    copy = dataclasses.replace(first, id=first.id + "-copy")
+    dataset.content[copy.id] = dataset.content[first.id]
+    doubled = dataclasses.replace(split, train=(*split.train, copy))
+    assert doubled.with_budget(5).train == split.with_budget(5).train
+
+
+def test_a_negative_budget_is_refused() -> None:
+    with pytest.raises(DataError, match="budget -1"):
+        _train_of(-1)

@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from toolkit.benchmark.budget import budgets_of, parse_budgets
 from toolkit.benchmark.task import Task
 from toolkit.config import build_settings, find_config, read_yaml
+from toolkit.data.splits import Budget
 from toolkit.errors import ConfigError, did_you_mean
 from toolkit.leaderboard.columns import KNOWN, TEXTS
 
@@ -21,6 +23,7 @@ _KEYS = {
     "split_seed",
     "per_class",
     "seeds",
+    "budgets",
     "columns",
     "methods",
 }
@@ -40,6 +43,7 @@ class Grid:
         folds: the folds that are run.
         seeds: the seeds that are run.
         entries: one per row of the leaderboard.
+        budgets: labelled defect images per type that are tried; empty: no study of labels.
         columns: what the leaderboard shows of these runs; empty: the usual columns.
     """
 
@@ -51,6 +55,7 @@ class Grid:
     folds: tuple[int, ...]
     seeds: tuple[int, ...]
     entries: tuple[Entry, ...]
+    budgets: tuple[Budget, ...] = ()
     columns: tuple[str, ...] = ()
 
 
@@ -65,6 +70,7 @@ class _Values:
     per_class: int = 20
     folds: tuple[int, ...] | None = None
     seeds: tuple[int, ...] = (0,)
+    budgets: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -122,6 +128,7 @@ def read_grid(path: str) -> Grid:
         folds=_folds(values, file),
         seeds=tuple(dict.fromkeys(values.seeds)),
         entries=entries,
+        budgets=parse_budgets(values.budgets, source=str(file)),
         columns=_columns(values.columns, file),
     )
 
@@ -142,29 +149,57 @@ def expand(grid: Grid, *, device: str = "auto") -> list[Task]:
 
     A task that reads another's run comes after it.
     """
-    methods = {entry.name: entry.method for entry in grid.entries}
-    tasks = []
-    for seed in grid.seeds:
-        for fold in grid.folds:
-            for entry in _in_order(grid.entries):
-                inputs = {}
-                if entry.prompts_from is not None:
-                    other = _run_name(entry.prompts_from, fold, seed)
-                    inputs["prompts_from"] = f"{methods[entry.prompts_from]}/{other}"
-                tasks.append(
-                    Task(
-                        method=entry.method,
-                        entry=entry.name,
-                        settings=entry.settings,
-                        source=entry.source,
-                        fold=fold,
-                        seed=seed,
-                        device=device,
-                        name=_run_name(entry.name, fold, seed),
-                        inputs=inputs,
-                    )
-                )
-    return tasks
+    entries = _in_order(grid.entries)
+    budgets = _budgets(entries, grid.budgets)
+    return [
+        _task(entry, grid, budgets, budget=budget, fold=fold, seed=seed, device=device)
+        for seed in grid.seeds
+        for fold in grid.folds
+        for entry in entries
+        for budget in budgets[entry.name]
+    ]
+
+
+def _budgets(
+    entries: Sequence[Entry], wanted: Sequence[Budget]
+) -> dict[str, tuple[Budget | None, ...]]:
+    """Return the budgets of each entry: what is prompted has no more than what prompts it."""
+    found: dict[str, tuple[Budget | None, ...]] = {}
+    for entry in entries:  # what is leant on comes first
+        own = budgets_of(entry.method, wanted)
+        theirs = found[entry.prompts_from] if entry.prompts_from is not None else own
+        found[entry.name] = own if theirs == (0,) else tuple(k for k in own if k in theirs)
+    return found
+
+
+def _task(
+    entry: Entry,
+    grid: Grid,
+    budgets: Mapping[str, tuple[Budget | None, ...]],
+    *,
+    budget: Budget | None,
+    fold: int,
+    seed: int,
+    device: str,
+) -> Task:
+    inputs = {}
+    if entry.prompts_from is not None:
+        method = next(e.method for e in grid.entries if e.name == entry.prompts_from)
+        lent = budget if budget in budgets[entry.prompts_from] else 0  # good-only: run once
+        inputs["prompts_from"] = f"{method}/{_run_name(entry.prompts_from, lent, fold, seed)}"
+    return Task(
+        method=entry.method,
+        entry=entry.name if budget is None else f"{entry.name} k={budget}",
+        settings=entry.settings,
+        source=entry.source,
+        fold=fold,
+        seed=seed,
+        device=device,
+        name=_run_name(entry.name, budget, fold, seed),
+        inputs=inputs,
+        base_entry=entry.name,
+        budget=budget,
+    )
 
 
 def read_method_config(name: str, changes: Mapping[str, Any]) -> tuple[str, dict[str, Any], str]:
@@ -257,8 +292,9 @@ def _in_order(entries: Sequence[Entry]) -> list[Entry]:
     return ordered
 
 
-def _run_name(entry: str, fold: int, seed: int) -> str:
-    return f"{entry}-fold{fold}-seed{seed}"
+def _run_name(entry: str, budget: Budget | None, fold: int, seed: int) -> str:
+    told = "" if budget is None else f"-k{budget}"
+    return f"{entry}{told}-fold{fold}-seed{seed}"
 
 
 def _known(content: Mapping[str, Any], keys: set[str], source: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from toolkit.benchmark.budget import left_out
 from toolkit.benchmark.executor import Executor, LocalExecutor
 from toolkit.benchmark.grid import Entry, Grid, expand
 from toolkit.benchmark.task import Task, run_task
@@ -54,6 +55,10 @@ def run_grid(
     require_usable(dataset)
     plan = _plan(grid, dataset, runs / SPLIT_FILE)
     tasks = expand(grid, device=device)
+    for entry in grid.entries:
+        line = left_out(entry.name, entry.method, grid.budgets)
+        if line is not None:
+            say(line)
     splits = {fold: plan.fold(dataset, fold) for fold in grid.folds}
     entries = {entry.name: entry for entry in grid.entries}
     finished: list[Run] = []
@@ -62,7 +67,7 @@ def run_grid(
     def work(task: Task) -> Run:
         say(f"[{tasks.index(task) + 1}/{len(tasks)}] {task.name}")
         run = run_task(task, splits[task.fold], runs=runs, resume=True)
-        _note_shown(run, grid, entries[task.entry])
+        _note_shown(run, grid, entries[task.base_entry or task.entry])
         return run
 
     for outcome in (executor or LocalExecutor()).run(tasks, work):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.config import settings_dict
-from toolkit.data.splits import Split
+from toolkit.data.splits import Budget, Split
 from toolkit.data.types import Dataset
 from toolkit.errors import ConfigError, RunError
 from toolkit.files import read_json, write_json
@@ -46,6 +46,8 @@ class Task:
         device: `auto`, `cpu`, `cuda`, `mps`.
         name: name of the run; numbered if None.
         inputs: names of the tasks' runs that this one reads, by role.
+        base_entry: in a study of labels, the entry without its budget; `entry` tells both.
+        budget: in a study of labels, the defect images per type that training may use.
     """
 
     method: str
@@ -57,6 +59,8 @@ class Task:
     device: str = "auto"
     name: str | None = None
     inputs: Mapping[str, str] = field(default_factory=dict)
+    base_entry: str | None = None
+    budget: Budget | None = None
 
 
 def run_task(task: Task, split: Split, *, runs: Path, resume: bool = False) -> Run:
@@ -74,6 +78,8 @@ def run_task(task: Task, split: Split, *, runs: Path, resume: bool = False) -> R
     if not 0 <= task.seed < _SEEDS:
         raise ConfigError(f"seed {task.seed}: choose one from 0 to {_SEEDS - 1}")
     method = make_method(task.method, task.settings, source=task.source)
+    if task.budget is not None:
+        split = split.with_budget(task.budget)
     run = _open_run(task, method, split, runs, resume=resume)
     if run.finished:
         return run
@@ -148,6 +154,8 @@ def _open_run(task: Task, method: Method[Any], split: Split, runs: Path, *, resu
 
 def _note_facts(run: Run, method: Method[Any], split: Split, task: Task) -> None:
     run.note(entry=task.entry, scoring=method.scoring, labels=labels_used(method, split))
+    if task.budget is not None:
+        run.note(budget=task.budget, base_entry=task.base_entry or task.entry)
 
 
 def labels_used(method: Method[Any], split: Split) -> dict[str, Any]:
@@ -174,6 +182,8 @@ def _check_same(
         raise RunError(
             f"{run.path}: was made with another split or seed; choose another --name or --runs"
         )
+    if run.facts.get("budget", task.budget) != task.budget:
+        raise RunError(f"{run.path}: was made with another budget; choose another --name or --runs")
     # The split's hash says nothing of masks.
     if stored["data"]["fingerprint"] != split.dataset.fingerprint:
         raise RunError(f"{run.path}: was made with other data; choose another --name or --runs")

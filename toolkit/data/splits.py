@@ -10,10 +10,10 @@ import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from toolkit.data.types import GOOD, Dataset, Sample
 from toolkit.errors import DataError, did_you_mean
@@ -23,6 +23,9 @@ SCHEMA = 1
 PROTOCOLS = ("official", "supervised", "balanced")
 TRAIN, VAL, TEST = "train", "val", "test"
 _OFFICIAL_VAL_SHARE = 0.1
+
+Budget: TypeAlias = int | Literal["all"]
+"""Labelled defect images per type that training may use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,10 @@ class Slot:
 
 @dataclass(frozen=True)
 class Split:
-    """One fold, ready for a method. The three parts share no image content."""
+    """One fold, ready for a method. The three parts share no image content.
+
+    `seed` is that of the plan: it orders the defect images of a budget.
+    """
 
     dataset: Dataset
     plan_hash: str
@@ -53,6 +59,39 @@ class Split:
     train: tuple[Sample, ...]
     val: tuple[Sample, ...]
     test: tuple[Sample, ...]
+    seed: int = 0
+
+    def with_budget(self, budget: Budget) -> Split:
+        """Return the same fold with a limited number of defect images in training.
+
+        All good training images stay, and of each defect type the first `budget` different images
+        in an order that depends on the plan's seed and the images' content alone: a smaller budget
+        is always part of a larger one. Validation and test stay as they are, so that thresholds
+        are chosen alike and runs of all budgets stand in one table; `labels` of a run says how
+        many defects the validation part holds.
+
+        Args:
+            budget: images per defect type, 0 or more; `all` changes nothing.
+
+        Raises:
+            DataError: the budget is negative.
+        """
+        if budget == "all":
+            return self
+        if budget < 0:
+            raise DataError(f"budget {budget}: give 0 or more defect images per type, or all")
+        content = self.dataset.content
+        by_type: dict[str, dict[str, str]] = defaultdict(dict)
+        for sample in self.train:
+            if sample.is_defect:  # a second copy of a picture is nothing more to learn from
+                by_type[sample.label].setdefault(content[sample.id], sample.id)
+        kept = {
+            ids[c]
+            for label, ids in by_type.items()
+            for c in _dealt_order(ids, f"{self.seed}:{label}")[:budget]
+        }
+        train = tuple(s for s in self.train if not s.is_defect or s.id in kept)
+        return replace(self, train=train)
 
 
 @dataclass(frozen=True)
@@ -112,6 +151,7 @@ class SplitPlan:
             train=tuple(parts[TRAIN]),
             val=tuple(parts[VAL]),
             test=tuple(parts[TEST]),
+            seed=self.seed,
         )
 
     def _part(self, slot: str | int, fold: int) -> str:
@@ -299,7 +339,7 @@ def _spare_good(dataset: Dataset, seed: int) -> dict[str, list[str]]:
     return {content: ids[content] for content in _dealt_order(ids.keys() - tested, seed)}
 
 
-def _dealt_order(contents: Iterable[str], seed: int) -> list[str]:
+def _dealt_order(contents: Iterable[str], seed: int | str) -> list[str]:
     return sorted(contents, key=lambda c: hashlib.sha256(f"{seed}:{c}".encode()).digest())
 
 

@@ -31,6 +31,8 @@ class Method(ABC, Generic[S]):
         Settings: frozen dataclass; each field has a default and `metadata={"help": …}`.
         labels: what it needs to know of training defects: nothing, the image's class, boxes, masks.
         scoring: in a few words, where its image-level score comes from.
+        least_defects: training images of each defect type without which it cannot learn; 0 where
+            it learns from good images, or makes defects of its own.
         inputs: roles of other runs that it reads, such as `prompts_from`.
     """
 
@@ -38,6 +40,7 @@ class Method(ABC, Generic[S]):
     Settings: ClassVar[type]
     labels: ClassVar[Labels]
     scoring: ClassVar[str]
+    least_defects: ClassVar[int] = 1
     inputs: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, settings: S) -> None:
