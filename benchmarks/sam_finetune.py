@@ -1,12 +1,14 @@
 """Measure SAM's fine-tuning: its speed beside plainer ways, and its gain over all folds.
 
     python benchmarks/sam_finetune.py speed DATA [--threads 2] [--repeats 5]
+    python benchmarks/sam_finetune.py folds DATA [--folds 0 1 2 3 4] [--runs DIR]
     python benchmarks/sam_finetune.py gain RUN...
 
 `speed` times training steps of the same model on the same images: from cached embeddings, with the
 encoder in every step, one prompt at a time through the stock decoder, and the plain recipe of the
-known tutorials (one image, one box, encoder in the loop). `gain` pools what finished runs (one per
-fold) reported of true prompts: zero-shot beside fine-tuned.
+known tutorials (one image, one box, encoder in the loop). `folds` trains folds of the protocol
+`supervised` and answers true prompts on their test parts; interrupted, it goes on where it was.
+`gain` pools what such runs (or those of a benchmark) reported: zero-shot beside fine-tuned.
 """
 
 from __future__ import annotations
@@ -35,11 +37,19 @@ def main() -> None:
     speed.add_argument("data", type=Path, help="folder of a category in MVTec layout")
     speed.add_argument("--threads", type=int, default=2)
     speed.add_argument("--repeats", type=int, default=5)
+    folds = commands.add_parser("folds", help="train folds and report on true prompts")
+    folds.add_argument("data", type=Path, help="folder of a category in MVTec layout")
+    folds.add_argument("--folds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    folds.add_argument("--runs", type=Path, default=Path("runs/sam-folds"))
+    folds.add_argument("--threads", type=int, default=2)
+    folds.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     gain = commands.add_parser("gain", help="pool the reports of the folds; prints a table")
     gain.add_argument("runs", type=Path, nargs="+")
     options = parser.parse_args()
     if options.command == "gain":
         print_gain(options.runs)
+    elif options.command == "folds":
+        run_folds(options)
     else:
         print(json.dumps(measure_speed(options), indent=2))
 
@@ -118,6 +128,49 @@ def measure_speed(options: argparse.Namespace) -> dict[str, Any]:
         },
         "peak_memory_mb": round(peak_memory_bytes() / 2**20),
     }
+
+
+def run_folds(options: argparse.Namespace) -> None:
+    """Train the folds one after the other and print what they gained."""
+    import torch
+
+    from toolkit.benchmark.grid import read_method_config
+    from toolkit.config import parse_overrides, settings_dict
+    from toolkit.data.splits import make_plan
+    from toolkit.files import write_json
+    from toolkit.methods.registry import make_method
+    from toolkit.runs.machine import peak_memory_bytes, seed_everything
+    from toolkit.runs.run import Run
+
+    torch.set_num_threads(options.threads)
+    dataset = read_dataset(options.data)
+    plan = make_plan(dataset, protocol="supervised")
+    _, settings, source = read_method_config("sam/default", parse_overrides(options.set))
+    method = make_method("sam", settings, source=source)
+    runs = []
+    for fold in options.folds:
+        path = options.runs / "sam" / f"fold{fold}"
+        if (path / "run.json").is_file():
+            run = Run.open(path)
+        else:
+            run = Run.create(
+                options.runs, method="sam", settings=settings_dict(method.settings),
+                split={"hash": plan.hash, "fold": fold}, data={"name": dataset.name},
+                name=f"fold{fold}",
+            )  # fmt: skip
+        runs.append(run.path)
+        if (run.path / "report.json").is_file():
+            continue
+        split = plan.fold(dataset, fold)
+        seed_everything(run.seed)
+        started = time.perf_counter()
+        method.fit(split, run)
+        run.note(fit_seconds=run.facts.get("fit_seconds", 0.0) + time.perf_counter() - started)
+        write_json(run.path / "report.json", dict(method.report(split, run)))
+        run.note(peak_memory_mb=round(peak_memory_bytes() / 2**20))
+        print(f"fold {fold}: fit {run.facts['fit_seconds']:.0f} s, encoding included where it was "
+              f"not cached; peak memory {run.facts['peak_memory_mb']} MiB", flush=True)  # fmt: skip
+    print_gain(runs)
 
 
 class _StockStep:
