@@ -102,6 +102,9 @@ def test_eight_views_are_all_different_and_keep_the_pixels() -> None:
     assert torch.equal(views[0], image)
     assert len({tuple(v.flatten().tolist()) for v in views}) == 8
     assert all(sorted(v.flatten().tolist()) == list(range(9)) for v in views)
+    for view in range(4):
+        assert torch.equal(views[view], torch.rot90(image, view, (2, 3)))
+        assert torch.equal(views[view + 4], views[view].flip(3))
 
 
 @pytest.fixture

@@ -55,8 +55,13 @@ def normalised(images: Tensor, model: Classifier, device: str) -> Tensor:
 
 def viewed(images: Tensor, view: int) -> Tensor:
     """Return square images (B, C, S, S) turned by quarter turns (0-3), and mirrored (4-7)."""
-    turned = torch.rot90(images, view % 4, (2, 3))
-    return turned.flip(3) if view >= 4 else turned
+    # Not torch.rot90, which ONNX has no operator for.
+    turns = view % 4
+    turned = images.transpose(2, 3) if turns % 2 else images
+    flipped = {0: [], 1: [2], 2: [2, 3], 3: [3]}[turns]
+    if view >= 4:
+        flipped = sorted({*flipped} ^ {3})
+    return turned.flip(flipped) if flipped else turned
 
 
 def averaged_logits(model: Classifier, images: Tensor, views: int, device: str) -> Tensor:

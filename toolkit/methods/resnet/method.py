@@ -12,11 +12,14 @@ from toolkit.methods.resnet.settings import ResNetSettings, from_scratch
 from toolkit.runs.prediction import Prediction
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from toolkit.data.splits import Split
     from toolkit.data.types import Sample
     from toolkit.methods.resnet.checkpoint import ModelCard
     from toolkit.methods.resnet.frozen import Part
     from toolkit.methods.resnet.network import Classifier
+    from toolkit.runs.export import Exported
     from toolkit.runs.run import Run
 
 
@@ -102,6 +105,17 @@ class ResNet(Method[ResNetSettings]):
 
         draw_test(split, run)
         return report_of(run)
+
+    def export(self, run: Run, out: Path, samples: Sequence[Sample]) -> Exported:
+        """Write `model.onnx` and `model.json`.
+
+        Raises:
+            MissingExtraError: ONNX is not installed.
+        """
+        from toolkit.methods.resnet.checkpoint import load_best
+        from toolkit.methods.resnet.export import export_onnx
+
+        return export_onnx(*load_best(run.weights), out, samples)
 
     def _plot(self, run: Run, classes: tuple[str, ...]) -> None:
         from toolkit.methods.resnet.checkpoint import BEST, read_checkpoint

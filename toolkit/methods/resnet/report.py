@@ -53,7 +53,7 @@ def draw_test(split: Split, run: Run) -> None:
 
     from toolkit.methods.resnet.gradcam import grad_cam
     from toolkit.methods.resnet.image_cache import resized
-    from toolkit.methods.resnet.plots import plot_confusion, plot_wrong
+    from toolkit.methods.resnet.plots import plot_confusion, draw_wrong
     from toolkit.runs.overlay import overlay
 
     model, card = load_best(run.weights)
@@ -79,7 +79,7 @@ def draw_test(split: Split, run: Run) -> None:
         shown = Prediction(sample_id=sample.id, score=by_id[sample.id].score, score_map=cam)
         picture = overlay(image, shown, truth=read_truth(sample), heat_range=(0.0, 1.0))
         share = (by_id[sample.id].class_probabilities or {})[card.classes[label]]
-        plot_wrong(
+        draw_wrong(
             image,
             picture,
             run.plots / WRONG / f"{sample.id.replace('/', '-').rsplit('.', 1)[0]}.png",
