@@ -53,7 +53,7 @@ def draw_test(split: Split, run: Run) -> None:
 
     from toolkit.methods.resnet.gradcam import grad_cam
     from toolkit.methods.resnet.image_cache import resized
-    from toolkit.methods.resnet.plots import plot_confusion, draw_wrong
+    from toolkit.methods.resnet.plots import draw_wrong, plot_confusion
     from toolkit.runs.overlay import overlay
 
     model, card = load_best(run.weights)
