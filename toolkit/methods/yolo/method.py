@@ -215,12 +215,14 @@ class Detector(Method[S]):
 
         trainer = (YoloWorldTrainer if self.world else YoloTrainer)(overrides=arguments)
         settings = self.settings
+        bfloat16 = use_bfloat16(settings.precision, device=run.device)
+        run.note(precision="bfloat16" if bfloat16 else "float32")
         recipe = Recipe(
             model=settings.model,
             start=start,
             head_lr_factor=settings.head_lr_factor,
             bn_momentum=settings.bn_momentum,
-            bfloat16=use_bfloat16(settings.precision, device=run.device),
+            bfloat16=bfloat16,
             trust=settings.trust,
             freeze_epochs=settings.freeze_epochs,
             tuned_prompts=self._prompts_to_tune(run),
