@@ -1,0 +1,39 @@
+"""The shipped configs of SAM are whole, and name what there is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from toolkit.benchmark.grid import expand, read_grid, read_method_config
+from toolkit.config import build_settings
+from toolkit.methods.sam.settings import SamSettings
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(autouse=True)
+def _checkout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOOLKIT_HOME", str(ROOT))
+
+
+def test_the_default_config_says_what_the_settings_say() -> None:
+    method, values, source = read_method_config("sam/default", {})
+    assert method == "sam"
+    assert build_settings(SamSettings, values, source=source) == SamSettings()
+
+
+def test_patchcore_prompts_sam_of_the_same_fold() -> None:
+    tasks = expand(read_grid(str(ROOT / "configs/benchmark/sam.yaml")))
+    assert {(t.entry, t.fold) for t in tasks} == {
+        (entry, fold) for entry in ("patchcore", "sam-from-patchcore") for fold in range(5)
+    }
+    names = {(t.entry, t.fold): f"{t.method}/{t.name}" for t in tasks}
+    for index, task in enumerate(tasks):
+        if task.entry != "sam-from-patchcore":
+            assert not task.inputs
+            continue
+        wanted = names["patchcore", task.fold]
+        assert [name for role, name in task.inputs.items() if role == "prompts_from"] == [wanted]
+        assert wanted in {f"{t.method}/{t.name}" for t in tasks[:index]}, "made before it is read"
