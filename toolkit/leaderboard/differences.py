@@ -38,8 +38,9 @@ def differences(entries: Sequence[Sequence[Scored]], sort: str) -> tuple[Differe
         if one is None or other is None or draw.counts is None:
             continue
         interval = interval_of(one - other, draw.counts)
-        if isinstance(interval, Interval):
-            value = _mean(entries[i], sort) - _mean(entries[j], sort)
+        figures = _mean(entries[i], sort), _mean(entries[j], sort)
+        if isinstance(interval, Interval) and figures[0] is not None and figures[1] is not None:
+            value = figures[0] - figures[1]
             found.append(
                 Difference(first=i, second=j, value=value, low=interval.low, high=interval.high)
             )
@@ -110,6 +111,7 @@ class _Draw:
         return found if whole else None
 
 
-def _mean(seeds: Sequence[Scored], sort: str) -> float:
+def _mean(seeds: Sequence[Scored], sort: str) -> float | None:
     values = [value_at(one.metrics, column(sort).path) for one in seeds]
-    return float(np.mean([value for value in values if not isinstance(value, Undefined)]))
+    known = [value for value in values if not isinstance(value, Undefined)]
+    return float(np.mean(known)) if known else None
