@@ -66,3 +66,28 @@ def test_gradients_reach_the_decoder(small_sam) -> None:
     assert parameter.grad is not None
     assert np.isfinite(parameter.grad.numpy()).all()
     parameter.grad = None
+
+
+def test_a_coarser_grid_gives_coarser_masks_of_the_same_place(small_sam) -> None:
+    coarse = torch.randn(1, 256, 32, 32, generator=torch.Generator().manual_seed(3))
+    embeddings = coarse.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+    with torch.no_grad():
+        fine = decode(small_sam, embeddings, [click_prompt(500, 300)], [1.0]).logits
+        small = decode(small_sam, coarse, [click_prompt(500, 300)], [1.0]).logits
+    assert small.shape == (1, 4, 128, 128)
+    # The mean over the pixels of each coarse token.
+    tokens = [torch.nn.functional.avg_pool2d(x, s)[0, 0] for x, s in ((fine, 8), (small, 4))]
+    both = torch.stack([t.flatten() for t in tokens])
+    assert torch.corrcoef(both)[0, 1] > 0.9
+
+
+def test_bfloat16_rounds_but_says_the_same(small_sam) -> None:
+    embeddings = torch.randn(2, 256, 64, 64, generator=torch.Generator().manual_seed(4))
+    prompts = [box_prompt((100, 120, 300, 400)), click_prompt(50, 60)]
+    with torch.no_grad():
+        exact = decode(small_sam, embeddings, prompts, [1.0, 1.0]).logits
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = decode(small_sam, embeddings, prompts, [1.0, 1.0]).logits
+    assert rounded.dtype == torch.bfloat16
+    error = (rounded.float() - exact).abs().mean() / exact.std()
+    assert error < 0.05
