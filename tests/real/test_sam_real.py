@@ -59,3 +59,41 @@ def test_box_and_click_masks_equal_those_of_the_stock_predictor(
         iou = mask_iou(mine, theirs)
         assert isinstance(iou, float)
         assert iou > 0.995
+
+
+def test_ultralytics_answers_a_box_as_we_do_from_an_exported_checkpoint(
+    mobile_sam, bottle_dir: Path, tmp_path: Path
+) -> None:
+    from toolkit import ultralytics_env
+
+    ultralytics_env.prepare()
+    from ultralytics import SAM
+
+    from toolkit.methods.sam.embeddings import EmbeddingCache
+    from toolkit.methods.sam.evaluate import prompted_mask
+    from toolkit.methods.sam.export import save_whole
+    from toolkit.methods.sam.targets import region_targets
+
+    sample = read_dataset(bottle_dir).by_id["test/contamination/002.png"]
+    (target,) = region_targets([sample])
+    save_whole(mobile_sam, tmp_path / "tuned_mobile_sam.pt")
+    x0, y0, x1, y1 = target.box_xyxy
+    (answer,) = SAM(str(tmp_path / "tuned_mobile_sam.pt")).predict(
+        str(sample.image), bboxes=[x0, y0, x1 - 1, y1 - 1], verbose=False
+    )
+    ours = prompted_mask(mobile_sam, EmbeddingCache(mobile_sam, tmp_path), target, "box")
+    iou = mask_iou(answer.masks.data[0].cpu().numpy().astype(bool), ours)
+    assert isinstance(iou, float)
+    assert iou > 0.95
+
+
+def test_the_export_of_the_real_model_agrees_with_it_on_real_images(
+    mobile_sam, bottle_dir: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("onnxruntime")
+    from toolkit.methods.sam.export import export_sam
+
+    by_id = read_dataset(bottle_dir).by_id
+    samples = [by_id["test/broken_large/000.png"], by_id["test/good/000.png"]]
+    exported = export_sam(mobile_sam, "mobile-sam", tmp_path, samples)
+    assert exported.max_difference < 1e-3
