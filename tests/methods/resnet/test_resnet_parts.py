@@ -52,6 +52,7 @@ def split(dataset: Dataset) -> Split:
         ({"image_sise": 64}, "did you mean 'image_size'"),
         ({"balance": "focall"}, "did you mean 'focal'"),
         ({"views": 9}, "views"),
+        ({"choose": "none", "patience": 3}, "patience"),  # nothing unseen to be patient with
         ({"effective_beta": 1.0}, "effective_beta"),  # every image would count nothing
         ({"deepsmote_size": 33}, "deepsmote_size"),  # cannot be halved to 4
         ({"smote_neighbours": 0}, "smote_neighbours"),
@@ -62,13 +63,58 @@ def test_bad_settings_are_refused(values: dict[str, object], message: str) -> No
         build_settings(ResNetSettings, values, source="test.yaml")
 
 
-@pytest.mark.parametrize("name", ["default", "resnet18", *(f"experiment-{i}" for i in range(1, 9))])
+OWN = ["lite0-head", "lite0-more", "lite0-pooled", "lite0-turned", "lite0-unfrozen", "long-tail"]
+
+
+@pytest.mark.parametrize(
+    "name", ["default", "resnet18", *OWN, *(f"experiment-{i}" for i in range(1, 9))]
+)
 def test_shipped_configs_fit_the_settings(name: str) -> None:
     from toolkit.config import find_config, read_yaml
 
     values = read_yaml(find_config(f"resnet/{name}"))
     assert values.pop("method") == "resnet"
     build_settings(ResNetSettings, values, source=name)
+
+
+# As published: size, epochs, batch, network, weights.
+ROWS = [
+    (32, 50, 32, "resnet18", "V1"),
+    (64, 50, 32, "resnet18", "V1"),
+    (32, 200, 32, "resnet18", "V1"),
+    (32, 100, 16, "resnet18", "V1"),
+    (32, 100, 32, "resnet50", "V1"),
+    (32, 100, 32, "resnet50", "V2"),
+    (32, 300, 32, "resnet18", "V1"),
+    (128, 150, 32, "resnet18", "V1"),
+]
+
+
+@pytest.mark.parametrize(("number", "row"), list(enumerate(ROWS, start=1)))
+def test_the_rows_of_the_published_experiment(number: int, row: tuple[object, ...]) -> None:
+    from toolkit.config import find_config, read_yaml
+
+    values = read_yaml(find_config(f"resnet/experiment-{number}"))
+    size, epochs, batch, network, version = row
+    found = (values["image_size"], values["epochs"], values["batch"], values["network"])
+    assert found == (size, epochs, batch, network)
+    assert values["weights"] == f"auto:IMAGENET1K_{version}"
+    assert (values["optimizer"], values["lr"], values["head_epochs"]) == ("adam", 0.001, 0)
+
+
+def test_the_benchmarks_name_every_row_and_every_remedy() -> None:
+    import typing
+
+    from toolkit.benchmark.grid import read_grid
+
+    experiments = read_grid("benchmark/resnet-experiments")
+    published = [e.published["value"] for e in experiments.entries if e.published]
+    assert published == [0.5, 0.375, 0.875, 0.75, 0.75, 0.69, 0.75, 0.75]
+    assert experiments.folds == (0, 1, 2, 3, 4)
+    remedies = typing.get_args(typing.get_type_hints(ResNetSettings)["balance"])
+    study = read_grid("benchmark/long-tail")
+    assert [e.settings["balance"] for e in study.entries] == list(remedies)
+    assert study.folds == (0, 1, 2, 3, 4)
 
 
 def test_without_pretrained_weights_nothing_is_frozen() -> None:

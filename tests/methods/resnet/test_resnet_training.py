@@ -347,6 +347,22 @@ def test_too_many_neighbours_are_told_before_training(
     assert not list(run.weights.iterdir())
 
 
+def test_where_nothing_is_chosen_validation_images_are_learnt(
+    tmp_path: Path, split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+
+    def noting(model: object, *, train_part: Part, **others: object) -> State:
+        sizes.append(len(train_part.labels))
+        return train(model, train_part=train_part, **others)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(train_module, "train", noting)
+    for choose in ("last", "none"):
+        settings = dataclasses.replace(TINY, choose=choose, epochs=1, head_epochs=0)  # type: ignore[arg-type]
+        ResNet(settings).fit(split, _run(tmp_path, settings, choose))
+    assert sizes == [len(split.train), len(split.train) + len(split.val)]
+
+
 def test_equal_seeds_give_equal_weights(tmp_path: Path, split: Split) -> None:
     settings = dataclasses.replace(TINY, epochs=1, head_epochs=0, augment="strong")
     tensors = []

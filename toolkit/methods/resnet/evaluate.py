@@ -42,6 +42,7 @@ class Validation:
             "auroc": (0.0 if self.auroc is None else self.auroc, -self.loss),
             "loss": (-self.loss,),
             "last": (float(epoch),),
+            "none": (float(epoch),),
         }[choice]
 
 

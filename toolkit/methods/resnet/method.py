@@ -171,13 +171,14 @@ def _training_part(
     from toolkit.methods.resnet.image_cache import load_resized
     from toolkit.methods.resnet.synthetic import with_synthetic
 
-    part = _part(split, split.train, classes, settings.image_size)
+    samples = (*split.train, *split.val) if settings.choose == "none" else split.train
+    part = _part(split, samples, classes, settings.image_size)
     if settings.balance != "deepsmote":
         return part
     size = settings.deepsmote_size
     return with_synthetic(
         part,
-        lambda: load_resized(split.train, split.dataset, size=size),
+        lambda: load_resized(samples, split.dataset, size=size),
         classes=classes,
         settings=settings,
         run=run,

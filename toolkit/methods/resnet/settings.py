@@ -95,8 +95,10 @@ class ResNetSettings:
         "float32",
         "number format of the epochs after the head epochs; auto is bfloat16 where it is native",
     )
-    choose: Literal["balanced-accuracy", "auroc", "loss", "last"] = setting(
-        "balanced-accuracy", "validation figure that chooses the epoch to keep; last keeps the last"
+    choose: Literal["balanced-accuracy", "auroc", "loss", "last", "none"] = setting(
+        "balanced-accuracy",
+        "validation figure that chooses the epoch to keep; last keeps the last; none too, and "
+        "learns from the validation images, since they choose nothing",
     )
     validate_every: int = setting(1, "epochs from one validation to the next; the last has one")
     patience: int = setting(
@@ -129,6 +131,8 @@ class ResNetSettings:
             _require(getattr(self, key) > 0, key, getattr(self, key), "above 0")
         for key in ("weight_decay", "mixup", "focal_gamma", "logit_tau"):
             _require(getattr(self, key) >= 0, key, getattr(self, key), "0 or more")
+        if self.choose == "none" and self.patience:
+            raise ValueError(f"patience={self.patience}: must be 0 where choose=none")
         smoothing = self.label_smoothing
         _require(0 <= smoothing < 1, "label_smoothing", smoothing, "from 0 to below 1")
 

@@ -187,7 +187,7 @@ class _PhaseTrainer:
                     run.log(f"stopped after epoch {epoch}: none better since {state.best_epoch}")
                 last = state.stopped or epoch == phase.end
                 saves = last or time.monotonic() - saved >= SAVE_EVERY_SECONDS
-                if better and (saves or settings.choose != "last"):
+                if better and (saves or settings.choose not in ("last", "none")):
                     best = self._model_in_use()  # where the next is better anyway, only to save it
                 if saves:
                     if best is not None:
