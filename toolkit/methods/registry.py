@@ -17,9 +17,13 @@ from toolkit.methods.base import Method
 from toolkit.runs.run import Run
 
 _BUILT_IN = {
+    "deviation": "toolkit.methods.deviation.method:Deviation",
+    "padim": "toolkit.methods.padim.method:PaDiM",
     "patchcore": "toolkit.methods.patchcore.method:PatchCore",
+    "patchcore+": "toolkit.methods.patchcore_plus.method:PatchCorePlus",
     "resnet": "toolkit.methods.resnet.method:ResNet",
     "sam": "toolkit.methods.sam.method:Sam",
+    "student": "toolkit.methods.student.method:Student",
     "yolo": "toolkit.methods.yolo.method:Yolo",
     "yolo-world": "toolkit.methods.yolo.world:YoloWorld",
 }

@@ -77,6 +77,28 @@ def perlin_defect(
     return np.clip(blended, 0, 255).astype(np.uint8), mask
 
 
+def pseudo_defect(
+    image: NDArray[np.uint8], other: NDArray[np.uint8], rng: Generator
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Make one pseudo-defect, of either kind with even chances.
+
+    Args:
+        image: uint8 array (H, W, 3), a good image.
+        other: uint8 array (h, w, 3) whose turned content is the foreign texture.
+        rng: source of randomness.
+
+    Returns:
+        The changed copy, and a bool array (H, W) that is true where it was changed.
+    """
+    import cv2
+
+    if rng.random() < 0.5:
+        return cut_paste(image, rng)
+    turned = np.ascontiguousarray(np.rot90(other, int(rng.integers(1, 4))))
+    texture = cv2.resize(turned, (image.shape[1], image.shape[0]))
+    return perlin_defect(image, np.asarray(texture, np.uint8), rng)
+
+
 def perlin_noise(size_hw: tuple[int, int], *, cells: int, rng: Generator) -> NDArray[np.float32]:
     """Return gradient noise (Perlin 1985), float32 (H, W), about -1 to 1.
 

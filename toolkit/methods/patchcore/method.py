@@ -6,15 +6,14 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from toolkit.data.images import read_rgb
 from toolkit.data.splits import Split
 from toolkit.data.types import Sample
 from toolkit.errors import DataError, WeightsError
 from toolkit.methods.base import Labels, Method
-from toolkit.methods.features.backbone import build_backbone
 from toolkit.methods.features.extractor import FeatureExtractor
 from toolkit.methods.features.maps import image_score, smooth, to_image_grid
 from toolkit.methods.features.reservoir import Reservoir
+from toolkit.methods.features.scorer import build_extractor, features_of
 from toolkit.methods.features.whitening import fit_whitening
 from toolkit.methods.patchcore.bank import BankMeta, MemoryBank
 from toolkit.methods.patchcore.coreset import (
@@ -47,6 +46,7 @@ class PatchCore(Method[PatchCoreSettings]):
     Settings: ClassVar[type] = PatchCoreSettings
     labels: ClassVar[Labels] = "none"
     scoring: ClassVar[str] = "distance to the nearest good patches"
+    least_defects: ClassVar[int] = 0
 
     def fit(self, split: Split, run: Run) -> None:
         """Fill the memory bank from the good images of `split.train`; see `Method.fit`.
@@ -59,7 +59,7 @@ class PatchCore(Method[PatchCoreSettings]):
             raise DataError(
                 f"{split.dataset.root}: no good images to train on; patchcore learns from them only"
             )
-        extractor = self._extractor(run)
+        extractor = self.extractor(run)
         backbone = extractor.backbone
         run.note(weights=backbone.weights, weights_source=backbone.source)
         started = time.perf_counter()
@@ -99,36 +99,73 @@ class PatchCore(Method[PatchCoreSettings]):
             WeightsError: the bank is missing or was made by another backbone.
         """
         bank = MemoryBank.load(run.weights, device=run.device)
-        extractor = self._extractor(run)
-        _check_fits(bank, extractor, run)
+        extractor = self.extractor(run)
+        self.check_fits(bank, extractor, run)
         for sample in samples:
-            yield self._score(sample, extractor, bank)
+            yield self.answer(
+                sample, features_of(sample, extractor) @ bank.whitening, extractor, bank
+            )
 
-    def _score(self, sample: Sample, extractor: FeatureExtractor, bank: MemoryBank) -> Prediction:
+    @staticmethod
+    def check_fits(bank: MemoryBank, extractor: FeatureExtractor, run: Run) -> None:
+        """See to it that a bank was made by this extractor.
+
+        Raises:
+            WeightsError: it was not; the first difference is named.
+        """
+        meta, backbone = bank.meta, extractor.backbone
+        pairs = {
+            "backbone": (meta.backbone, backbone.name),
+            "layers": (meta.layers, backbone.layers),
+            "weights": (meta.weights, backbone.weights),
+            "fingerprint of its weights": (meta.fingerprint, backbone.fingerprint),
+            "image_size": (meta.image_size, extractor.image_size),
+            "patch_size": (meta.patch_size, extractor.patch_size),
+            "stride": (meta.stride, extractor.stride),
+        }
+        for name, (made, here) in pairs.items():
+            if made != here:
+                raise WeightsError(
+                    f"{run.weights}: the bank was made by {name}={_told(made)}, not {_told(here)}; "
+                    "use the settings it was trained with, or train again"
+                )
+
+    def extractor(self, run: Run) -> FeatureExtractor:
+        """Build the extractor of the run's settings."""
+        return build_extractor(self.settings, run)
+
+    def answer(
+        self,
+        sample: Sample,
+        patches: Tensor,
+        extractor: FeatureExtractor,
+        bank: MemoryBank,
+        *,
+        raised: Tensor | None = None,
+    ) -> Prediction:
+        """Score one image.
+
+        Args:
+            sample: the image.
+            patches: its features, whitened, float32 (cells, channels).
+            extractor: that made them.
+            bank: good patches.
+            raised: factor of each patch's distance, float32 (cells,); 1 if None.
+        """
         settings = self.settings
-        patches = extractor(read_rgb(sample.image)) @ bank.whitening
         scores = bank.distances(patches, settings.neighbours)
+        if raised is not None:
+            scores = scores * raised
         cells = scores.view(extractor.grid_hw).cpu().numpy()
         size = extractor.image_size
         score_map = smooth(to_image_grid(cells, (size, size)), settings.sigma)
         if settings.image_score == "max":
-            score = bank.reweighted(patches[int(scores.argmax())], settings.reweight)
+            top = int(scores.argmax())
+            score = bank.reweighted(patches[top], settings.reweight)
+            score *= 1.0 if raised is None else float(raised[top])
         else:
             score = image_score(score_map, "top1")
         return Prediction(sample_id=sample.id, score=score, score_map=score_map)
-
-    def _extractor(self, run: Run) -> FeatureExtractor:
-        settings = self.settings
-        backbone = build_backbone(
-            settings.backbone, weights=settings.weights, layers=settings.layers, seed=run.seed
-        )
-        return FeatureExtractor(
-            backbone,
-            image_size=settings.image_size,
-            patch_size=settings.patch_size,
-            stride=settings.stride,
-            device=run.device,
-        )
 
     def _embed(self, samples: Sequence[Sample], extractor: FeatureExtractor, run: Run) -> Reservoir:
         rows, columns = extractor.grid_hw
@@ -138,7 +175,7 @@ class PatchCore(Method[PatchCoreSettings]):
             run.log(f"{patches} patches, of which {capacity} drawn evenly are held (max_patches)")
         reservoir = Reservoir(capacity, extractor.channels, seed=run.seed)
         for sample in track(samples, "features"):
-            reservoir.add(extractor(read_rgb(sample.image)).cpu())
+            reservoir.add(features_of(sample, extractor).cpu())
         return reservoir
 
     def _coreset_size(self, patches: int) -> int:
@@ -174,25 +211,6 @@ class PatchCore(Method[PatchCoreSettings]):
         generator = torch.Generator().manual_seed(run.seed)
         probes = projected[torch.randint(len(projected), (_PROBES,), generator=generator)]
         return chosen, covering_radius(probes, projected[chosen])
-
-
-def _check_fits(bank: MemoryBank, extractor: FeatureExtractor, run: Run) -> None:
-    meta, backbone = bank.meta, extractor.backbone
-    pairs = {
-        "backbone": (meta.backbone, backbone.name),
-        "layers": (meta.layers, backbone.layers),
-        "weights": (meta.weights, backbone.weights),
-        "fingerprint of its weights": (meta.fingerprint, backbone.fingerprint),
-        "image_size": (meta.image_size, extractor.image_size),
-        "patch_size": (meta.patch_size, extractor.patch_size),
-        "stride": (meta.stride, extractor.stride),
-    }
-    for name, (made, here) in pairs.items():
-        if made != here:
-            raise WeightsError(
-                f"{run.weights}: the bank was made by {name}={_told(made)}, not {_told(here)}; "
-                "use the settings it was trained with, or train again"
-            )
 
 
 def _told(value: object) -> str:

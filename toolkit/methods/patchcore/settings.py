@@ -6,18 +6,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from toolkit.config import setting
-from toolkit.methods.features.backbone import LITE0
+from toolkit.methods.features.settings import FeatureSettings
 
 
 @dataclass(frozen=True)
-class PatchCoreSettings:
+class PatchCoreSettings(FeatureSettings):
     """Settings of PatchCore; the defaults were chosen on pseudo-defects, never on test images."""
 
-    backbone: str = setting(LITE0, "network of timm or torchvision whose features are used")
-    weights: str = setting("auto", "auto (pretrained), none (random), or a state dict file")
-    layers: tuple[str, ...] = setting((), "layers whose features are used; empty: the family's")
-    image_size: int = setting(448, "side in pixels to which images are resized")
-    patch_size: int = setting(3, "side, in cells, of the neighbourhood that is averaged; odd")
     whitening: float = setting(
         0.001, "shrinkage of the whitening of each layer's features; negative: no whitening"
     )
@@ -34,4 +29,3 @@ class PatchCoreSettings:
     image_score: Literal["max", "top1"] = setting(
         "max", "image score: reweighted maximum, or mean of the map's top 1 %"
     )
-    sigma: float = setting(4.0, "smoothing of the score map, in pixels of the resized image")

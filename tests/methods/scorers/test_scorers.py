@@ -1,0 +1,184 @@
+"""All scorers on frozen features, end to end on the synthetic sample, with random weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from toolkit.config import build_settings, find_config, read_yaml, settings_dict
+from toolkit.data.layouts import read_dataset
+from toolkit.data.splits import Split, make_plan
+from toolkit.data.types import Sample
+from toolkit.errors import DataError, WeightsError
+from toolkit.methods.base import Method
+from toolkit.methods.registry import method_class
+from toolkit.runs.machine import seed_everything
+from toolkit.runs.prediction import Prediction
+from toolkit.runs.run import Run
+
+pytestmark = pytest.mark.slow
+
+COMMON = {"weights": "none", "image_size": 64}
+SMALL: dict[str, dict[str, Any]] = {
+    "padim": {"channels": 20},
+    "student": {"epochs": 2, "width": 16, "bottleneck": 4},
+    "deviation": {"steps": 20, "pseudo_count": 4},
+    "patchcore+": {"coreset_size": 50, "coreset_ratio": 1.0, "pseudo_count": 4},
+}
+FEW_LABELS = ("deviation", "patchcore+")
+
+
+@pytest.fixture(scope="module")
+def split(sample_dir: Path) -> Split:
+    dataset = read_dataset(sample_dir)
+    return make_plan(dataset, folds=3).fold(dataset, 0)
+
+
+def _method(name: str, **changes: Any) -> Method[Any]:
+    cls = method_class(name)
+    values = {**COMMON, **SMALL[name], **changes}
+    return cls(build_settings(cls.Settings, values, source="test"))
+
+
+def _fit(method: Method[Any], split: Split, folder: Path) -> Run:
+    seed_everything(0)
+    settings = settings_dict(method.settings)
+    run = Run.create(folder, method=method.name, settings=settings, split={}, data={})
+    method.fit(split, run)
+    return run
+
+
+def _scores(predictions: list[Prediction]) -> list[float]:
+    return [p.score for p in predictions]
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_registered_with_a_config(name: str, real_home: Path) -> None:
+    values = read_yaml(find_config(f"{name}/default"))
+    cls = method_class(values.pop("method"))
+    assert cls.name == name
+    # The file shows the main settings; they are the defaults.
+    assert build_settings(cls.Settings, values, source="x") == cls.Settings()
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_fit_then_predict_from_the_run_alone(name: str, split: Split, tmp_path: Path) -> None:
+    run = _fit(_method(name), split, tmp_path)
+    predictions = list(_method(name).predict(split.test, run))
+    assert [p.sample_id for p in predictions] == [s.id for s in split.test]
+    for prediction in predictions:
+        assert prediction.score_map is not None
+        assert prediction.score_map.shape == (64, 64)
+        assert np.isfinite(prediction.score_map).all()
+        assert np.isfinite(prediction.score)
+    assert len(set(_scores(predictions))) > 1
+    assert run.facts["weights"] == "none"
+    assert {f.suffix for f in run.weights.iterdir()} == {".json", ".safetensors"}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_same_seed_same_scores(name: str, split: Split, tmp_path: Path) -> None:
+    first = _fit(_method(name), split, tmp_path / "a")
+    second = _fit(_method(name), split, tmp_path / "b")  # from cached features, where there are any
+    few = split.test[:3]
+    assert _scores(list(_method(name).predict(few, first))) == _scores(
+        list(_method(name).predict(few, second))
+    )
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_an_odd_grid(name: str, split: Split, tmp_path: Path) -> None:
+    method = _method(name, image_size=72, stride=8)  # 9 cells a side
+    run = _fit(method, split, tmp_path)
+    (prediction,) = method.predict(split.test[:1], run)
+    assert prediction.score_map is not None
+    assert prediction.score_map.shape == (72, 72)
+
+
+@pytest.mark.parametrize("name", FEW_LABELS)
+def test_no_label_means_pseudo_defects(name: str, split: Split, tmp_path: Path) -> None:
+    run = _fit(_method(name), split.with_budget(0), tmp_path / "a")
+    assert run.facts["pseudo_defects"] == 4
+    with_labels = _fit(_method(name), split.with_budget(1), tmp_path / "b")
+    assert "pseudo_defects" not in with_labels.facts
+
+
+@pytest.mark.parametrize("name", FEW_LABELS)
+def test_no_label_and_no_pseudo_defects(name: str, split: Split, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="--pseudo auto"):
+        _fit(_method(name, pseudo="never"), split.with_budget(0), tmp_path)
+
+
+def test_patchcore_plus_never_scores_below_patchcore(split: Split, tmp_path: Path) -> None:
+    run = _fit(_method("patchcore+", image_score="max"), split.with_budget(2), tmp_path)
+    raised = list(_method("patchcore+").predict(split.test, run))
+    plain = list(_method("patchcore+", boost=0.0).predict(split.test, run))
+    for high, low in zip(raised, plain, strict=True):
+        assert high.score_map is not None
+        assert low.score_map is not None
+        assert (high.score_map >= low.score_map - 1e-5).all()
+    assert any(h.score > low.score for h, low in zip(raised, plain, strict=True))
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_no_good_images(name: str, split: Split, tmp_path: Path) -> None:
+    only = dataclasses.replace(split, train=tuple(s for s in split.train if s.is_defect))
+    with pytest.raises(DataError, match="no good images"):
+        _fit(_method(name), only, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["padim", "student"])
+def test_one_good_image_is_too_few(name: str, split: Split, tmp_path: Path) -> None:
+    good = tuple(s for s in split.train if not s.is_defect)[:1]
+    with pytest.raises(DataError, match="1 good images to train on"):
+        _fit(_method(name), dataclasses.replace(split, train=good), tmp_path)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_constant_images(name: str, split: Split, tmp_path: Path) -> None:
+    path = tmp_path / "grey.png"
+    cv2.imwrite(str(path), np.full((64, 64, 3), 128, np.uint8))
+    grey = tuple(Sample(id=f"{i}.png", image=path, label="good", part="train") for i in range(3))
+    defects = tuple(s for s in split.train if s.is_defect)
+    method = _method(name)
+    run = _fit(method, dataclasses.replace(split, train=grey + defects, val=()), tmp_path / "r")
+    predictions = list(method.predict([grey[0], *split.test[:2]], run))
+    assert np.isfinite(_scores(predictions)).all()
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_another_size_and_aspect(name: str, split: Split, tmp_path: Path) -> None:
+    path = tmp_path / "wide.png"
+    cv2.imwrite(str(path), np.zeros((50, 300, 3), np.uint8))
+    run = _fit(_method(name), split, tmp_path / "r")
+    (prediction,) = _method(name).predict([Sample(id="w", image=path, label="good")], run)
+    assert np.isfinite(prediction.score)
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("changes", [{"image_size": 96}, {"layers": ("blocks.1", "blocks.2")}])
+def test_state_of_another_extractor(
+    name: str, changes: dict[str, Any], split: Split, tmp_path: Path
+) -> None:
+    run = _fit(_method(name), split, tmp_path)
+    with pytest.raises(WeightsError, match="was made by"):
+        next(iter(_method(name, **changes).predict(split.test, run)))
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_damaged_or_missing_state(name: str, split: Split, tmp_path: Path) -> None:
+    method = _method(name)
+    run = _fit(method, split, tmp_path)
+    for file in run.weights.glob("*.safetensors"):
+        file.write_bytes(b"cut")
+    with pytest.raises(WeightsError, match="train again"):
+        next(iter(method.predict(split.test, run)))
+    for file in run.weights.glob("*.safetensors"):
+        file.unlink()
+    with pytest.raises(WeightsError, match="first"):
+        next(iter(method.predict(split.test, run)))

@@ -1,0 +1,1 @@
+"""Deviation networks (Pang et al.): few labelled defects beside all good images."""

@@ -1,0 +1,37 @@
+"""Settings that all scorers on frozen features share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from toolkit.config import setting
+from toolkit.methods.features.backbone import LITE0
+
+
+@dataclass(frozen=True)
+class FeatureSettings:
+    """Which features are looked at, and how their scores become a map and one score."""
+
+    backbone: str = setting(LITE0, "network of timm or torchvision whose features are used")
+    weights: str = setting("auto", "auto (pretrained), none (random), or a state dict file")
+    layers: tuple[str, ...] = setting((), "layers whose features are used; empty: the family's")
+    image_size: int = setting(448, "side in pixels to which images are resized")
+    patch_size: int = setting(3, "side, in cells, of the neighbourhood that is averaged; odd")
+    stride: int = setting(16, "pixels per cell of the patch grid; 0: that of the finest layer")
+    image_score: Literal["max", "top1"] = setting(
+        "max", "image score: maximum of the map, or mean of its highest 1 %"
+    )
+    sigma: float = setting(4.0, "smoothing of the score map, in pixels of the resized image")
+    false_alarms: float = setting(
+        0.0, "threshold that flags this share of good validation images; 0: that of the best F1"
+    )
+
+    def __post_init__(self) -> None:
+        """Reject a rate that is no share.
+
+        Raises:
+            ValueError: the message names the key.
+        """
+        if not 0 <= self.false_alarms < 1:
+            raise ValueError(f"false_alarms={self.false_alarms}: must be from 0 to below 1")

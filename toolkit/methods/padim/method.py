@@ -1,0 +1,130 @@
+"""PaDiM: Mahalanobis distance of each place's features from those of good images there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from toolkit.config import setting
+from toolkit.data.splits import Split
+from toolkit.data.types import Sample
+from toolkit.methods.base import Labels, Method
+from toolkit.methods.features.scorer import (
+    answer,
+    build_extractor,
+    features_of,
+    good_images,
+    load_state,
+    save_state,
+)
+from toolkit.methods.features.settings import FeatureSettings
+from toolkit.progress import track
+from toolkit.runs.prediction import Prediction
+from toolkit.runs.run import Run
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_FLOOR = 1e-6
+"""Variance that is always added: images without any give finite distances."""
+
+
+@dataclass(frozen=True)
+class PaDiMSettings(FeatureSettings):
+    """Settings of PaDiM."""
+
+    channels: int = setting(100, "channels that are kept, drawn at random (paper: 100); 0: all")
+    shrinkage: float = setting(0.01, "share of the mean variance that is added to each variance")
+
+
+class PaDiM(Method[PaDiMSettings]):
+    """PaDiM (Defard et al., "PaDiM: a Patch Distribution Modeling Framework", ICPR 2020).
+
+    It keeps mean and covariance of good features at each place, so the objects have to lie alike.
+    """
+
+    name: ClassVar[str] = "padim"
+    Settings: ClassVar[type] = PaDiMSettings
+    labels: ClassVar[Labels] = "none"
+    scoring: ClassVar[str] = "largest Mahalanobis distance from good features at its place"
+    least_defects: ClassVar[int] = 0
+
+    def fit(self, split: Split, run: Run) -> None:
+        """Measure mean and covariance at each place; one image in memory at a time.
+
+        Raises:
+            DataError: fewer than two good images.
+        """
+        import torch
+
+        good = good_images(split, self.name, least=2)
+        extractor = build_extractor(self.settings, run)
+        run.note(weights=extractor.backbone.weights, weights_source=extractor.backbone.source)
+        generator = torch.Generator().manual_seed(run.seed)
+        count = self.settings.channels or extractor.channels
+        chosen = torch.randperm(extractor.channels, generator=generator)[:count].sort().values
+        moments = _Moments()
+        for sample in track(good, "features"):
+            moments.add(features_of(sample, extractor).cpu()[:, chosen])
+        mean, covariance = moments.mean_and_covariance()
+        whitening = _whitening(covariance, self.settings.shrinkage)
+        state = {"channels": chosen, "mean": mean.float(), "whitening": whitening.float()}
+        save_state(run, state, extractor)
+
+    def predict(self, samples: Sequence[Sample], run: Run) -> Iterator[Prediction]:
+        """Yield one prediction with a score map per sample; see `Method.predict`.
+
+        Raises:
+            WeightsError: nothing was learnt here, or with another backbone.
+        """
+        extractor = build_extractor(self.settings, run)
+        state = load_state(run, ("channels", "mean", "whitening"), extractor)
+        chosen, mean, whitening = state["channels"], state["mean"], state["whitening"]
+        for sample in samples:
+            offset = features_of(sample, extractor)[:, chosen] - mean
+            distance = (offset[:, None] @ whitening)[:, 0].norm(dim=1)
+            yield answer(sample, distance.view(extractor.grid_hw).cpu().numpy(), self.settings)
+
+
+class _Moments:
+    """Running sums of features and of their products, about the first image's features."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def add(self, features: Tensor) -> None:
+        """Take in one image, float32 tensor (places, channels)."""
+        import torch
+
+        if not self._count:
+            self._origin = features.double()  # near the mean, so that squares keep their digits
+            self._sum = torch.zeros_like(self._origin)
+            places, channels = features.shape
+            self._squares = torch.zeros(places, channels, channels)
+        offset = features.double() - self._origin
+        self._sum += offset
+        small = offset.float()
+        self._squares.baddbmm_(small[:, :, None], small[:, None, :])
+        self._count += 1
+
+    def mean_and_covariance(self) -> tuple[Tensor, Tensor]:
+        """Return float64 tensors (places, channels) and (places, channels, channels)."""
+        mean = self._sum / self._count
+        outer = mean[:, :, None] * mean[:, None, :]
+        covariance = (self._squares.double() - self._count * outer) / (self._count - 1)
+        return self._origin + mean, covariance
+
+
+def _whitening(covariance: Tensor, shrinkage: float) -> Tensor:
+    """Return one matrix W per place with W Wᵀ the inverse of its regularised covariance.
+
+    The paper adds 0.01 to each variance, which means little for features of another scale; a share
+    of the mean variance takes its place.
+    """
+    import torch
+
+    variances, directions = torch.linalg.eigh(covariance)
+    added = shrinkage * variances.clamp_min(0).mean() + _FLOOR
+    whitening: Tensor = directions * (variances.clamp_min(0) + added).rsqrt()[:, None, :]
+    return whitening

@@ -1,0 +1,1 @@
+"""PatchCore with a second bank: patches of the few labelled defects."""

@@ -1,0 +1,1 @@
+"""A fast student: what a small network cannot rebuild of good features is a defect."""

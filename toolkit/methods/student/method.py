@@ -1,0 +1,158 @@
+"""The student: a small convolutional autoencoder of good features; its error is the score."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from toolkit.config import setting
+from toolkit.data.splits import Split
+from toolkit.data.types import Sample
+from toolkit.methods.base import Labels, Method
+from toolkit.methods.features.cache import FeatureCache
+from toolkit.methods.features.scorer import (
+    answer,
+    build_extractor,
+    features_of,
+    good_images,
+    load_state,
+    save_state,
+)
+from toolkit.methods.features.settings import FeatureSettings
+from toolkit.methods.features.whitening import fit_whitening
+from toolkit.progress import progress, track
+from toolkit.runs.prediction import Prediction
+from toolkit.runs.run import Run
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+_BATCH = 8
+
+
+@dataclass(frozen=True)
+class StudentSettings(FeatureSettings):
+    """Settings of the student."""
+
+    width: int = setting(64, "channels of the hidden layers")
+    bottleneck: int = setting(24, "channels of the narrowest layer, at half the resolution")
+    epochs: int = setting(15, "times that each good image is seen")
+    lr: float = setting(2e-3, "learning rate at the start; it falls to zero along a cosine")
+    whitening: float = setting(0.01, "shrinkage of the whitening of each layer's features")
+    max_images: int = setting(2000, "good images held in memory at most; more are drawn evenly")
+
+
+class Student(Method[StudentSettings]):
+    """A feature autoencoder: it rebuilds whitened features of good images and fails at others.
+
+    The autoencoder is the student of the frozen backbone, as in EfficientAD (Batzner et al., WACV
+    2024), whose second student it resembles.
+    """
+
+    name: ClassVar[str] = "student"
+    Settings: ClassVar[type] = StudentSettings
+    labels: ClassVar[Labels] = "none"
+    scoring: ClassVar[str] = "largest error of rebuilding its features"
+    least_defects: ClassVar[int] = 0
+
+    def fit(self, split: Split, run: Run) -> None:
+        """Train the autoencoder on good images.
+
+        Raises:
+            DataError: fewer than two good images.
+        """
+        import torch
+
+        settings = self.settings
+        good = good_images(split, self.name, least=2)
+        extractor = build_extractor(settings, run)
+        run.note(weights=extractor.backbone.weights, weights_source=extractor.backbone.source)
+        generator = torch.Generator().manual_seed(run.seed)
+        drawn = torch.randperm(len(good), generator=generator)[: settings.max_images].tolist()
+        cache = FeatureCache(extractor)
+        kept = [cache.get(good[i]) for i in track(sorted(drawn), "features")]
+        run.note(features_cached=cache.hits)
+        rows = torch.cat(kept).float()
+        whitening = fit_whitening(
+            rows, extractor.layer_channels, shrinkage=settings.whitening, seed=run.seed
+        )
+        # The whitening divides by the root of the channels for distances; here each has variance 1.
+        whitening = whitening * extractor.channels**0.5
+        mean = rows.mean(dim=0)
+        grids = torch.stack(
+            [_grid((one.float() - mean) @ whitening, extractor.grid_hw) for one in kept]
+        )
+        network = _train(grids, settings, run)
+        state = {f"network.{k}": v for k, v in network.state_dict().items()}
+        save_state(run, {"mean": mean, "whitening": whitening, **state}, extractor)
+
+    def predict(self, samples: Sequence[Sample], run: Run) -> Iterator[Prediction]:
+        """Yield one prediction with a score map per sample; see `Method.predict`.
+
+        Raises:
+            WeightsError: nothing was learnt here, or with another backbone.
+        """
+        import torch
+
+        extractor = build_extractor(self.settings, run)
+        network = _network(extractor.channels, self.settings).to(run.device).eval()
+        names = [f"network.{k}" for k in network.state_dict()]
+        state = load_state(run, ["mean", "whitening", *names], extractor)
+        network.load_state_dict({k.removeprefix("network."): state[k] for k in names})
+        for sample in samples:
+            with torch.inference_mode():
+                rows = (features_of(sample, extractor) - state["mean"]) @ state["whitening"]
+                grid = _grid(rows, extractor.grid_hw)[None]
+                error = (_rebuilt(network, grid) - grid).square().mean(dim=1)[0].sqrt()
+            yield answer(sample, error.cpu().numpy(), self.settings)
+
+
+def _grid(rows: Tensor, grid_hw: tuple[int, int]) -> Tensor:
+    return rows.T.reshape(-1, *grid_hw)
+
+
+def _rebuilt(network: nn.Module, grids: Tensor) -> Tensor:
+    # Halving and doubling an odd side gives one row too many.
+    rebuilt: Tensor = network(grids)[..., : grids.shape[2], : grids.shape[3]]
+    return rebuilt
+
+
+def _network(channels: int, settings: StudentSettings) -> nn.Module:
+    from torch import nn
+
+    width, narrow = settings.width, settings.bottleneck
+    return nn.Sequential(
+        nn.Conv2d(channels, width, 1), nn.ReLU(),
+        nn.Conv2d(width, width, 3, stride=2, padding=1), nn.ReLU(),
+        nn.Conv2d(width, narrow, 1), nn.ReLU(),
+        nn.ConvTranspose2d(narrow, width, 4, stride=2, padding=1), nn.ReLU(),
+        nn.Conv2d(width, channels, 1),
+    )  # fmt: skip
+
+
+def _train(grids: Tensor, settings: StudentSettings, run: Run) -> nn.Module:
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(run.seed)
+        network = _network(grids.shape[1], settings).to(run.device)
+    generator = torch.Generator().manual_seed(run.seed)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=settings.lr)
+    steps = settings.epochs * -(-len(grids) // _BATCH)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1))
+    with progress("student", settings.epochs) as bar:
+        for epoch in range(settings.epochs):
+            losses = []
+            order = torch.randperm(len(grids), generator=generator)
+            for batch in torch.split(order, _BATCH):
+                wanted = grids[batch].to(run.device)
+                loss = (_rebuilt(network, wanted) - wanted).square().mean()
+                optimizer.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                schedule.step()
+                losses.append(float(loss.detach()))
+            run.add_result({"epoch": epoch + 1, "loss": sum(losses) / len(losses)})
+            bar.advance(loss=losses[-1])
+    return network
