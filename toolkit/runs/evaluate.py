@@ -12,7 +12,7 @@ from toolkit.errors import RunError
 from toolkit.metrics.bootstrap import image_intervals
 from toolkit.metrics.classification import classification_metrics
 from toolkit.metrics.image import flagged, image_metrics
-from toolkit.metrics.threshold import f1_threshold
+from toolkit.metrics.threshold import f1_threshold, false_alarm_threshold
 from toolkit.metrics.values import MetricError, to_json
 from toolkit.runs.cost import cost
 from toolkit.runs.judged import Judged, judged
@@ -30,8 +30,15 @@ SCHEMA = 1
 
 
 def threshold_of(run: Run, dataset: Dataset) -> float | None:
-    """Choose the image-level threshold on the run's validation part; None where it is empty."""
+    """Choose the image-level threshold on the run's validation part; None where it is empty.
+
+    A method with a setting `false_alarms` above 0 gets the threshold that flags no more than this
+    share of the good validation images, and looks at no defect; all others that of the best F1.
+    """
     val = judged(run, dataset, "val")
+    rate = run.record["settings"].get("false_alarms", 0)
+    if rate and not val.is_defect.all():
+        return false_alarm_threshold(val.scores[~val.is_defect], rate)
     return f1_threshold(val.scores, val.is_defect) if len(val.samples) else None
 
 

@@ -33,6 +33,7 @@ class ResNet(Method[ResNetSettings]):
     Settings: ClassVar[type] = ResNetSettings
     labels: ClassVar[Labels] = "image"
     scoring: ClassVar[str] = "log-odds of any defect class"
+    least_defects: ClassVar[int] = 2
 
     def fit(self, split: Split, run: Run) -> None:
         """Train on `split.train`, choose the epoch by `split.val`.
