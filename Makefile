@@ -11,6 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraint
 
 demo: $(VENV)/demo.done
 	$(BIN)/toolkit demo
+	$(BIN)/toolkit report runs/demo --out report.html --overwrite
 
 test: $(VENV)/test.done
 	$(PYTEST)
@@ -28,7 +29,7 @@ $(BIN)/python:
 
 $(VENV)/demo.done: $(BIN)/python pyproject.toml constraints.txt
 	@echo "installing (a few minutes the first time: torch is large)"
-	$(PIP) -e ".[onnx]"
+	$(PIP) -e ".[onnx,report]"
 	@touch $@
 
 $(VENV)/test.done: $(BIN)/python pyproject.toml constraints.txt
@@ -41,4 +42,4 @@ $(VENV)/dev.done: $(BIN)/python pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) runs converted cache
+	rm -rf $(VENV) runs converted exported cache report.html
