@@ -14,7 +14,7 @@ from toolkit.data.images import image_size
 from toolkit.data.layouts import read_dataset
 from toolkit.data.splits import Split, make_plan
 from toolkit.data.types import Sample
-from toolkit.errors import ConfigError, DataError, WeightsError
+from toolkit.errors import ConfigError, DataError, RunError, WeightsError
 from toolkit.methods.patchcore.method import PatchCore
 from toolkit.methods.patchcore.settings import PatchCoreSettings
 from toolkit.methods.registry import method_class
@@ -82,7 +82,11 @@ def test_fit_then_predict(tmp_path: Path, split: Split, changes: dict[str, Any])
         assert np.isfinite(prediction.score)
     assert run.facts["weights"] == "none"
     assert run.facts["patches_in_bank"] == 100
-    assert sorted(f.name for f in run.weights.iterdir()) == ["bank.json", "bank.safetensors"]
+    assert sorted(f.name for f in run.weights.iterdir()) == [
+        "bank.json",
+        "bank.safetensors",
+        "images.json",
+    ]
 
 
 def test_same_seed_same_predictions(tmp_path: Path, split: Split) -> None:
@@ -187,3 +191,46 @@ def test_bank_of_other_random_weights(tmp_path: Path, split: Split) -> None:
 def test_predict_before_fit(tmp_path: Path, split: Split) -> None:
     with pytest.raises(WeightsError, match="train patchcore first"):
         next(PatchCore(SMALL).predict(split.test, _run(tmp_path, SMALL)))
+
+
+@pytest.mark.parametrize("whitening", [-1.0, 0.01])
+def test_extending_equals_a_fresh_fit_without_coreset(
+    tmp_path: Path, split: Split, whitening: float
+) -> None:
+    whole = dataclasses.replace(
+        SMALL, coreset_size=10**6, coreset_ratio=1.0, whitening=whitening, backbone="resnet18"
+    )
+    half = dataclasses.replace(split, train=split.train[: len(split.train) // 2])
+    first = _run(tmp_path / "half", whole)
+    PatchCore(whole).fit(half, first)
+    more = dataclasses.replace(whole, extend=str(first.path))
+    extended, fresh = _run(tmp_path / "more", more), _run(tmp_path / "fresh", whole)
+    PatchCore(more).fit(split, extended)
+    PatchCore(whole).fit(split, fresh)
+    assert extended.facts["patches_seen"] == fresh.facts["patches_seen"]
+    assert extended.facts["patches_in_bank"] == fresh.facts["patches_in_bank"]
+    pairs = zip(
+        PatchCore(more).predict(split.test, extended),
+        PatchCore(whole).predict(split.test, fresh),
+        strict=True,
+    )
+    for one, other in pairs:
+        assert one.score == pytest.approx(other.score, rel=1e-3)
+        np.testing.assert_allclose(one.score_map, other.score_map, rtol=1e-3, atol=1e-4)
+
+
+def test_a_run_that_saw_held_out_images_is_not_extended(tmp_path: Path, split: Split) -> None:
+    seen = dataclasses.replace(split, train=(*split.train, *split.val))
+    first = _run(tmp_path / "a", SMALL)
+    PatchCore(SMALL).fit(seen, first)
+    more = dataclasses.replace(SMALL, extend=str(first.path))
+    with pytest.raises(RunError, match="held out here"):
+        PatchCore(more).fit(split, _run(tmp_path / "b", more))
+
+
+def test_extending_with_another_backbone(tmp_path: Path, split: Split) -> None:
+    first = _run(tmp_path / "a", SMALL)
+    PatchCore(SMALL).fit(split, first)
+    more = dataclasses.replace(SMALL, extend=str(first.path), image_size=96)
+    with pytest.raises(WeightsError, match="the bank was made by image_size=64, not 96"):
+        PatchCore(more).fit(split, _run(tmp_path / "b", more))

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING
 
 from toolkit.errors import WeightsError
 from toolkit.files import read_json, write_json, written_whole
+from toolkit.methods.features.scorer import stamp
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from toolkit.methods.features.extractor import FeatureExtractor
 
 SCHEMA = 1
 _FEATURES = "bank.safetensors"
@@ -45,6 +48,21 @@ class BankMeta:
     seen: int
     kept: int
     radius: float
+
+    def check_made_by(self, extractor: FeatureExtractor, folder: Path) -> None:
+        """See to it that the bank was made by this extractor.
+
+        Raises:
+            WeightsError: it was not; the first difference is named.
+        """
+        for name, here in stamp(extractor).items():
+            made = getattr(self, name)
+            made = list(made) if isinstance(made, tuple) else made
+            if made != here:
+                raise WeightsError(
+                    f"{folder}: the bank was made by {name}={_told(made)}, not {_told(here)}; "
+                    "use the settings it was trained with, or train again"
+                )
 
 
 class MemoryBank:
@@ -198,6 +216,10 @@ class MemoryBank:
         if features.shape[0] != count:
             raise WeightsError(f"{path}: does not belong to {_META} beside it; train again")
         return cls(features, whitening, meta)
+
+
+def _told(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _is_bfloat16_fast(features: Tensor) -> bool:

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from toolkit.data.splits import Split
-from toolkit.data.types import Sample
-from toolkit.errors import DataError, WeightsError
+from toolkit.data.types import Sample, file_sha256
+from toolkit.errors import DataError
+from toolkit.files import write_json
 from toolkit.methods.base import Labels, Method
 from toolkit.methods.features.extractor import FeatureExtractor
 from toolkit.methods.features.maps import image_score, smooth, to_image_grid
@@ -22,6 +23,7 @@ from toolkit.methods.patchcore.coreset import (
     grouped_coreset,
     projection,
 )
+from toolkit.methods.patchcore.extend import IMAGES, Extended, read_extended
 from toolkit.methods.patchcore.settings import PatchCoreSettings
 from toolkit.progress import track
 from toolkit.runs.prediction import Prediction
@@ -54,6 +56,8 @@ class PatchCore(Method[PatchCoreSettings]):
         Raises:
             DataError: no good images, or fewer patches than the coreset needs.
         """
+        import torch
+
         good = [s for s in split.train if not s.is_defect]
         if not good:
             raise DataError(
@@ -63,11 +67,20 @@ class PatchCore(Method[PatchCoreSettings]):
         backbone = extractor.backbone
         run.note(weights=backbone.weights, weights_source=backbone.source)
         started = time.perf_counter()
-        reservoir = self._embed(good, extractor, run)
+        old = self._extended(extractor, split)
+        known = set() if old is None else set(old.images)
+        contents = {s.id: file_sha256(s.image) for s in good}
+        new = [s for s in good if contents[s.id] not in known]
+        reservoir = self._embed(new, extractor, run)
         embedded = time.perf_counter()
         features = reservoir.rows()
+        if old is not None:
+            features = torch.cat([old.features, features])
         size = self._coreset_size(len(features))
-        whitening = self._whitening(features, extractor, run)
+        if old is not None and old.thinned:
+            whitening = old.whitening  # a coreset says nothing of how all patches vary
+        else:
+            whitening = self._whitening(features, extractor, run)
         chosen, radius = self._choose(features, whitening, size, run)
         meta = BankMeta(
             backbone=backbone.name,
@@ -78,14 +91,15 @@ class PatchCore(Method[PatchCoreSettings]):
             image_size=extractor.image_size,
             patch_size=extractor.patch_size,
             stride=extractor.stride,
-            seen=reservoir.seen,
-            kept=len(reservoir),
+            seen=reservoir.seen + (0 if old is None else old.seen),
+            kept=len(features),
             radius=radius,
         )
         bank = MemoryBank(features[chosen].float() @ whitening, whitening, meta)
         bank.save(run.weights)
+        write_json(run.weights / IMAGES, sorted(known.union(contents.values())))
         run.note(
-            patches_seen=reservoir.seen,
+            patches_seen=meta.seen,
             patches_in_bank=len(bank),
             coreset_radius=round(radius, 4),
             embed_seconds=round(embedded - started, 2),
@@ -100,35 +114,11 @@ class PatchCore(Method[PatchCoreSettings]):
         """
         bank = MemoryBank.load(run.weights, device=run.device)
         extractor = self.extractor(run)
-        self.check_fits(bank, extractor, run)
+        bank.meta.check_made_by(extractor, run.weights)
         for sample in samples:
             yield self.answer(
                 sample, features_of(sample, extractor) @ bank.whitening, extractor, bank
             )
-
-    @staticmethod
-    def check_fits(bank: MemoryBank, extractor: FeatureExtractor, run: Run) -> None:
-        """See to it that a bank was made by this extractor.
-
-        Raises:
-            WeightsError: it was not; the first difference is named.
-        """
-        meta, backbone = bank.meta, extractor.backbone
-        pairs = {
-            "backbone": (meta.backbone, backbone.name),
-            "layers": (meta.layers, backbone.layers),
-            "weights": (meta.weights, backbone.weights),
-            "fingerprint of its weights": (meta.fingerprint, backbone.fingerprint),
-            "image_size": (meta.image_size, extractor.image_size),
-            "patch_size": (meta.patch_size, extractor.patch_size),
-            "stride": (meta.stride, extractor.stride),
-        }
-        for name, (made, here) in pairs.items():
-            if made != here:
-                raise WeightsError(
-                    f"{run.weights}: the bank was made by {name}={_told(made)}, not {_told(here)}; "
-                    "use the settings it was trained with, or train again"
-                )
 
     def extractor(self, run: Run) -> FeatureExtractor:
         """Build the extractor of the run's settings."""
@@ -166,6 +156,11 @@ class PatchCore(Method[PatchCoreSettings]):
         else:
             score = image_score(score_map, "top1")
         return Prediction(sample_id=sample.id, score=score, score_map=score_map)
+
+    def _extended(self, extractor: FeatureExtractor, split: Split) -> Extended | None:
+        return (
+            read_extended(self.settings.extend, extractor, split) if self.settings.extend else None
+        )
 
     def _embed(self, samples: Sequence[Sample], extractor: FeatureExtractor, run: Run) -> Reservoir:
         rows, columns = extractor.grid_hw
@@ -206,12 +201,10 @@ class PatchCore(Method[PatchCoreSettings]):
         settings = self.settings
         matrix = whitening @ projection(len(whitening), settings.projection, seed=run.seed)
         projected = torch.cat([part.float() @ matrix for part in torch.split(features, _CHUNK)])
+        if size == len(features):
+            return torch.arange(size), 0.0
         choose = exact_coreset if settings.coreset == "exact" else grouped_coreset
         chosen = choose(projected, size, seed=run.seed, show=True)
         generator = torch.Generator().manual_seed(run.seed)
         probes = projected[torch.randint(len(projected), (_PROBES,), generator=generator)]
         return chosen, covering_radius(probes, projected[chosen])
-
-
-def _told(value: object) -> str:
-    return ",".join(value) if isinstance(value, tuple) else str(value)

@@ -29,3 +29,4 @@ class PatchCoreSettings(FeatureSettings):
     image_score: Literal["max", "top1"] = setting(
         "max", "image score: reweighted maximum, or mean of the map's top 1 %"
     )
+    extend: str = setting("", "run whose bank is gone on with: only images new to it are embedded")

@@ -88,7 +88,7 @@ class PatchCorePlus(Method[PatchCorePlusSettings]):
         """
         base = PatchCore(self.settings)
         extractor, bank = base.extractor(run), MemoryBank.load(run.weights, device=run.device)
-        base.check_fits(bank, extractor, run)
+        bank.meta.check_made_by(extractor, run.weights)
         defects, scale = _load(run.weights, run.device)
         known = MemoryBank(defects, bank.whitening, bank.meta)
         for sample in samples:
