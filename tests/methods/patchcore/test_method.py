@@ -234,3 +234,21 @@ def test_extending_with_another_backbone(tmp_path: Path, split: Split) -> None:
     more = dataclasses.replace(SMALL, extend=str(first.path), image_size=96)
     with pytest.raises(WeightsError, match="the bank was made by image_size=64, not 96"):
         PatchCore(more).fit(split, _run(tmp_path / "b", more))
+
+
+@pytest.mark.parametrize("changes", [{}, {"neighbours": 3, "reweight": 0, "stride": 0}])
+def test_onnx_says_what_the_run_says(tmp_path: Path, split: Split, changes: dict[str, Any]) -> None:
+    pytest.importorskip("onnx")
+    session_of = pytest.importorskip("onnxruntime").InferenceSession
+    settings = dataclasses.replace(SMALL, **changes)
+    run, _ = _fit_predict(tmp_path, split, settings)
+    exported = PatchCore(settings).export(run, tmp_path, split.test[:3])
+    assert exported.max_difference <= exported.tolerance
+    assert exported.files == ("model.onnx", "model.json")
+    # Another image gives another answer: the graph is no constant.
+    session = session_of(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
+    answers = [
+        session.run(["score"], {"pixels": np.full((1, 3, 64, 64), grey, np.float32)})[0]
+        for grey in (0, 200)
+    ]
+    assert answers[0] != answers[1]

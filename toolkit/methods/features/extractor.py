@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -78,33 +79,58 @@ class FeatureExtractor:
             float32 tensor (rows * columns, channels), row by row.
         """
         import torch
-        from torch.nn.functional import avg_pool2d
 
         with torch.inference_mode():
-            maps = self._layer_maps(image)
-            aligned = []
-            for layer in maps:
-                if self.patch_size > 1:
-                    layer = avg_pool2d(
-                        layer, self.patch_size, 1, self.patch_size // 2, count_include_pad=False
-                    )
-                if tuple(layer.shape[2:]) != self.grid_hw:
-                    layer = resample(layer, self.grid_hw)
-                aligned.append(layer)
-            patches = torch.cat(aligned, dim=1)[0]
-            return patches.permute(1, 2, 0).reshape(-1, self.channels)
+            return self.aligned(self._layer_maps(image))
+
+    def aligned(self, maps: Sequence[Tensor]) -> Tensor:
+        """Average each layer over its neighbourhoods and bring all layers to one grid.
+
+        Args:
+            maps: one float tensor (1, C, h, w) per layer.
+
+        Returns:
+            float tensor (rows * columns, channels), row by row.
+        """
+        import torch
+        from torch.nn.functional import avg_pool2d
+
+        layers = []
+        for layer in maps:
+            if self.patch_size > 1:
+                layer = avg_pool2d(
+                    layer, self.patch_size, 1, self.patch_size // 2, count_include_pad=False
+                )
+            if tuple(layer.shape[2:]) != self.grid_hw:
+                layer = resample(layer, self.grid_hw)
+            layers.append(layer)
+        patches = torch.cat(layers, dim=1)[0]
+        return patches.permute(1, 2, 0).reshape(-1, self.channels)
+
+    def normalised(self, pixels: Tensor) -> Tensor:
+        """Return pixels, float tensor (1, 3, H, W) from 0 to 255, as the network wants them."""
+        return (pixels - self._mean) / self._std
+
+    def resized(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Resize an image to the square that the network sees.
+
+        Bilinear interpolation averages two pixels per axis, which loses nothing down to about one
+        half; below that only area averaging sees every pixel.
+        """
+        import cv2
+
+        size = self.image_size
+        if image.shape[:2] == (size, size):
+            return image
+        ratio = max(image.shape[:2]) / size
+        method = cv2.INTER_AREA if ratio > _BILINEAR_LIMIT else cv2.INTER_LINEAR
+        return np.asarray(cv2.resize(image, (size, size), interpolation=method), np.uint8)
 
     def _layer_maps(self, image: NDArray[np.uint8]) -> list[Tensor]:
-        import cv2
         import torch
 
         size = self.image_size
-        # Bilinear interpolation averages two pixels per axis, which loses nothing down to about one
-        # half; below that only area averaging sees every pixel.
-        ratio = max(image.shape[:2]) / size
-        method = cv2.INTER_AREA if ratio > _BILINEAR_LIMIT else cv2.INTER_LINEAR
-        if image.shape[:2] != (size, size):
-            image = cv2.resize(image, (size, size), interpolation=method)
+        image = self.resized(image)
         with torch.inference_mode():
             pixels = torch.from_numpy(image).to(self.device).permute(2, 0, 1)[None].float()
             pixels = pixels.sub_(self._mean).div_(self._std)

@@ -30,7 +30,11 @@ from toolkit.runs.prediction import Prediction
 from toolkit.runs.run import Run
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor
+
+    from toolkit.runs.export import Exported
 
 _CHUNK = 65_536
 _PROBES = 5_000
@@ -119,6 +123,20 @@ class PatchCore(Method[PatchCoreSettings]):
             yield self.answer(
                 sample, features_of(sample, extractor) @ bank.whitening, extractor, bank
             )
+
+    def export(self, run: Run, out: Path, samples: Sequence[Sample]) -> Exported:
+        """Write `model.onnx`: feature extractor and search in one graph; see `export_onnx`.
+
+        Raises:
+            MissingExtraError: ONNX is not installed.
+            WeightsError: the bank is missing or was made by another backbone.
+        """
+        from toolkit.methods.patchcore.export import export_onnx
+
+        bank = MemoryBank.load(run.weights)
+        extractor = self.extractor(run)
+        bank.meta.check_made_by(extractor, run.weights)
+        return export_onnx(bank, extractor, self.settings, out, samples)
 
     def extractor(self, run: Run) -> FeatureExtractor:
         """Build the extractor of the run's settings."""
