@@ -40,22 +40,6 @@ def test_distances_equal_all_distances(k: int, count: int) -> None:
     torch.testing.assert_close(_bank(features).distances(queries, k), expected)
 
 
-@pytest.mark.parametrize("offset", [0.0, 100.0])  # far from the origin, as raw features are
-def test_the_fast_search_of_a_large_bank_is_nearly_exact(offset: float) -> None:
-    generator = torch.Generator().manual_seed(0)
-    features = torch.randn(1500, 96, generator=generator) + offset
-    near = features[:300] + 0.3 * torch.randn(300, 96, generator=generator)
-    far = torch.randn(300, 96, generator=generator) * 1.5 + offset
-    queries = torch.cat([near, far])
-    found = _bank(features).distances(queries)
-    every = torch.cdist(queries, features, compute_mode="donot_use_mm_for_euclid_dist")
-    exact = every.amin(dim=1)
-    assert float((found / exact).max()) < 1.005
-    assert float((found / exact).min()) > 0.999
-    # What the score map is made of: the order of patches.
-    assert torch.equal(found.topk(5).indices, exact.topk(5).indices)
-
-
 def test_nearest_equals_all_distances() -> None:
     features = torch.randn(40, 5, generator=torch.Generator().manual_seed(0))
     distances, indices = _bank(features).nearest(features[7] + 0.01, 3)

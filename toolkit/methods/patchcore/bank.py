@@ -20,8 +20,6 @@ _FEATURES = "bank.safetensors"
 _META = "bank.json"
 _CHUNK = 512
 """Queries per matrix product, which bounds the memory to this many times the bank's length."""
-_SQUARE_PARTS = 4
-_LEAST_ROWS, _LEAST_CHANNELS = 1000, 64
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,6 @@ class MemoryBank:
         self._origin = features.mean(dim=0)
         self._centred = features - self._origin
         self._half_squares = self._centred.square().sum(dim=1).mul_(0.5)
-        self._rounded = self._rounded_bank() if _is_bfloat16_fast(features) else None
 
     def __len__(self) -> int:
         return int(self.features.shape[0])
@@ -100,8 +97,6 @@ class MemoryBank:
         import torch
 
         count = min(k, len(self))
-        if count == 1 and self._rounded is not None:
-            return self._nearest_distance(queries)
         centred = queries - self._origin
         found = []
         for part in torch.split(centred, _CHUNK):
@@ -115,32 +110,6 @@ class MemoryBank:
             squares = least.mul_(2.0) + part.square().sum(dim=1, keepdim=True)
             found.append(squares.clamp_min_(0.0).sqrt_().mean(dim=1))
         return torch.cat(found)
-
-    def _rounded_bank(self) -> Tensor:
-        import torch
-
-        # The square of each feature goes into further columns, each what the ones before it lost
-        # by rounding: one product then gives the whole comparison.
-        parts, rest = [], -self._half_squares
-        for _ in range(_SQUARE_PARTS):
-            parts.append(rest.bfloat16())
-            rest = rest - parts[-1].float()
-        return torch.cat([self._centred.bfloat16(), torch.stack(parts, dim=1)], dim=1)
-
-    def _nearest_distance(self, queries: Tensor) -> Tensor:
-        """Find the nearest feature by 16-bit products, then measure the distance to it exactly.
-
-        Where rounding prefers a neighbour that is about as near, the distance is that to the
-        neighbour: a little too large, never too small.
-        """
-        import torch
-
-        assert self._rounded is not None
-        centred = queries - self._origin
-        ones = torch.ones(len(queries), _SQUARE_PARTS, dtype=torch.bfloat16, device=queries.device)
-        rounded = torch.cat([centred.bfloat16(), ones], dim=1)
-        found = [(part @ self._rounded.T).argmax(dim=1) for part in torch.split(rounded, _CHUNK)]
-        return (queries - self.features[torch.cat(found)]).square().sum(dim=1).sqrt()
 
     def nearest(self, query: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """Find the nearest features of the bank for one query, without rounding tricks.
@@ -220,14 +189,3 @@ class MemoryBank:
 
 def _told(value: object) -> str:
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _is_bfloat16_fast(features: Tensor) -> bool:
-    """Whether it pays: the processor multiplies 16-bit floats itself, and there is much to do.
-
-    In many dimensions the roundings of single channels cancel; in few they would not.
-    """
-    import torch
-
-    large = features.shape[0] >= _LEAST_ROWS and features.shape[1] >= _LEAST_CHANNELS
-    return large and features.device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
