@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from toolkit.data.images import read_rgb
-from toolkit.errors import MissingExtraError
 from toolkit.files import write_text
+from toolkit.methods.onnx_graph import write_graph
 from toolkit.runs.export import Exported
 
 if TYPE_CHECKING:
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from toolkit.methods.patchcore.bank import MemoryBank
     from toolkit.methods.patchcore.settings import PatchCoreSettings
 
-_OPSET = 17
 _TOLERANCE = 1e-2
 """Of distances, which are of the order of 1 to 10 between whitened patches."""
 
@@ -96,27 +94,13 @@ def export_onnx(
         MissingExtraError: ONNX is not installed.
         DataError: an image cannot be read.
     """
-    try:
-        import onnx  # noqa: F401 - torch's exporter needs it
-        import onnxruntime
-    except ImportError as error:
-        raise MissingExtraError(
-            error.name or "onnx", extra="onnx", purpose="export to ONNX"
-        ) from error
     side = extractor.image_size
-    path = out / "model.onnx"
-    with warnings.catch_warnings(), torch.no_grad():
-        # The exporter that needs no further package is called old; sizes are constants here.
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            _Graph(bank, extractor, settings).eval(),
-            (torch.zeros(1, 3, side, side),),
-            str(path),
-            input_names=["pixels"],
-            output_names=["cells", "score"],
-            opset_version=_OPSET,
-            dynamo=False,
-        )
+    session = write_graph(
+        _Graph(bank, extractor, settings).eval(),
+        {"pixels": torch.zeros(1, 3, side, side)},
+        ["cells", "score"],
+        out / "model.onnx",
+    )
     about = {
         "input": {"name": "pixels", "shape": [1, 3, side, side], "range": [0, 255], "order": "RGB"},
         "outputs": {"cells": list(extractor.grid_hw), "score": [1]},
@@ -124,7 +108,6 @@ def export_onnx(
         "image_score": settings.image_score,
     }
     write_text(out / "model.json", json.dumps(about, indent=2) + "\n")
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     difference = 0.0
     for sample in samples:
         image = read_rgb(sample.image)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from toolkit.data.images import read_rgb
-from toolkit.errors import MissingExtraError
 from toolkit.files import write_text
+from toolkit.methods.onnx_graph import write_graph
 from toolkit.methods.resnet.frozen import averaged_logits, viewed
 from toolkit.methods.resnet.image_cache import resized
 from toolkit.runs.export import Exported
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from toolkit.methods.resnet.checkpoint import ModelCard
     from toolkit.methods.resnet.network import Classifier
 
-_OPSET = 17
 _INPUT, _OUTPUT = "images", "logits"
 _TOLERANCE = 1e-3
 """Of logits; they are of the order of 1 to 10."""
@@ -66,34 +64,19 @@ def export_onnx(
         MissingExtraError: ONNX is not installed.
         DataError: an image cannot be read.
     """
-    try:
-        import onnx  # noqa: F401 - torch's exporter needs it
-        import onnxruntime
-    except ImportError as error:
-        raise MissingExtraError(
-            error.name or "onnx", extra="onnx", purpose="export to ONNX"
-        ) from error
     side = card.image_size
-    path = out / "model.onnx"
-    with warnings.catch_warnings():
-        # The exporter that needs no further package is called old; sizes are constants here.
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            _InUse(model, card.views).eval(),
-            (torch.zeros(1, 3, side, side),),
-            str(path),
-            input_names=[_INPUT],
-            output_names=[_OUTPUT],
-            opset_version=_OPSET,
-            dynamo=False,
-        )
+    session = write_graph(
+        _InUse(model, card.views).eval(),
+        {_INPUT: torch.zeros(1, 3, side, side)},
+        [_OUTPUT],
+        out / "model.onnx",
+    )
     about = {
         "classes": list(card.classes),
         "input": {"name": _INPUT, "shape": [1, 3, side, side], "range": [0, 1], "order": "RGB"},
         "output": {"name": _OUTPUT, "score": "logsumexp(logits[1:]) - logits[0]"},
     }
     write_text(out / "model.json", json.dumps(about, indent=2, ensure_ascii=False) + "\n")
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     difference = 0.0
     for sample in samples:
         image = torch.from_numpy(resized(read_rgb(sample.image), side)).permute(2, 0, 1)[None]

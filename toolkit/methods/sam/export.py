@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +12,8 @@ import torch
 from toolkit.data.images import read_rgb, read_truth
 from toolkit.data.regions import regions_of, union_box
 from toolkit.data.types import Sample
-from toolkit.errors import MissingExtraError
 from toolkit.files import written_whole
+from toolkit.methods.onnx_graph import write_graph
 from toolkit.methods.sam.decoder import LOW_SIZE, decode, scale_to_input
 from toolkit.methods.sam.embeddings import embed
 from toolkit.methods.sam.model import save_tuned
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from segment_anything.modeling import Sam
 
-_OPSET = 17
 _TOLERANCE = 1e-3
 """Of mask logits, which reach from about -40 to 40, and of predicted IoUs."""
 _WHOLE = {
@@ -66,17 +64,9 @@ def export_sam(sam: Sam, model: str, out: Path, samples: Sequence[Sample]) -> Ex
     Raises:
         MissingExtraError: ONNX is not installed.
     """
-    try:
-        import onnx  # noqa: F401 - torch's exporter needs it
-        import onnxruntime
-    except ImportError as error:
-        raise MissingExtraError(
-            error.name or "onnx", extra="onnx", purpose="export to ONNX"
-        ) from error
     save_whole(sam, out / _WHOLE[model])
     save_tuned(sam, out / _DECODER)
-    _write_onnx(sam, out / _ONNX)
-    session = onnxruntime.InferenceSession(str(out / _ONNX), providers=["CPUExecutionProvider"])
+    session = _write_onnx(sam, out / _ONNX)
     largest = max(_difference(sam, session, sample) for sample in samples)
     return Exported(
         files=(_ONNX, _WHOLE[model], _DECODER),
@@ -86,7 +76,7 @@ def export_sam(sam: Sam, model: str, out: Path, samples: Sequence[Sample]) -> Ex
     )
 
 
-def _write_onnx(sam: Sam, path: Path) -> None:
+def _write_onnx(sam: Sam, path: Path) -> Any:
     from segment_anything.utils.onnx import SamOnnxModel
 
     network = SamOnnxModel(sam, return_single_mask=False)
@@ -94,18 +84,13 @@ def _write_onnx(sam: Sam, path: Path) -> None:
         torch.zeros(1, 256, 64, 64), with_click(click_prompt(1, 1), 2, 2, positive=False),
         scale=1.0, mask=None, size_wh=(1500, 2250),
     )  # fmt: skip
-    with warnings.catch_warnings():  # of tracing constants, which the comparison would find
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            network,
-            tuple(torch.from_numpy(array) for array in example.values()),
-            str(path),
-            input_names=list(example),
-            output_names=["masks", "iou_predictions", "low_res_masks"],
-            dynamic_axes={"point_coords": {1: "num_points"}, "point_labels": {1: "num_points"}},
-            opset_version=_OPSET,
-            dynamo=False,
-        )
+    return write_graph(
+        network,
+        {name: torch.from_numpy(array) for name, array in example.items()},
+        ["masks", "iou_predictions", "low_res_masks"],
+        path,
+        dynamic_axes={"point_coords": {1: "num_points"}, "point_labels": {1: "num_points"}},
+    )
 
 
 def _inputs(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +11,8 @@ import numpy as np
 
 from toolkit.data.images import read_rgb
 from toolkit.data.types import Sample
-from toolkit.errors import MissingExtraError
 from toolkit.files import write_text
+from toolkit.methods.onnx_graph import write_graph
 from toolkit.methods.yolo.detect import stride_of
 from toolkit.methods.yolo.training_data import shrunk
 from toolkit.runs.export import Exported
@@ -21,7 +20,6 @@ from toolkit.runs.export import Exported
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_OPSET = 17
 _INPUT, _OUTPUT = "images", "candidates"
 _TOLERANCE = 1e-3
 """Of scores, and of box edges as shares of the input's side (a third of a pixel of 320)."""
@@ -49,13 +47,6 @@ def export_onnx(
     """
     import torch
 
-    try:
-        import onnx  # noqa: F401 - torch's exporter needs it
-        import onnxruntime
-    except ImportError as error:
-        raise MissingExtraError(
-            error.name or "onnx", extra="onnx", purpose="export to ONNX"
-        ) from error
     stride = stride_of(detector)
     side = -(-image_size // stride) * stride
     inputs = [_input(read_rgb(s.image), image_size=image_size, side=side) for s in samples]
@@ -64,20 +55,10 @@ def export_onnx(
 
     head = detector.model[-1]
     head.export, head.format = True, "onnx"
-    path = out / "model.onnx"
     try:
-        with warnings.catch_warnings():
-            # The exporter that needs no further package is called old; sizes are constants here.
-            warnings.simplefilter("ignore")
-            torch.onnx.export(
-                detector,
-                (torch.zeros(1, 3, side, side),),
-                str(path),
-                input_names=[_INPUT],
-                output_names=[_OUTPUT],
-                opset_version=_OPSET,
-                dynamo=False,
-            )
+        session = write_graph(
+            detector, {_INPUT: torch.zeros(1, 3, side, side)}, [_OUTPUT], out / "model.onnx"
+        )
     finally:
         head.export = False
     about = {
@@ -87,7 +68,6 @@ def export_onnx(
     }
     write_text(out / "model.json", json.dumps(about, indent=2, ensure_ascii=False) + "\n")
 
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     scale = np.array([side] * 4 + [1] * len(detector.names), np.float32)[None, :, None]
     difference = 0.0
     for one, true in zip(inputs, expected, strict=True):

@@ -1,0 +1,67 @@
+"""Networks as ONNX files: written in one way, and opened again to be compared with the network."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from toolkit.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+_OPSET = 17
+
+
+def write_graph(
+    network: nn.Module,
+    inputs: Mapping[str, Tensor],
+    outputs: Sequence[str],
+    path: Path,
+    *,
+    dynamic_axes: Mapping[str, Mapping[int, str]] | None = None,
+) -> Any:
+    """Trace a network into an ONNX file and open the file.
+
+    Args:
+        network: in evaluation mode, on the CPU.
+        inputs: an example of each input, by name, in the order of the network's arguments. Sizes
+            that are not named in `dynamic_axes` become constants.
+        outputs: names of the outputs.
+        path: the file.
+        dynamic_axes: per input, the axes whose size may differ.
+
+    Returns:
+        An `onnxruntime.InferenceSession` on the CPU.
+
+    Raises:
+        MissingExtraError: ONNX is not installed.
+    """
+    try:
+        import onnx  # noqa: F401 - torch's exporter needs it
+        import onnxruntime
+    except ImportError as error:
+        raise MissingExtraError(
+            error.name or "onnx", extra="onnx", purpose="export to ONNX"
+        ) from error
+    with warnings.catch_warnings(), torch.no_grad():
+        # The exporter that needs no further package is called old. It also warns of traced
+        # constants; those that matter would show in the comparison.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            network,
+            tuple(inputs.values()),
+            str(path),
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_axes={}
+            if dynamic_axes is None
+            else {k: dict(v) for k, v in dynamic_axes.items()},
+            opset_version=_OPSET,
+            dynamo=False,
+        )
+    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
