@@ -12,7 +12,7 @@ from toolkit.home import resource
 from toolkit.leaderboard.columns import KNOWN
 from toolkit.leaderboard.model import Reference
 
-FILE = "configs/published.yaml"
+FILE = "configs/leaderboard/published.yaml"
 _WORDS = ("method", "data", "source")
 
 

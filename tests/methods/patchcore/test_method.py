@@ -81,6 +81,7 @@ def test_fit_then_predict(tmp_path: Path, split: Split, changes: dict[str, Any])
         assert np.isfinite(prediction.score_map).all()
         assert np.isfinite(prediction.score)
     assert run.facts["weights"] == "none"
+    assert run.facts["parameters"] > 1e4
     assert run.facts["patches_in_bank"] == 100
     assert sorted(f.name for f in run.weights.iterdir()) == [
         "bank.json",

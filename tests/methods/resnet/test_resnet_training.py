@@ -273,6 +273,7 @@ def test_from_folder_to_predictions(
     blind = dataclasses.replace(split, test=())  # fit has no use for the test part
     method_class("resnet")(settings).fit(blind, run)
     assert run.facts["weights"] == "none"
+    assert run.facts["parameters"] > 1e4
     assert "as asked" in run.facts["weights_source"]
 
     decoded: list[Path] = []

@@ -78,6 +78,7 @@ def test_fit_then_predict_from_the_run_alone(name: str, split: Split, tmp_path: 
         assert np.isfinite(prediction.score)
     assert len(set(_scores(predictions))) > 1
     assert run.facts["weights"] == "none"
+    assert run.facts["parameters"] > 1e4
     assert {f.suffix for f in run.weights.iterdir()} == {".json", ".safetensors"}
 
 

@@ -181,6 +181,7 @@ def test_fit_and_predict_leave_a_whole_run(
 
     assert (run.weights / "last.pt").is_file()
     assert run.facts["weights"] == "none"
+    assert run.facts["parameters"] > 1e4
     assert run.facts["weights_source"] == "trained from scratch"
     assert run.facts["epochs_done"] == 2
     assert run.facts["precision"] in ("bfloat16", "float32")

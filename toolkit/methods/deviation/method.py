@@ -29,6 +29,7 @@ from toolkit.methods.features.scorer import (
 )
 from toolkit.methods.features.settings import FeatureSettings
 from toolkit.methods.features.whitening import fit_whitening
+from toolkit.methods.size import note_parameters
 from toolkit.progress import progress, track
 from toolkit.runs.prediction import Prediction
 from toolkit.runs.run import Run
@@ -101,6 +102,7 @@ class Deviation(Method[DeviationSettings]):
             [(x.float() - mean) @ whitening for x in odd],
             run,
         )
+        note_parameters(run, extractor.backbone.network, scorer)
         state = {f"scorer.{k}": v for k, v in scorer.state_dict().items()}
         save_state(run, {"mean": mean, "whitening": whitening, **state}, extractor)
 

@@ -19,6 +19,7 @@ from toolkit.methods.features.scorer import (
     save_state,
 )
 from toolkit.methods.features.settings import FeatureSettings
+from toolkit.methods.size import note_parameters
 from toolkit.progress import track
 from toolkit.runs.prediction import Prediction
 from toolkit.runs.run import Run
@@ -61,6 +62,7 @@ class PaDiM(Method[PaDiMSettings]):
         good = good_images(split, self.name, least=2)
         extractor = build_extractor(self.settings, run)
         run.note(weights=extractor.backbone.weights, weights_source=extractor.backbone.source)
+        note_parameters(run, extractor.backbone.network)
         generator = torch.Generator().manual_seed(run.seed)
         count = self.settings.channels or extractor.channels
         chosen = torch.randperm(extractor.channels, generator=generator)[:count].sort().values

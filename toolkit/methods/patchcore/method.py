@@ -25,6 +25,7 @@ from toolkit.methods.patchcore.coreset import (
 )
 from toolkit.methods.patchcore.extend import IMAGES, Extended, read_extended
 from toolkit.methods.patchcore.settings import PatchCoreSettings
+from toolkit.methods.size import note_parameters
 from toolkit.progress import track
 from toolkit.runs.prediction import Prediction
 from toolkit.runs.run import Run
@@ -70,6 +71,7 @@ class PatchCore(Method[PatchCoreSettings]):
         extractor = self.extractor(run)
         backbone = extractor.backbone
         run.note(weights=backbone.weights, weights_source=backbone.source)
+        note_parameters(run, backbone.network)
         started = time.perf_counter()
         old = self._extended(extractor, split)
         known = set() if old is None else set(old.images)

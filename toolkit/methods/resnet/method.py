@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from toolkit.data.images import read_rgb
 from toolkit.methods.base import Labels, Method
 from toolkit.methods.resnet.settings import ResNetSettings, from_scratch
+from toolkit.methods.size import note_parameters
 from toolkit.runs.prediction import Prediction
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class ResNet(Method[ResNetSettings]):
         model = build_classifier(
             settings.network, len(classes), pooled_layers=settings.pooled_layers
         )
+        note_parameters(run, model)
         if not (run.weights / checkpoint.LAST).is_file():
             # An interrupted training goes on from its own weights, whatever can be reached now.
             origin = load_pretrained(model, network=settings.network, weights=settings.weights)

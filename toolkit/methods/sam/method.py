@@ -16,6 +16,7 @@ from toolkit.errors import DataError
 from toolkit.methods.base import Method
 from toolkit.methods.sam.prompts import Prompt, box_prompt, click_prompt
 from toolkit.methods.sam.settings import SamSettings
+from toolkit.methods.size import note_parameters
 from toolkit.runs.export import Exported
 from toolkit.runs.prediction import Prediction
 from toolkit.runs.run import Run
@@ -60,6 +61,7 @@ class Sam(Method[SamSettings]):
         targets = region_targets(defects, views=self.settings.views)
         val = region_targets(split.val)
         sam = load_sam(self.settings, run)
+        note_parameters(run, sam)
         if self.settings.epochs == 0:
             save_tuned(sam, run.weights / BEST)
             return

@@ -21,6 +21,7 @@ from toolkit.methods.features.scorer import (
 )
 from toolkit.methods.features.settings import FeatureSettings
 from toolkit.methods.features.whitening import fit_whitening
+from toolkit.methods.size import note_parameters
 from toolkit.progress import progress, track
 from toolkit.runs.prediction import Prediction
 from toolkit.runs.run import Run
@@ -84,6 +85,7 @@ class Student(Method[StudentSettings]):
             [_grid((one.float() - mean) @ whitening, extractor.grid_hw) for one in kept]
         )
         network = _train(grids, settings, run)
+        note_parameters(run, extractor.backbone.network, network)
         state = {f"network.{k}": v for k, v in network.state_dict().items()}
         save_state(run, {"mean": mean, "whitening": whitening, **state}, extractor)
 

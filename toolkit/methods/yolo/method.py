@@ -13,6 +13,7 @@ from toolkit.data.splits import Split
 from toolkit.data.types import Sample
 from toolkit.errors import ConfigError, RunError
 from toolkit.methods.base import Labels, Method
+from toolkit.methods.size import note_parameters
 from toolkit.methods.yolo import network, training
 from toolkit.methods.yolo.alarms import false_alarms
 from toolkit.methods.yolo.checkpoint import check_family, load_network
@@ -87,6 +88,7 @@ class Detector(Method[S]):
         with ultralytics_env.logged(run.log), bank:
             trainer = self._trainer(arguments, start=start.path, run=run)
             training.train(trainer, run=run, title=f"{run.method} {run.path.name}")
+            note_parameters(run, trainer.model)
         self._after_training(run)
 
     def predict(self, samples: Sequence[Sample], run: Run) -> Iterator[Prediction]:

@@ -1,0 +1,18 @@
+"""How large a method's networks are, for the leaderboard's columns of cost."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from toolkit.runs.run import Run
+
+
+def note_parameters(run: Run, *networks: nn.Module) -> None:
+    """Note the number of parameters of all networks that a prediction runs through.
+
+    Frozen ones count; memory banks, statistics and prompts do not, since they are data.
+    """
+    run.note(parameters=sum(p.numel() for network in networks for p in network.parameters()))
