@@ -122,6 +122,17 @@ def test_another_task_does_not_go_on_with_the_run(
         run_task(replace(TASK, **change), split, runs=tmp_path, resume=True)
 
 
+def test_a_run_from_before_a_setting_existed(split: Split, tmp_path: Path) -> None:
+    run = run_task(TASK, split, runs=tmp_path)
+    record = json.loads((run.path / "run.json").read_text())
+    del record["settings"]["offset"]
+    (run.path / "run.json").write_text(json.dumps(record))
+    run_task(TASK, split, runs=tmp_path, resume=True)
+    assert Grey.fits == ["one"]  # it stood at its default then
+    with pytest.raises(RunError, match="another offset"):
+        run_task(replace(TASK, settings={"offset": 1.0}), split, runs=tmp_path, resume=True)
+
+
 def test_another_fold_or_split_does_not_go_on_with_the_run(
     sample_dir: Path, split: Split, tmp_path: Path
 ) -> None:

@@ -116,7 +116,7 @@ def _open_run(task: Task, method: Method[Any], split: Split, runs: Path, *, resu
     inputs = {role: str((runs / name).resolve()) for role, name in task.inputs.items()}
     if resume and path is not None and (path / "run.json").is_file():
         run = Run.open(path)
-        _check_same(run, settings, split, inputs, task)
+        _check_same(run, method, split, inputs, task)
         if "labels" not in run.facts:  # stopped between the first two writes
             _note_facts(run, method, split, task)
         return run
@@ -169,10 +169,13 @@ def labels_used(method: Method[Any], split: Split) -> dict[str, Any]:
 
 
 def _check_same(
-    run: Run, settings: Mapping[str, Any], split: Split, inputs: Mapping[str, str], task: Task
+    run: Run, method: Method[Any], split: Split, inputs: Mapping[str, str], task: Task
 ) -> None:
     stored = run.record
-    differing = [key for key, value in settings.items() if stored["settings"].get(key) != value]
+    # A setting that did not exist when the run was made stands at its default in it.
+    before = {**settings_dict(method.Settings()), **stored["settings"]}
+    settings = settings_dict(method.settings)
+    differing = [key for key, value in settings.items() if before[key] != value]
     if differing:
         raise RunError(
             f"{run.path}: was made with another {differing[0]}; choose another --name or --runs"
@@ -187,9 +190,9 @@ def _check_same(
     # The split's hash says nothing of masks.
     if stored["data"]["fingerprint"] != split.dataset.fingerprint:
         raise RunError(f"{run.path}: was made with other data; choose another --name or --runs")
-    before = {role: str(Path(place).resolve()) for role, place in stored["inputs"].items()}
-    if before != dict(inputs):
-        role = next(r for r in {**before, **inputs} if before.get(r) != inputs.get(r))
+    read = {role: str(Path(place).resolve()) for role, place in stored["inputs"].items()}
+    if read != dict(inputs):
+        role = next(r for r in {**read, **inputs} if read.get(r) != inputs.get(r))
         raise RunError(f"{run.path}: was made with another {role}; choose another --name or --runs")
 
 
