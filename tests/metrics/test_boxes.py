@@ -6,7 +6,8 @@ import io
 import numpy as np
 import pytest
 
-from toolkit.metrics import MetricError, PredictedBoxes, TrueBoxes, Undefined, box_metrics
+from toolkit.errors import MissingExtraError
+from toolkit.metrics import MetricError, PredictedBoxes, TrueBoxes, Undefined, box_metrics, boxes
 
 NONE = Undefined("no true boxes")
 
@@ -95,11 +96,19 @@ def pycocotools_stats(truth, predicted, n_classes):
     return evaluation.stats
 
 
+@pytest.fixture(params=["pycocotools", "faster-coco-eval"])
+def engine(request):
+    if request.param == "faster-coco-eval":
+        pytest.importorskip(boxes.ENGINE_PACKAGE)
+    return request.param
+
+
 @pytest.mark.parametrize("n_classes", [1, 3])
 @pytest.mark.parametrize("seed", range(4))
-def test_equal_to_pycocotools(seed, n_classes):
+def test_equal_to_pycocotools(seed, n_classes, engine):
     truth, predicted = random_case(seed, n_classes)
-    ours = box_metrics(truth, predicted, class_names=["a", "b", "c"][:n_classes])
+    names = ["a", "b", "c"][:n_classes]
+    ours = box_metrics(truth, predicted, class_names=names, engine=engine)
     stats = pycocotools_stats(truth, predicted, n_classes)
     assert ours.map50_95 == pytest.approx(stats[0], abs=1e-12)
     assert ours.map50 == pytest.approx(stats[1], abs=1e-12)
@@ -154,8 +163,8 @@ def test_agnostic_is_one_class(seed):
         ([true((5, 5, 6, 6, 0))], [said((5, 5, 6, 6, 0, 0.9))], 1.0, 1.0, 1.0),
     ],
 )
-def test_by_hand(truth, predicted, map50, map50_95, ar100):
-    ours = box_metrics(truth, predicted, class_names=["a", "b"])
+def test_by_hand(truth, predicted, map50, map50_95, ar100, engine):
+    ours = box_metrics(truth, predicted, class_names=["a", "b"], engine=engine)
     assert ours.map50 == pytest.approx(map50)
     assert ours.map50_95 == pytest.approx(map50_95)
     assert ours.ar100 == pytest.approx(ar100)
@@ -168,6 +177,26 @@ def test_wrong_class_counts_for_the_agnostic_figures():
     )
     found = (ours.map50, ours.agnostic_map50, ours.agnostic_ar100)
     assert found == pytest.approx((0.0, 1.0, 1.0))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_both_engines_give_the_same_figures_to_the_last_digit(seed):
+    pytest.importorskip(boxes.ENGINE_PACKAGE)
+    truth, predicted = random_case(seed, 3)
+    areas = [1e4] * len(truth)  # so that boxes of every size are there
+    slow, fast = (
+        box_metrics(truth, predicted, class_names=["a", "b", "c"], image_areas=areas, engine=one)
+        for one in ("pycocotools", "faster-coco-eval")
+    )
+    assert fast == slow
+
+
+def test_without_the_fast_engine(monkeypatch):
+    monkeypatch.setattr(boxes, "ENGINE_PACKAGE", "not_installed_anywhere")
+    truth, predicted = random_case(0, 1)
+    assert box_metrics(truth, predicted, class_names=["a"]).map50 > 0
+    with pytest.raises(MissingExtraError, match=r"faster-coco-eval is needed.*\[coco\]"):
+        box_metrics(truth, predicted, class_names=["a"], engine="faster-coco-eval")
 
 
 @pytest.mark.parametrize("predicted", [said(), said((0, 0, 5, 5, 0, 0.9))])
