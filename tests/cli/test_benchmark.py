@@ -106,8 +106,11 @@ def test_unknown_method(sample_dir: Path) -> None:
     assert not Path("runs").exists()
 
 
-def test_seeds_are_told_apart(sample_dir: Path) -> None:
+def test_seeds_stand_in_one_row_and_can_be_told_apart(sample_dir: Path) -> None:
     text = " ".join(run(sample_dir, [{"name": "a"}], seeds=[0, 4]).stdout.split())
+    assert "±" in text
+    each = CliRunner().invoke(app, ["leaderboard", "runs", "--seeds", "each"])
+    text = " ".join(each.stdout.split())
     assert "a, seed 0: score" in text
     assert "a, seed 4: score" in text
 

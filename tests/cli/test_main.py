@@ -73,7 +73,7 @@ def test_version(toolkit: Toolkit) -> None:
         (("benchmark", "grid.yaml"), "grid.yaml: no such config"),
         (("leaderboard",), "runs: no such folder"),
         (("leaderboard", "runs/grey/x"), "runs/grey/x: no such folder"),
-        (("evaluate", "runs/grey/x"), "not a run directory"),
+        (("evaluate", "runs/grey/x"), "runs/grey/x: no such folder"),
         (("predict", "runs/grey/x", "a.png"), "not a run directory"),
         (("dataset", "info", "nowhere"), "nowhere: no such folder"),
         (("convert", "--to", "yolo", "--data", "nowhere"), "nowhere: no such folder"),

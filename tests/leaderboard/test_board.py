@@ -93,6 +93,17 @@ def test_seeds_are_rows_of_one_table_and_not_pooled(make: Callable[..., Run]) ->
     assert sorted((row.seed, len(row.runs)) for row in group.rows) == [(0, 2), (7, 2)]
 
 
+@pytest.mark.parametrize(("folds", "shown"), [((0,), True), ((0, 1), False)])
+def test_figures_of_one_fold_are_not_shown_as_those_of_all(
+    make: Callable[..., Run], folds: tuple[int, ...], shown: bool
+) -> None:
+    runs = [make(fold=fold) for fold in folds]
+    for run in runs:
+        run.finish({**run.metrics(), "report": {"prompted": {"box": {"zero_shot": 0.5}}}})
+    (group,) = build_board(runs).groups
+    assert bool(group.rows[0].prompted) is shown
+
+
 def test_best_first_and_without_a_figure_last(make: Callable[..., Run]) -> None:
     runs = [make(entry=name) for name in ("a", "b", "c")]
     for run, auroc in zip(runs, (0.5, None, 0.9), strict=True):

@@ -27,7 +27,8 @@ class Row:
         scoring: where its image-level score comes from.
         fit_seconds: time to fit, summed over the folds; the mean over the seeds.
         ms_per_image: median time from file to prediction.
-        prompted: IoU under true prompts, zero-shot and fine-tuned, where the method reports it.
+        prompted: IoU under true prompts, zero-shot and fine-tuned, where the method reports it
+            and the row stands for one run.
         runs: the run directories.
         seeds: all seeds.
         spread: standard deviation over the seeds (n - 1) by column; empty for one seed.

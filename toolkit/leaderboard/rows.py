@@ -106,12 +106,18 @@ def row(seeds: Sequence[Scored], columns: Iterable[str]) -> Row:
         scoring=str(facts.get("scoring", "")),
         fit_seconds=0.0 if isinstance(fit, Undefined) else fit,
         ms_per_image=None if isinstance(ms, Undefined) else ms,
-        prompted=_mapping(_mapping(first.metrics(), "report"), "prompted"),
+        prompted=_prompted([run for one in seeds for run in one.runs]),
         runs=tuple(run.path for one in seeds for run in one.runs),
         seeds=tuple(one.runs[0].seed for one in seeds),
         spread=spread,
         published=_published(first),
     )
+
+
+def _prompted(runs: Sequence[Run]) -> Mapping[str, Any]:
+    # The figures of one fold or seed are not those of a row that stands for several.
+    alone = len(runs) == 1
+    return _mapping(_mapping(runs[0].metrics(), "report"), "prompted") if alone else {}
 
 
 def _value(one: Scored, path: str) -> Value:
