@@ -49,9 +49,8 @@ def main() -> None:
         )
         ResNet(settings).fit(split, run)
         seconds = [float(row["seconds"]) for row in run.results()]
-    print(
-        f"epochs: median {statistics.median(seconds):.2f} s, {min(seconds):.2f} to {max(seconds):.2f}"
-    )
+    middle = statistics.median(seconds)
+    print(f"median {middle:.2f} s, {min(seconds):.2f} to {max(seconds):.2f}, {len(seconds)} epochs")
 
 
 if __name__ == "__main__":
