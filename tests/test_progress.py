@@ -8,7 +8,7 @@ import sys
 import pytest
 
 import toolkit.progress
-from toolkit.progress import progress, track
+from toolkit.progress import naming, progress, share_terminal, track
 
 
 class Clock:
@@ -117,3 +117,26 @@ def test_a_terminal_shows_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     # Brackets are text here, not markup.
     for words in ("[1/5] fit", "2/2", "loss 0.5", "[a]"):
         assert words in shown
+
+
+def test_where_processes_share_a_terminal_lines_are_plain_and_name_their_work(
+    clock: Clock, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(toolkit.progress, "_shared", False)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    share_terminal()
+    with naming("a-fold0"):
+        for _ in track([1], "fit"):
+            clock.now += 1
+    for _ in track([1], "fit"):
+        clock.now += 1
+    assert capsys.readouterr().err == "a-fold0: fit: 1/1  1 s\nfit: 1/1  1 s\n"
+
+
+def test_alone_on_a_terminal_the_work_needs_no_name(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with naming("a-fold0"):
+        for _ in track([1], "fit"):
+            clock.now += 1
+    assert capsys.readouterr().err == "fit: 1/1  1 s\n"

@@ -12,6 +12,26 @@ T = TypeVar("T")
 
 _LINE_EVERY_SECONDS = 10.0
 
+_shared = False  # whether other processes write to the same terminal
+_work = ""  # what this process is at
+
+
+def share_terminal() -> None:
+    """Write plain lines from now on, because other processes write to the same terminal."""
+    global _shared
+    _shared = True
+
+
+@contextmanager
+def naming(work: str) -> Iterator[None]:
+    """Put the name of this process's work before its lines, where processes share a terminal."""
+    global _work
+    before, _work = _work, work
+    try:
+        yield
+    finally:
+        _work = before
+
 
 class Progress:
     """One piece of work with a known number of steps."""
@@ -26,7 +46,8 @@ class _Silent(Progress):
 
 class _Lines(Progress):
     def __init__(self, title: str, total: float | None) -> None:
-        self._title, self._total = title, total
+        self._title = f"{_work}: {title}" if _shared and _work else title
+        self._total = total
         self._done = 0.0
         self._started = self._told = time.monotonic()
 
@@ -58,7 +79,7 @@ def progress(title: str, total: float | None = None, *, show: bool = True) -> It
     """
     if not show:
         yield _Silent()
-    elif sys.stderr.isatty():
+    elif sys.stderr.isatty() and not _shared:
         with _bar(title, total) as bar:
             yield bar
     else:

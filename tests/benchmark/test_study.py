@@ -124,9 +124,10 @@ def test_runs_cannot_be_written(sample_dir: Path, tmp_path: Path) -> None:
 
 def test_another_executor_may_take_its_place(sample_dir: Path, tmp_path: Path) -> None:
     class Backwards(LocalExecutor):
-        def run(self, tasks: Any, work: Any) -> Any:
-            yield from super().run(list(tasks)[::-1], work)
+        def run(self, tasks: Any, work: Any, **keys: Any) -> Any:
+            yield from super().run(list(tasks)[::-1], work, **keys)
 
     grid = read_grid(str(write_grid(tmp_path, [{"name": "a"}, {"name": "b"}])))
     runs, _ = run_grid(grid, read_dataset(sample_dir), runs=tmp_path / "runs", executor=Backwards())
-    assert [run.facts["entry"] for run in runs] == ["b", "a"]
+    assert Grey.fits == ["b-fold0-seed0", "a-fold0-seed0"]
+    assert [run.facts["entry"] for run in runs] == ["a", "b"], "in the order of the file"

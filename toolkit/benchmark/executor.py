@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from toolkit.errors import ToolkitError
 
@@ -21,11 +21,30 @@ class Outcome(Generic[T, R]):
     error: ToolkitError | None = None
 
 
-class Executor(Protocol):
-    """Carries out tasks in an order that respects the list's."""
+def nothing(_: Any) -> tuple[()]:
+    """Need no other task; also: say nothing."""
+    return ()
 
-    def run(self, tasks: Iterable[T], work: Callable[[T], R]) -> Iterator[Outcome[T, R]]:
-        """Yield the outcome of each task as it ends."""
+
+class Executor(Protocol):
+    """Carries out tasks."""
+
+    def run(
+        self,
+        tasks: Sequence[T],
+        work: Callable[[T], R],
+        *,
+        needs: Callable[[T], Collection[T]] = nothing,
+        begun: Callable[[T], Any] = nothing,
+    ) -> Iterator[Outcome[T, R]]:
+        """Yield the outcome of each task as it ends.
+
+        Args:
+            tasks: what each of them needs stands before it.
+            work: carries out one task.
+            needs: gives the tasks that must have ended, well or badly, before a task begins.
+            begun: is told of a task that begins.
+        """
 
 
 class LocalExecutor:
@@ -34,9 +53,17 @@ class LocalExecutor:
     One task's wrong input does not end the others: the error is its outcome.
     """
 
-    def run(self, tasks: Iterable[T], work: Callable[[T], R]) -> Iterator[Outcome[T, R]]:
-        """Yield the outcome of each task as it ends."""
+    def run(
+        self,
+        tasks: Sequence[T],
+        work: Callable[[T], R],
+        *,
+        needs: Callable[[T], Collection[T]] = nothing,
+        begun: Callable[[T], Any] = nothing,
+    ) -> Iterator[Outcome[T, R]]:
+        """Yield the outcome of each task as it ends, in order; so what a task needs has ended."""
         for task in tasks:
+            begun(task)
             try:
                 yield Outcome(task, work(task))
             except ToolkitError as error:

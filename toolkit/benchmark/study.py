@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ from toolkit.benchmark.budget import left_out
 from toolkit.benchmark.executor import Executor, LocalExecutor
 from toolkit.benchmark.grid import Entry, Grid, expand
 from toolkit.benchmark.task import Task, run_task
-from toolkit.data.splits import SplitPlan, make_plan
+from toolkit.data.splits import Split, SplitPlan, make_plan
 from toolkit.data.types import Dataset
 from toolkit.data.usable import require_usable
 from toolkit.errors import RunError, ToolkitError
 from toolkit.methods.registry import make_method
+from toolkit.progress import naming
 from toolkit.runs.machine import choose_device
 from toolkit.runs.run import Run
 
@@ -64,19 +66,35 @@ def run_grid(
     finished: list[Run] = []
     errors: list[ToolkitError] = []
 
-    def work(task: Task) -> Run:
-        say(f"[{tasks.index(task) + 1}/{len(tasks)}] {task.name}")
-        run = run_task(task, splits[task.fold], runs=runs, resume=True)
-        _note_shown(run, grid, entries[task.base_entry or task.entry])
-        return run
-
-    for outcome in (executor or LocalExecutor()).run(tasks, work):
+    by_place = {f"{task.method}/{task.name}": task for task in tasks}
+    outcomes = (executor or LocalExecutor()).run(
+        tasks,
+        _Work(splits, runs),
+        needs=lambda task: [by_place[place] for place in task.inputs.values()],
+        begun=lambda task: say(f"[{tasks.index(task) + 1}/{len(tasks)}] {task.name}"),
+    )
+    for outcome in outcomes:
+        task = outcome.task
         if outcome.error is not None:
-            say(f"failed: {outcome.task.name}: {outcome.error}")
+            say(f"failed: {task.name}: {outcome.error}")
             errors.append(outcome.error)
         elif outcome.result is not None:
+            _note_shown(outcome.result, grid, entries[task.base_entry or task.entry])
             finished.append(outcome.result)
-    return finished, errors
+    place = {task.name: i for i, task in enumerate(tasks)}
+    return sorted(finished, key=lambda run: place[run.path.name]), errors
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Carries out one task, in whichever process."""
+
+    splits: Mapping[int, Split]
+    runs: Path
+
+    def __call__(self, task: Task) -> Run:
+        with naming(task.name or task.entry):
+            return run_task(task, self.splits[task.fold], runs=self.runs, resume=True)
 
 
 def _note_shown(run: Run, grid: Grid, entry: Entry) -> None:
