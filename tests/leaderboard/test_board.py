@@ -18,6 +18,7 @@ from toolkit.data.layouts import read_dataset
 from toolkit.data.splits import make_plan
 from toolkit.errors import RunError
 from toolkit.leaderboard.board import NOT_GIVEN, build_board, collect
+from toolkit.leaderboard.render import render
 from toolkit.runs.run import Run
 from toolkit.runs.storage import read_predictions
 
@@ -251,3 +252,44 @@ def test_what_is_wrong_with_a_run_is_one_line_and_the_rest_is_shown(
     assert str(bad.path) in line
     assert "\n" not in line
     assert str(good.path) not in line
+
+
+RECALLS = "classification.recall_by_class"
+
+
+def test_a_path_to_several_figures_is_a_column_for_each(make: Callable[..., Run]) -> None:
+    run = make(settings={"gives": ("classes",)})
+    (group,) = build_board([run], columns=["auroc", RECALLS]).groups
+    classes = sorted(run.metrics()["classification"]["recall_by_class"])
+    assert group.columns == ("auroc", *(f"{RECALLS}.{name}" for name in classes))
+    (row,) = group.rows
+    for name in classes:
+        stored = run.metrics()["classification"]["recall_by_class"][name]
+        assert row.values[f"{RECALLS}.{name}"] == stored
+
+
+def test_the_first_column_that_the_benchmark_asked_for_is_that_of_the_order(
+    make: Callable[..., Run],
+) -> None:
+    runs = [make(settings={"gives": ("classes",)}, name=name, entry=name) for name in "ab"]
+    for run in runs:
+        run.note(columns=["labels", "class_accuracy", "auroc"])
+    (group,) = build_board(runs).groups
+    assert group.sort == "class_accuracy"  # not the words before it
+    assert [row.rank for row in group.rows] == [1, 1]
+    assert build_board(runs, sort="auroc").groups[0].sort == "auroc"
+    assert build_board([make(entry="c")]).groups[0].sort == "auroc"
+
+
+def test_every_interval_where_it_is_asked_for(make: Callable[..., Run]) -> None:
+    run = make(settings={"gives": ("classes",)})
+    columns = ["class_accuracy", "class_balanced", "auroc"]
+    one, every = (
+        render(build_board([run], columns=columns, all_intervals=wanted), "markdown")
+        for wanted in (False, True)
+    )
+    assert one.count(" [") == 1
+    assert every.count(" [") == 3
+    stored = run.metrics()["intervals"]["classification.balanced_accuracy"]
+    shown = f"[{stored['low']:.2f}, {stored['high']:.2f}]"
+    assert shown in every

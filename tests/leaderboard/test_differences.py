@@ -10,7 +10,14 @@ import pytest
 from toolkit.leaderboard.differences import differences, ranks
 from toolkit.leaderboard.model import Difference
 from toolkit.leaderboard.rows import Scored
-from toolkit.metrics import Interval, bootstrap_mean, image_difference_intervals, image_metrics
+from toolkit.metrics import (
+    Interval,
+    bootstrap_mean,
+    classification_metrics,
+    image_difference_intervals,
+    image_metrics,
+    to_json,
+)
 
 TYPES = ["good"] * 20 + ["dent"] * 30 + ["scratch"] * 33
 TRUTH = np.array([name != "good" for name in TYPES])
@@ -127,3 +134,42 @@ def test_ranks(real: set[tuple[int, int]], sort: str, wanted: list[int]) -> None
         for j in range(i + 1, 4)
     ]
     assert ranks(4, found, sort) == wanted
+
+
+@pytest.mark.parametrize(
+    ("sort", "value"),
+    [
+        ("class_accuracy", 1 - 43 / 83),
+        ("class_balanced", 1 - (0.5 + 2 / 3 + 13 / 33) / 3),
+        # of one class
+        ("classification.recall_by_class.scratch", 1 - 13 / 33),
+    ],
+)
+def test_classes(sort: str, value: float) -> None:
+    """All right against half of the good, two thirds of the dents and 13 scratches."""
+    said = ["good"] * 10 + ["dent"] * 30 + ["good"] * 10 + ["scratch"] * 13 + ["dent"] * 20
+    right = _classified(TYPES)
+    wrong = _classified(said)
+    (found,) = differences([[right], [wrong]], sort)
+    assert found.value == pytest.approx(value)
+    assert found.low < value < found.high
+    assert found.real
+    (same,) = differences([[right], [right]], sort)
+    assert (same.value, same.low, same.high) == (0, 0, 0)
+
+
+def test_runs_of_before_have_no_classes_to_compare() -> None:
+    assert differences([[_classified(TYPES)], [one(TRUTH * 1.0)]], "class_accuracy") == ()
+
+
+def _classified(said: list[str]) -> Scored:
+    names = sorted(set(TYPES))
+    index = {name: i for i, name in enumerate(names)}
+    found = classification_metrics(
+        [index[t] for t in TYPES], [index[s] for s in said], class_names=names
+    )
+    plain = one(TRUTH * 1.0)
+    images = {**plain.metrics["images"], "true_classes": TYPES, "said_classes": said}
+    return Scored(
+        runs=(), metrics={**plain.metrics, "images": images, "classification": to_json(found)}
+    )

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from toolkit.metrics import MetricError, Undefined, classification_metrics
+from toolkit.metrics import (
+    Interval,
+    MetricError,
+    Undefined,
+    classification_intervals,
+    classification_metrics,
+    classification_resamples,
+    resample_counts,
+)
 
 NAMES = ["good", "broken_large", "broken_small", "contamination"]
 
@@ -57,3 +65,51 @@ def test_by_hand():
 def test_refuses(truth, said):
     with pytest.raises(MetricError):
         classification_metrics(truth, said, class_names=NAMES)
+
+
+def _answers(seed):
+    """Answers for 60 images of three classes; a fourth is answered and never true."""
+    rng = np.random.default_rng(seed)
+    truth = np.repeat([0, 1, 2], [30, 20, 10])
+    return truth, np.where(rng.random(60) < 0.7, truth, rng.integers(0, 4, 60))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_each_resample_is_scored_as_the_images_it_holds(seed):
+    truth, said = _answers(seed)
+    counts = resample_counts(truth, n_resamples=20, seed=seed)
+    drawn = classification_resamples(truth, said, counts, class_names=NAMES)
+    for place, count in enumerate(counts):
+        whole = classification_metrics(
+            np.repeat(truth, count), np.repeat(said, count), class_names=NAMES
+        )
+        for name in ("accuracy", "balanced_accuracy", "macro_f1", "geometric_mean"):
+            assert drawn[name][place] == pytest.approx(getattr(whole, name))
+        for name in NAMES[:3]:
+            assert drawn[f"recall_by_class.{name}"][place] == pytest.approx(
+                whole.recall_by_class[name]
+            )
+    assert "recall_by_class.contamination" not in drawn
+
+
+def test_intervals_hold_the_value_and_narrow_with_more_images():
+    truth, said = _answers(0)
+    few = classification_intervals(truth, said, class_names=NAMES)
+    many = classification_intervals(np.tile(truth, 9), np.tile(said, 9), class_names=NAMES)
+    whole = classification_metrics(truth, said, class_names=NAMES)
+    for name in ("accuracy", "balanced_accuracy", "macro_f1", "geometric_mean"):
+        assert few[name].low < getattr(whole, name) < few[name].high
+        wide, narrow = (one[name].high - one[name].low for one in (few, many))
+        assert narrow == pytest.approx(wide / 3, rel=0.25)  # the square root of 9
+
+
+def test_every_answer_right():
+    truth, _ = _answers(0)
+    assert set(classification_intervals(truth, truth, class_names=NAMES).values()) == {
+        Interval(1.0, 1.0)
+    }
+
+
+def test_one_image_of_each_class_has_no_interval():
+    found = classification_intervals([0, 1], [0, 0], class_names=NAMES)
+    assert found["accuracy"] == Undefined("no stratum holds two images")

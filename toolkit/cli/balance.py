@@ -124,32 +124,6 @@ def compare_command(
     print(table(found))
 
 
-@balance_app.command("figures")
-def figures_command(
-    runs: Annotated[list[Path], typer.Argument(help="Run directories, or folders of them.")],
-) -> None:
-    """Print accuracy, ACSA, F1, G-mean, recalls and AUROC of classifiers, folds pooled."""
-    from toolkit.data.layouts import read_dataset
-    from toolkit.errors import RunError
-    from toolkit.leaderboard.collect import collect
-    from toolkit.leaderboard.rows import by_entry
-    from toolkit.methods.resnet.figures import class_figures, figures_table
-
-    datasets = {}
-    found = []
-    finished = [run for run in collect(runs) if run.finished]
-    if not finished:
-        raise RunError(f"{runs[0]}: no finished run; go on with: toolkit benchmark CONFIG")
-    for group in by_entry(finished):
-        data = group[0].record["data"]
-        if data["root"] not in datasets:
-            datasets[data["root"]] = read_dataset(data["root"], layout=data["layout"])
-        found.append(class_figures(group, datasets[data["root"]]))
-        folds = ", ".join(str(run.record["split"]["fold"]) for run in group)
-        say(f"{found[-1].entry}, seed {found[-1].seed}: {found[-1].images} images, folds {folds}")
-    print(figures_table(found))
-
-
 def _check_size(size: int, epochs: int) -> None:
     from toolkit.balance.deepsmote_network import SIZES
     from toolkit.errors import ConfigError

@@ -21,7 +21,13 @@ def leaderboard_command(
         str | None,
         typer.Option("--columns", help="Columns, or dotted paths into metrics.json: a,b,c."),
     ] = None,
-    sort: Annotated[str, typer.Option("--sort", help="Column to sort and rank by.")] = "auroc",
+    sort: Annotated[
+        str | None,
+        typer.Option("--sort", help="Column to sort and rank by; default: the first, or auroc."),
+    ] = None,
+    intervals: Annotated[
+        bool, typer.Option("--intervals", help="Show every 95 % interval, not only one column's.")
+    ] = False,
     seeds: Annotated[
         str, typer.Option("--seeds", help="pooled (mean ± std in one row) or each.")
     ] = "pooled",
@@ -54,6 +60,7 @@ def leaderboard_command(
         sort=sort,
         seeds=seeds,
         references=published_references() if with_published else (),
+        all_intervals=intervals,
     )
     if write:
         named = name or (places or [Path("runs")])[0].resolve().name

@@ -17,6 +17,7 @@ from toolkit.leaderboard.columns import (
     TEXTS,
     check_names,
     column,
+    expanded,
 )
 from toolkit.leaderboard.differences import differences, ranks
 from toolkit.leaderboard.model import Board, Difference, Group, Reference, Row
@@ -44,9 +45,10 @@ def build_board(
     runs: Iterable[Run] | Collected,
     *,
     columns: Sequence[str] | None = None,
-    sort: str = SORT,
+    sort: str | None = None,
     seeds: str = "pooled",
     references: Sequence[Reference] = (),
+    all_intervals: bool = False,
 ) -> Board:
     """Group comparable runs, pool the folds of each entry, average its seeds, and sort.
 
@@ -56,9 +58,11 @@ def build_board(
         runs: finished runs; what `collect` left out is passed on.
         columns: names of columns, or dotted paths into `metrics.json`; if None those that the
             benchmark of the runs asked for, else the usual ones.
-        sort: the column to sort by.
+        sort: the column to sort and rank by; if None the first figure that the benchmark of the
+            runs asked for, else the image AUROC.
         seeds: `pooled` (mean and standard deviation in one row) or `each` (a row for each).
         references: published figures, shown in groups of the same data.
+        all_intervals: show every interval, and not only that of the column of the order.
 
     Raises:
         ConfigError: a column that no run has, or an unknown way to treat seeds.
@@ -82,16 +86,17 @@ def build_board(
     everything = [one.metrics for entries in comparable.values() for one in entries]
     if everything:
         check_names(columns or (), everything, option="--columns")
-        check_names([sort], everything, option="--sort")
+        check_names([sort] if sort is not None else [], everything, option="--sort")
     if sort in TEXTS:
         raise ConfigError(f"--sort {sort}: holds words; choose a column of figures")
     groups = [
         _group(
             by_seed(entries, pooled=seeds == "pooled"),
             folds,
-            columns=tuple(columns) if columns is not None else _asked_for(entries),
-            sort=sort,
+            columns=tuple(columns) if columns is not None else _asked_for(entries) or DEFAULT,
+            sort=sort or _first_figure(_asked_for(entries)),
             references=references,
+            all_intervals=all_intervals,
         )
         for (_, _, folds), entries in sorted(comparable.items(), key=lambda item: item[0])
     ]
@@ -117,7 +122,11 @@ def _asked_for(entries: Sequence[Scored]) -> tuple[str, ...]:
         for run in one.runs:
             found: Any = run.facts.get("columns") or ()
             asked.update((str(name), None) for name in found if isinstance(name, str))
-    return tuple(asked) or DEFAULT
+    return tuple(asked)
+
+
+def _first_figure(columns: Sequence[str]) -> str:
+    return next((name for name in columns if name not in TEXTS), SORT)
 
 
 def _group(
@@ -127,7 +136,9 @@ def _group(
     columns: tuple[str, ...],
     sort: str,
     references: Sequence[Reference],
+    all_intervals: bool,
 ) -> Group:
+    columns = expanded(columns, [one.metrics for seeds in entries for one in seeds])
     wanted = dict.fromkeys([*columns, sort])
     rows = [row(seeds, wanted) for seeds in entries]
     order = sorted(range(len(rows)), key=lambda i: _place(rows[i], sort))
@@ -153,6 +164,7 @@ def _group(
         sort=sort,
         differences=found,
         references=tuple(one for one in references if data in one.covers),
+        all_intervals=all_intervals,
     )
 
 

@@ -142,14 +142,20 @@ def board_legend(board: Board) -> str:
     """Return the legend of all columns that a board shows."""
     names = dict.fromkeys(name for group in board.groups for name in group.columns)
     spread = any(row.spread for group in board.groups for row in group.rows)
-    sort = next((group.sort for group in board.groups), "auroc")
-    return legend(tuple(names), sort=sort, spread=spread)
+    sorts = dict.fromkeys(column(group.sort).heading for group in board.groups)
+    return legend(tuple(names), sort=" or ".join(sorts) or "AUROC", spread=spread)
 
 
 def legend(names: tuple[str, ...], *, sort: str, spread: bool = False) -> str:
-    """Say what the columns mean, in one paragraph."""
+    """Say what the columns mean, in one paragraph.
+
+    Args:
+        names: of the columns.
+        sort: heading of the column that the rows are ranked by.
+        spread: whether a row stands for several seeds.
+    """
     parts = [
-        f"{RANK}: 1 + the number of methods that are really better in {column(sort).heading}, by "
+        f"{RANK}: 1 + the number of methods that are really better in {sort}, by "
         "the paired stratified bootstrap on the same test images (the 95 % interval of the "
         "difference leaves 0 out; not corrected for the number of pairs); equal numbers are ties"
     ]
@@ -184,7 +190,8 @@ def _cell(row: Row, name: str, group: Group) -> str:
         return text
     if name in row.spread and name not in ("fit", "ms"):
         return f"{text} ± {row.spread[name]:.{shown.digits}f}"
-    interval = row.intervals.get(shown.interval) if name == _bracketed(group) else None
+    wanted = group.all_intervals or name == _bracketed(group)
+    interval = row.intervals.get(shown.interval) if wanted else None
     if isinstance(interval, Mapping) and "low" in interval:
         return f"{text} [{interval['low']:.2f}, {interval['high']:.2f}]"
     return text
@@ -198,7 +205,7 @@ def _bracketed(group: Group) -> str:
 
 
 def _has(name: str) -> bool:
-    return name in KNOWN and bool(KNOWN[name].interval)
+    return name not in TEXTS and bool(column(name).interval)
 
 
 def _published(row: Row) -> str:

@@ -41,6 +41,11 @@ def _image(name: str, heading: str, path: str, about: str, *, lower: bool = Fals
     )
 
 
+def _classes(name: str, heading: str, path: str, about: str) -> Column:
+    whole = f"classification.{path}"
+    return Column(name, heading, whole, about, interval=whole)
+
+
 _FIGURES = (
     _image("auroc", "AUROC", "auroc", "image level, on raw scores"),
     _image("ap", "AP", "average_precision", "image level, on raw scores"),
@@ -80,12 +85,11 @@ _FIGURES = (
         "aupro_05", "AUPRO.05", "pixel.aupro.0.05", "area under PRO to 0.05",
         interval="aupro_0.05",
     ),
-    Column("class_accuracy", "class.acc", "classification.accuracy", "right classes"),
-    Column("class_balanced", "class.bal", "classification.balanced_accuracy", "mean class recall"),
-    Column("macro_f1", "macroF1", "classification.macro_f1", "mean F1 of the classes"),
-    Column(
-        "geometric_mean", "G-mean", "classification.geometric_mean",
-        "geometric mean of class recalls",
+    _classes("class_accuracy", "class.acc", "accuracy", "right classes"),
+    _classes("class_balanced", "class.bal", "balanced_accuracy", "mean class recall (ACSA)"),
+    _classes("macro_f1", "macroF1", "macro_f1", "mean F1 of the classes"),
+    _classes(
+        "geometric_mean", "G-mean", "geometric_mean", "geometric mean of class recalls"
     ),
     Column("ms", "ms", "speed.ms_per_image_median", "per image, from file to prediction, median",
            digits=0, lower_is_better=True),
@@ -122,7 +126,10 @@ def column(name: str) -> Column:
     if known is not None:
         return replace(known, name=name)
     last = name.rsplit(".", 1)[-1]
-    return Column(name, last, name, name, lower_is_better=any(word in name for word in _LOWER))
+    lower = any(word in name for word in _LOWER)
+    # Intervals of classification stand under their figures' own paths.
+    interval = name if name.startswith("classification.") else ""
+    return Column(name, last, name, name, lower_is_better=lower, interval=interval)
 
 
 def parse_names(text: str) -> tuple[str, ...]:
@@ -154,6 +161,26 @@ def check_names(names: Iterable[str], trees: Sequence[Mapping[str, Any]], *, opt
         paths = {path for tree in trees for path in _paths(tree)} if "." in name else set()
         hint = did_you_mean(name, [*KNOWN, *TEXTS, *sorted(paths)] if paths else [*KNOWN, *TEXTS])
         raise ConfigError(f"{option} {name}: no such column{hint}")
+
+
+def expanded(names: Iterable[str], trees: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Put the figures below a path in its place, such as the recall of each class.
+
+    Args:
+        names: of columns.
+        trees: contents of `metrics.json`.
+    """
+    found: dict[str, None] = {}
+    for name in names:
+        below = {
+            key
+            for tree in trees
+            if name not in KNOWN and isinstance(there := lookup(tree, name), Mapping)
+            for key in there
+            if "reason" not in there
+        }
+        found.update(dict.fromkeys([f"{name}.{key}" for key in sorted(below)] or [name]))
+    return tuple(found)
 
 
 def value_at(metrics: Mapping[str, Any], path: str) -> Value:

@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.data.types import GOOD
-from toolkit.leaderboard.columns import KNOWN, column, value_at
+from toolkit.leaderboard.columns import column, value_at
 from toolkit.leaderboard.model import Difference
 from toolkit.leaderboard.rows import Scored
 from toolkit.metrics.bootstrap import Interval, image_resamples, interval_of, resample_counts
+from toolkit.metrics.classification import classification_resamples
 from toolkit.metrics.values import Undefined
 
 
@@ -67,9 +68,7 @@ class _Draw:
     """The resamples that all rows of a group share, and one column's value on each of them."""
 
     def __init__(self, entries: Sequence[Sequence[Scored]], sort: str) -> None:
-        self._path = column(sort).path
-        known = next((one for one in KNOWN.values() if one.path == self._path), None)
-        self._metric = known.interval if known is not None else ""
+        self._path, self._metric = column(sort).path, column(sort).interval
         first = self._units(entries[0][0]) if entries and self._metric else None
         self._ids: list[Any] = first["ids"] if first else []
         self.counts: NDArray[np.int64] | None = None
@@ -94,6 +93,8 @@ class _Draw:
             said = np.array(units["flagged"], np.bool_)[order] if "flagged" in units else None
             value = image_resamples(scores, self._defect, self.counts, said=said).get(self._metric)
             return None if value is None or isinstance(value, Undefined) else value
+        if self._path.startswith("classification."):
+            return self._of_classes(units, order, self._metric.split(".", 1)[1], self.counts)
         listed = units.get(self._metric)
         if listed is None:
             return None
@@ -104,6 +105,17 @@ class _Draw:
         if not weight.all():
             return None
         return np.asarray(self.counts @ np.where(has, values, 0.0) / weight)
+
+    @staticmethod
+    def _of_classes(
+        units: Mapping[str, Any], order: Sequence[int], metric: str, counts: NDArray[np.int64]
+    ) -> NDArray[np.float64] | None:
+        if "said_classes" not in units:
+            return None
+        lists = [[units[key][i] for i in order] for key in ("true_classes", "said_classes")]
+        names = sorted({name for listed in lists for name in listed})
+        true, said = ([names.index(name) for name in listed] for listed in lists)
+        return classification_resamples(true, said, counts, class_names=names).get(metric)
 
     def _units(self, one: Scored) -> Mapping[str, Any] | None:
         found = one.metrics.get("regions" if self._path.startswith("pixel.") else "images")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +121,9 @@ def _row(raw: Mapping[str, Any]) -> Row:
 
 
 def _plain(cls: type[Any], raw: Mapping[str, Any]) -> dict[str, Any]:
-    found = {field.name: raw[field.name] for field in fields(cls)}
+    # What an earlier version did not store stands at its default.
+    wanted = [one for one in fields(cls) if one.name in raw or one.default is MISSING]
+    found = {one.name: raw[one.name] for one in wanted}
     return {key: tuple(value) if isinstance(value, list) else value for key, value in found.items()}
 
 

@@ -114,6 +114,7 @@ class Group:
         sort: name of the column that the rows are sorted and ranked by.
         differences: of each two rows in that column, where it can be resampled.
         references: published figures to show beside the rows.
+        all_intervals: show every interval, and not only that of the column of the order.
     """
 
     data: str
@@ -129,6 +130,7 @@ class Group:
     sort: str = "auroc"
     differences: tuple[Difference, ...] = ()
     references: tuple[Reference, ...] = ()
+    all_intervals: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -14,7 +14,12 @@ from toolkit.metrics.bootstrap import (
     resample_counts,
 )
 from toolkit.metrics.boxes import BoxMetrics, PredictedBoxes, TrueBoxes, box_metrics
-from toolkit.metrics.classification import ClassificationMetrics, classification_metrics
+from toolkit.metrics.classification import (
+    ClassificationMetrics,
+    classification_intervals,
+    classification_metrics,
+    classification_resamples,
+)
 from toolkit.metrics.image import (
     DecisionMetrics,
     ImageMetrics,
@@ -57,7 +62,9 @@ __all__ = [
     "bootstrap_mean",
     "boundary_iou",
     "box_metrics",
+    "classification_intervals",
     "classification_metrics",
+    "classification_resamples",
     "decision_metrics",
     "f1_threshold",
     "false_alarm_threshold",

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
+from toolkit.metrics.bootstrap import MaybeInterval, interval_of, resample_counts
 from toolkit.metrics.values import MetricError, Undefined, Value, mean_of
 
 
@@ -48,14 +49,9 @@ def classification_metrics(
     Raises:
         MetricError: the lengths differ, there is no image, or a label has no name.
     """
-    truth, said = np.asarray(true_labels), np.asarray(predicted_labels)
     k = len(class_names)
-    if truth.shape != said.shape or truth.ndim != 1 or truth.size == 0:
-        raise MetricError(f"{said.shape} answers for {truth.shape} images: give one for each")
-    for labels in (truth, said):
-        if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= k:
-            raise MetricError(f"a label is no index into the {k} class names")
-    confusion = np.bincount(truth.astype(np.intp) * k + said, minlength=k * k).reshape(k, k)
+    truth, said = _checked(true_labels, predicted_labels, k)
+    confusion = np.bincount(truth * k + said, minlength=k * k).reshape(k, k)
     right = np.diagonal(confusion)
     n_true, n_said = confusion.sum(axis=1), confusion.sum(axis=0)
     recalls: list[Value] = [
@@ -73,3 +69,84 @@ def classification_metrics(
         recall_by_class=dict(zip(class_names, recalls, strict=True)),
         confusion=tuple(tuple(int(count) for count in row) for row in confusion),
     )
+
+
+def classification_intervals(
+    true_labels: ArrayLike,
+    predicted_labels: ArrayLike,
+    *,
+    class_names: Sequence[str],
+    strata: Sequence[object] | None = None,
+) -> dict[str, MaybeInterval]:
+    """Return 95 % intervals by the stratified bootstrap over images.
+
+    Args:
+        true_labels: int[n], index into the class names.
+        predicted_labels: int[n].
+        class_names: name of each label.
+        strata: the stratum of each image, within one class; the class itself if None.
+
+    Returns:
+        By the names of `classification_resamples`.
+
+    Raises:
+        MetricError: see `classification_metrics`.
+    """
+    truth, said = _checked(true_labels, predicted_labels, len(class_names))
+    counts = resample_counts(truth.tolist() if strata is None else strata)
+    values = classification_resamples(truth, said, counts, class_names=class_names)
+    return {name: interval_of(value, counts) for name, value in values.items()}
+
+
+def classification_resamples(
+    true_labels: ArrayLike,
+    predicted_labels: ArrayLike,
+    counts: NDArray[np.int64],
+    *,
+    class_names: Sequence[str],
+) -> dict[str, NDArray[np.float64]]:
+    """Return each metric on each resample.
+
+    Args:
+        true_labels: int[n], index into the class names.
+        predicted_labels: int[n].
+        counts: int64[resamples, n] of `resample_counts`, with strata within a class, so that every
+            resample has as many images of each class as the set itself.
+        class_names: name of each label.
+
+    Returns:
+        float64[resamples] under `accuracy`, `balanced_accuracy`, `macro_f1`, `geometric_mean`, and
+        `recall_by_class.<name>` of each class that has images.
+
+    Raises:
+        MetricError: see `classification_metrics`.
+    """
+    k = len(class_names)
+    truth, said = _checked(true_labels, predicted_labels, k)
+    cells = np.zeros((truth.size, k * k), np.int64)
+    cells[np.arange(truth.size), truth * k + said] = 1
+    confusion = (counts @ cells).reshape(-1, k, k)
+    present = np.flatnonzero(np.bincount(truth, minlength=k)).tolist()
+    right = np.diagonal(confusion, axis1=1, axis2=2)[:, present]
+    n_true = confusion.sum(axis=2)[:, present]
+    n_said = confusion.sum(axis=1)[:, present]
+    recall = right / n_true
+    return {
+        "accuracy": right.sum(axis=1) / truth.size,
+        "balanced_accuracy": recall.mean(axis=1),
+        "macro_f1": (2 * right / (n_true + n_said)).mean(axis=1),
+        "geometric_mean": recall.prod(axis=1) ** (1 / len(present)),
+        **{f"recall_by_class.{class_names[c]}": recall[:, i] for i, c in enumerate(present)},
+    }
+
+
+def _checked(
+    true_labels: ArrayLike, predicted_labels: ArrayLike, k: int
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    truth, said = np.asarray(true_labels), np.asarray(predicted_labels)
+    if truth.shape != said.shape or truth.ndim != 1 or truth.size == 0:
+        raise MetricError(f"{said.shape} answers for {truth.shape} images: give one for each")
+    for labels in (truth, said):
+        if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= k:
+            raise MetricError(f"a label is no index into the {k} class names")
+    return truth.astype(np.intp), said.astype(np.intp)

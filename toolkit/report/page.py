@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from toolkit import __version__
 from toolkit.errors import MissingExtraError
 from toolkit.leaderboard.cells import legend, notes, title
+from toolkit.leaderboard.columns import column
 from toolkit.report import charts, tables
 from toolkit.report.pictures import heat_gradient
 
@@ -172,7 +173,11 @@ def _section(
         columns=columns,
         more=tables.more_columns(facts),
         several_seeds=any(len(row.seeds) > 1 for row in facts.rows),
-        legend=legend(facts.columns, sort=facts.sort, spread=any(r.spread for r in facts.rows)),
+        legend=legend(
+            facts.columns,
+            sort=column(facts.sort).heading,
+            spread=any(r.spread for r in facts.rows),
+        ),
         notes=notes(facts),
         scale=tables.interval_scale(columns),
         methods=methods,

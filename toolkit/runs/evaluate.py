@@ -10,7 +10,7 @@ import numpy as np
 from toolkit.data.types import GOOD, Dataset, Sample
 from toolkit.errors import RunError
 from toolkit.metrics.bootstrap import image_intervals
-from toolkit.metrics.classification import classification_metrics
+from toolkit.metrics.classification import classification_intervals, classification_metrics
 from toolkit.metrics.image import flagged, image_metrics
 from toolkit.metrics.threshold import f1_threshold, false_alarm_threshold
 from toolkit.metrics.values import MetricError, to_json
@@ -86,7 +86,16 @@ def _evaluate(runs: Sequence[Run], dataset: Dataset) -> dict[str, Any]:
     if all(p.boxes is not None for p in light):
         metrics["boxes"] = score_boxes(samples, truths, light, dataset.classes)
     if all(p.class_probabilities is not None for p in light):
-        metrics["classification"] = _classification(samples, light, dataset.classes)
+        names, true, said = _answers(samples, light, dataset.classes)
+        index = {name: i for i, name in enumerate(names)}
+        labels = [index[t] for t in true], [index[s] for s in said]
+        metrics["classification"] = {
+            "classes": names,
+            **to_json(classification_metrics(*labels, class_names=names)),
+        }
+        spread = classification_intervals(*labels, class_names=names, strata=types)
+        intervals.update({f"classification.{name}": one for name, one in spread.items()})
+        images.update(true_classes=true, said_classes=said)
     if _has(parts, "mask"):
         masks = score_masks(parts, truths)
         metrics["masks"] = masks.figures
@@ -156,29 +165,21 @@ def _speed(parts: Sequence[Judged]) -> dict[str, float]:
     }
 
 
-def _classification(
+def _answers(
     samples: Sequence[Sample], light: Sequence[Prediction], classes: Sequence[str]
-) -> Any:
+) -> tuple[list[str], list[str], list[str]]:
+    """Return the names of all classes, the true class of each image, and the one that was said."""
     said = [
         max(p.class_probabilities or {}, key=(p.class_probabilities or {}).__getitem__)
         for p in light
     ]
     names = [GOOD, *classes]
     offered = {name for p in light for name in p.class_probabilities or {}}
-    if not offered <= set(names):  # good against defect: the true labels follow
-        names = [GOOD, *sorted(offered - {GOOD})]
-        true = [names[-1] if s.is_defect else GOOD for s in samples]
-    else:
-        true = [s.label for s in samples]
-    index = {name: i for i, name in enumerate(names)}
-    return {
-        "classes": names,
-        **to_json(
-            classification_metrics(
-                [index[t] for t in true], [index[s] for s in said], class_names=names
-            )
-        ),
-    }
+    if offered <= set(names):
+        return names, [s.label for s in samples], said
+    # Good against defect: the true labels follow.
+    names = [GOOD, *sorted(offered - {GOOD})]
+    return names, [names[-1] if s.is_defect else GOOD for s in samples], said
 
 
 def _has(parts: Sequence[Judged], what: str) -> bool:
