@@ -386,3 +386,106 @@ def test_an_interrupted_training_goes_on(
     assert f"going on from {'best' if damage_last else 'last'}.pt" in log
     assert "Resuming training" in log
     assert len(list(method.predict(split.val, again))) == len(split.val)
+
+
+def _stopped_after(epoch: int, method: Any, run: Run, split: Split) -> None:
+    """Train until the end of an epoch, as if the process had been killed there."""
+    add_result = Run.add_result
+
+    def killed(self: Run, row: Any) -> None:
+        add_result(self, row)
+        if row["epoch"] == epoch:
+            raise _Killed
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Run, "add_result", killed)
+        with pytest.raises(_Killed):
+            _fit(method, run, split)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "settings", "stopped_after"),
+    [
+        ("yolo", {"close_mosaic": 0, "optimizer": "SGD"}, 2),
+        ("yolo", {"close_mosaic": 2}, 2),  # mosaic ends where it goes on
+        ("yolo", {"close_mosaic": 2, "batch": 3, "copy_paste": 0}, 3),  # it had ended before
+        ("yolo", {"batch": 2, "copy_paste": 0}, 1),
+        ("yolo-world", {"tune_scale": True, "train": "prompts"}, 2),
+        ("yolo-world", {"head_lr_factor": 3.0}, 2),  # the optimiser has groups of its own
+    ],
+)
+def test_a_stopped_training_ends_as_one_that_was_not(
+    name: str, settings: dict[str, Any], stopped_after: int, new_run: NewRun, split: Split
+) -> None:
+    method, whole = new_run(name, run="whole", epochs=4, **settings)
+    _fit(method, whole, split)
+    method, stopped = new_run(name, run="stopped", epochs=4, **settings)
+    _stopped_after(stopped_after, method, stopped, split)
+    again = Run.open(stopped.path)
+    _fit(method, again, split)
+
+    times = ("seconds", "loading_share")
+    for row, expected in zip(again.results(), whole.results(), strict=True):
+        assert {k: v for k, v in row.items() if k not in times} == {
+            k: v for k, v in expected.items() if k not in times
+        }
+    found, expected = (
+        checkpoint.load_network(run.weights / "last.pt").state_dict() for run in (again, whole)
+    )
+    assert set(found) == set(expected)
+    for key, tensor in expected.items():
+        np.testing.assert_array_equal(found[key].numpy(), tensor.numpy(), err_msg=key)
+    assert not (again.weights / "resume.pt").exists()
+
+
+@pytest.mark.slow
+def test_epoch_optimiser_and_averages_are_those_of_the_stopped_training(
+    new_run: NewRun, split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from toolkit.methods.yolo import resuming
+
+    method, run = new_run("yolo", epochs=3)
+    _stopped_after(2, method, run, split)
+    state = torch.load(run.weights / "resume.pt", weights_only=True)
+    assert state["epoch"] == 1  # the second
+    seen: dict[str, Any] = {}
+    restore = resuming.restore_state
+
+    def look(trainer: Any) -> None:
+        restore(trainer)
+        seen.update(
+            epoch=trainer.start_epoch,
+            model=trainer.model.state_dict(),
+            averaged=trainer.ema.ema.state_dict(),
+            optimizer=trainer.optimizer.state_dict()["state"],
+            updates=trainer.ema.updates,
+        )
+        raise _Killed
+
+    monkeypatch.setattr("toolkit.methods.yolo.trainers.restore_state", look)
+    with pytest.raises(_Killed):
+        _fit(method, Run.open(run.path), split)
+    assert seen["epoch"] == 2
+    assert seen["updates"] > 0
+    live = {key.removeprefix("module."): tensor for key, tensor in seen["model"].items()}
+    for key, tensor in state["model"].items():
+        assert torch.equal(live[key], tensor), key
+    for key, tensor in state["averaged"].items():
+        assert torch.equal(seen["averaged"][key], tensor), key
+    assert seen["optimizer"]
+    for index, moments in state["optimizer"]["state"].items():
+        assert moments["exp_avg"].dtype == torch.float32
+        assert torch.equal(seen["optimizer"][index]["exp_avg"], moments["exp_avg"])
+
+
+@pytest.mark.slow
+def test_without_the_exact_state_the_training_still_goes_on(new_run: NewRun, split: Split) -> None:
+    method, run = new_run("yolo", epochs=3)
+    _stopped_after(2, method, run, split)
+    (run.weights / "resume.pt").unlink()
+    _fit(method, run, split)
+    assert [row["epoch"] for row in run.results()] == ["1", "2", "3"]
+    assert "half precision" in (run.path / "log.txt").read_text()

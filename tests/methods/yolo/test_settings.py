@@ -51,6 +51,8 @@ def test_other_backgrounds_are_refused(text: str) -> None:
         ({"backgrounds": "2.5"}, "backgrounds=2.5"),
         ({"degrees": "round"}, "degrees=round"),
         ({"degrees": "270"}, "degrees=270"),
+        ({"scale": 1.0}, "scale=1.0"),  # down to nothing
+        ({"scale": -0.1}, "scale=-0.1"),
         ({"copy_paste": -1}, "copy_paste=-1"),
         ({"freeze_epochs": -1}, "freeze_epochs=-1"),
         ({"init": "a.pt", "weights": "none"}, "leave out weights=none"),

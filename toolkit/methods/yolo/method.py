@@ -29,6 +29,7 @@ from toolkit.methods.yolo.training_data import (
     write_training_data,
 )
 from toolkit.methods.yolo.views import PLAIN, View, allowed_views
+from toolkit.methods.yolo.workers import Recipe
 from toolkit.runs.export import Exported
 from toolkit.runs.prediction import Prediction
 from toolkit.runs.run import Run
@@ -62,6 +63,7 @@ class Detector(Method[S]):
         state, checkpoint = training.progress_of(run)
         if state == "finished":
             run.log("training was finished before; nothing to do")
+            training.tidy(run)
             self._after_training(run)
             return
         bank = self._answers(split, run)
@@ -87,8 +89,9 @@ class Detector(Method[S]):
             arguments["resume"] = str(checkpoint)
         with ultralytics_env.logged(run.log), bank:
             trainer = self._trainer(arguments, start=start.path, run=run)
-            training.train(trainer, run=run, title=f"{run.method} {run.path.name}")
-            note_parameters(run, trainer.model)
+            title = f"{run.method} {run.path.name}"
+            training.train(trainer, run=run, title=title, bank=self._bank_file(run))
+        note_parameters(run, load_network(self._checkpoint(run)))
         self._after_training(run)
 
     def predict(self, samples: Sequence[Sample], run: Run) -> Iterator[Prediction]:
@@ -100,7 +103,8 @@ class Detector(Method[S]):
         """
         from toolkit.methods.yolo.detect import detect
 
-        detector = self._detector(run, device=run.device)
+        device = one_device(run.device)
+        detector = self._detector(run, device=device)
         settings = self.settings
         views: tuple[View, ...] = (PLAIN,)
         if settings.views == "card":
@@ -113,7 +117,7 @@ class Detector(Method[S]):
                     read_rgb(sample.image),
                     image_size=settings.image_size,
                     nms_iou=settings.nms_iou,
-                    device=run.device,
+                    device=device,
                     views=views,
                     background=self._background(),
                 )
@@ -199,6 +203,9 @@ class Detector(Method[S]):
     def _answers(self, split: Split, run: Run) -> AbstractContextManager[None]:
         return nullcontext()
 
+    def _bank_file(self, run: Run) -> Path | None:
+        return None
+
     def _background(self) -> str:
         return ""
 
@@ -213,7 +220,7 @@ class Detector(Method[S]):
 
     def _trainer(self, arguments: dict[str, Any], *, start: Path | None, run: Run) -> Any:
         from toolkit.methods.yolo.precision import use_bfloat16
-        from toolkit.methods.yolo.trainers import Recipe, YoloTrainer, YoloWorldTrainer
+        from toolkit.methods.yolo.trainers import YoloTrainer, YoloWorldTrainer
 
         trainer = (YoloWorldTrainer if self.world else YoloTrainer)(overrides=arguments)
         settings = self.settings
@@ -234,6 +241,11 @@ class Detector(Method[S]):
 
     def _set_vocabulary(self, detector: Any, run: Run) -> None:
         """Give a text-driven detector its prompts."""
+
+
+def one_device(device: str) -> str:
+    """Return the device that predicts: the first of those that train (`cuda:0,1`)."""
+    return device.split(",")[0]
 
 
 class Yolo(Detector[YoloSettings]):

@@ -67,6 +67,9 @@ class YoloSettings:
     degrees: str = setting(
         "card", "largest rotation in degrees; card: any where the data card allows it, else none"
     )
+    scale: float = setting(
+        0.1, "largest change of size, as a share; a fixed camera shows a defect at its true size"
+    )
     copy_paste: int = setting(
         2, "images to make of each defective one by pasting its defect onto good ones"
     )
@@ -119,6 +122,8 @@ class YoloSettings:
         for name in ("mosaic", "nms_iou"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name}={getattr(self, name)}: must be between 0 and 1")
+        if not 0 <= self.scale < 1:
+            raise ConfigError(f"scale={self.scale}: must be at least 0 and below 1")
         for name in ("copy_paste", "freeze", "freeze_epochs"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name}={getattr(self, name)}: must be at least 0")

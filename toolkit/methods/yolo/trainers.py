@@ -5,7 +5,6 @@ Imports Ultralytics, so it is imported inside functions, after `ultralytics_env.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,10 @@ from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.models.yolo.world import WorldTrainer
 from ultralytics.models.yolo.world.train import on_pretrain_routine_end
 from ultralytics.nn.tasks import DetectionModel, WorldModel
+from ultralytics.utils import RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
+from toolkit import ultralytics_env
 from toolkit.methods.yolo import network as networks
 from toolkit.methods.yolo.checkpoint import Copied, copy_weights, load_network
 from toolkit.methods.yolo.precision import InBfloat16
@@ -23,32 +24,8 @@ from toolkit.methods.yolo.prompt_tuning import (
     answer_from_prompts,
     prompts_for_texts,
 )
-from toolkit.methods.yolo.prompts import PromptBank
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What our trainers know beside Ultralytics' arguments.
-
-    Attributes:
-        model: name of the network.
-        start: checkpoint to start from; None from scratch.
-        head_lr_factor: multiplies the learning rate of the layers that start untrained.
-        bn_momentum: of all batch norms.
-        bfloat16: whether the forward pass of training is in bfloat16.
-        trust: whether the checkpoint may run code when it is read.
-        freeze_epochs: the epoch from which frozen layers learn after all; 0 for never.
-        tuned_prompts: the embeddings to start from, where only these learn.
-    """
-
-    model: str
-    start: Path | None
-    head_lr_factor: float
-    bn_momentum: float
-    bfloat16: bool = False
-    trust: bool = False
-    freeze_epochs: int = 0
-    tuned_prompts: PromptBank | None = None
+from toolkit.methods.yolo.resuming import restore_state, save_state
+from toolkit.methods.yolo.workers import Recipe, join, own_job
 
 
 class _Recipe:
@@ -57,15 +34,30 @@ class _Recipe:
     recipe: Recipe
     copied: Copied | None = None
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Take Ultralytics' arguments, and the job of a process that is one of several."""
+        job = own_job()
+        if job is not None:
+            ultralytics_env.prepare()
+        super().__init__(*args, **kwargs)
+        if job is not None:
+            join(self, job)
+
     def follow(self, recipe: Recipe, *, weights: Path) -> None:
-        """Set the recipe and the folder of `best.pt` and `last.pt`; call before `train`."""
+        """Set the recipe and the folder of `best.pt` and `last.pt`; call before `train`.
+
+        Where `train` starts other processes, these are what trains (`workers`).
+        """
         trainer: Any = self
-        if recipe.freeze_epochs:
+        if recipe.freeze_epochs and not trainer.ddp:
             trainer.add_callback("on_train_epoch_start", _thaw)
+        if trainer.resume and not trainer.ddp:
+            trainer.add_callback("on_train_start", restore_state)
         made_by_ultralytics = trainer.wdir
         trainer.recipe = recipe
         trainer.wdir, trainer.last, trainer.best = weights, weights / "last.pt", weights / "best.pt"
-        if made_by_ultralytics != weights and made_by_ultralytics.is_dir():
+        first = RANK in (-1, 0)
+        if first and made_by_ultralytics != weights and made_by_ultralytics.is_dir():
             made_by_ultralytics.rmdir()
 
     def fill(self, network: Any, resumed: Any) -> Any:
@@ -90,12 +82,18 @@ class _Recipe:
             trainer: Any = self
             trainer.model = InBfloat16(trainer.model)
 
+    def save_model(self) -> bool:
+        """Write Ultralytics' checkpoints, and beside them what resuming needs."""
+        saved: bool = super().save_model()  # type: ignore[misc]
+        save_state(self)
+        return saved
+
     def build_optimizer(self, model: Any, *args: Any, **kwargs: Any) -> Any:
         """Build Ultralytics' optimiser, then let the untrained layers learn faster."""
         optimizer = super().build_optimizer(model, *args, **kwargs)  # type: ignore[misc]
         factor = self.recipe.head_lr_factor
         if factor != 1:
-            fresh = {id(p) for p in networks.untrained_parameters(model)}
+            fresh = {id(p) for p in networks.untrained_parameters(unwrap_model(model))}
             _split_groups(optimizer, fresh=fresh, factor=factor)
         return optimizer
 

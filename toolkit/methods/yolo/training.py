@@ -60,6 +60,7 @@ def arguments(
         "freeze": list(freeze) or None,
         "mosaic": settings.mosaic,
         "close_mosaic": min(settings.close_mosaic, settings.epochs),
+        "scale": settings.scale,
         **symmetry,
         "cache": settings.cache,
         "workers": settings.workers,
@@ -131,16 +132,46 @@ def progress_of(run: Run) -> tuple[State, Path | None]:
     return "new", None
 
 
-def train(trainer: Any, *, run: Run, title: str) -> None:
-    """Run Ultralytics' loop, and keep its results, plots and figures in the run."""
-    with ExitStack() as stack:
-        _report_to(trainer, run=run, title=title, stack=stack)
-        trainer.train()
+def train(trainer: Any, *, run: Run, title: str, bank: Path | None) -> None:
+    """Run Ultralytics' loop, and keep its results, plots and figures in the run.
+
+    Args:
+        trainer: follows its recipe.
+        run: where everything is written.
+        title: of the progress.
+        bank: file of the text embeddings, for processes of their own; None without text.
+    """
+    from toolkit.methods.yolo.workers import Job, told
+
+    if trainer.ddp:  # one process per GPU, of which the first reports
+        with told(Job(run=run.path, title=title, bank=bank, recipe=trainer.recipe)):
+            trainer.train()
+        run.record.update(Run.open(run.path).record)
+    else:
+        with ExitStack() as stack:
+            report_to(trainer, run=run, title=title, stack=stack)
+            trainer.train()
+    tidy(run)
+    run.note(epochs_done=int(run.results()[-1]["epoch"]))
+
+
+def tidy(run: Run) -> None:
+    """Keep a finished training's plots, and nothing that only an interrupted one needs."""
+    from toolkit.methods.yolo.resuming import forget_state
+
+    forget_state(run.weights)
     _keep_plots(output_folder(run), run.plots)
-    run.note(epochs_done=trainer.epoch + 1)
 
 
-def _report_to(trainer: Any, *, run: Run, title: str, stack: ExitStack) -> None:
+def report_to(trainer: Any, *, run: Run, title: str, stack: ExitStack) -> None:
+    """Let a trainer write its epochs into the run and show its progress.
+
+    Args:
+        trainer: before it starts.
+        run: receives a row of results per epoch.
+        title: of the progress.
+        stack: keeps the progress open.
+    """
     bars: list[Progress] = []
     last: dict[str, str] = {}
     watch = _Watch()

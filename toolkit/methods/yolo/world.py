@@ -11,7 +11,7 @@ from toolkit import ultralytics_env
 from toolkit.data.splits import Split
 from toolkit.methods.yolo import network
 from toolkit.methods.yolo.checkpoint import load_network
-from toolkit.methods.yolo.method import Detector
+from toolkit.methods.yolo.method import Detector, one_device
 from toolkit.methods.yolo.prompt_tuning import frozen_parts, tuned_bank
 from toolkit.methods.yolo.prompts import (
     PromptBank,
@@ -70,12 +70,13 @@ class YoloWorld(Detector[YoloWorldSettings]):
             reason = "the start has no text-driven head, so it knew no class by its prompt"
         if reason is not None:
             return {"value": None, "reason": reason}
+        device = one_device(run.device)
         data = read_old_data(Path(settings.old_data).expanduser())
         bank = self._phrases({name: (name,) for name in data.names})
         tuned = load_network(self._checkpoint(run))
         with answered_from(bank):
             for one in (base, tuned):
-                one.to(run.device).eval().set_classes(list(data.names))
+                one.to(device).eval().set_classes(list(data.names))
                 one.names = dict(enumerate(data.names))
         return forgetting(
             base,
@@ -83,7 +84,7 @@ class YoloWorld(Detector[YoloWorldSettings]):
             data,
             image_size=settings.image_size,
             nms_iou=settings.nms_iou,
-            device=run.device,
+            device=device,
         )
 
     def _phrases(self, prompts: Mapping[str, Sequence[str]]) -> PromptBank:
@@ -94,6 +95,9 @@ class YoloWorld(Detector[YoloWorldSettings]):
 
             return clip_bank(every)
         return load_bank(Path(source).expanduser()) if source else orthonormal_bank(every)
+
+    def _bank_file(self, run: Run) -> Path | None:
+        return run.weights / _PROMPTS
 
     def _background(self) -> str:
         return self.settings.background
