@@ -15,6 +15,7 @@ from toolkit.data.layouts import read_dataset
 from toolkit.data.splits import Split, make_plan
 from toolkit.data.types import Sample
 from toolkit.errors import ConfigError, DataError, RunError, WeightsError
+from toolkit.files import read_json, write_json
 from toolkit.methods.patchcore.method import PatchCore
 from toolkit.methods.patchcore.settings import PatchCoreSettings
 from toolkit.methods.registry import method_class
@@ -174,6 +175,7 @@ def test_bad_settings(
         {"image_size": 96},
         {"patch_size": 1},
         {"stride": 16},
+        {"contrast": 2.0},
     ],
 )
 def test_bank_of_another_extractor(tmp_path: Path, split: Split, changes: dict[str, Any]) -> None:
@@ -187,6 +189,26 @@ def test_bank_of_other_random_weights(tmp_path: Path, split: Split) -> None:
     run.record["seed"] = 1
     with pytest.raises(WeightsError, match="fingerprint"):
         next(PatchCore(SMALL).predict(split.test, run))
+
+
+def test_bank_from_before_contrast_could_be_set(tmp_path: Path, split: Split) -> None:
+    settings = dataclasses.replace(SMALL, contrast=1.0)
+    run, predictions = _fit_predict(tmp_path, split, settings)
+    path = run.weights / "bank.json"
+    record = read_json(path)
+    assert record.pop("contrast") == 1.0
+    write_json(path, record)
+    first = next(PatchCore(settings).predict(split.test, run))
+    assert first.score == predictions[0].score
+
+
+def test_search_by_faiss(tmp_path: Path, split: Split) -> None:
+    pytest.importorskip("faiss")
+    run, predictions = _fit_predict(tmp_path, split, SMALL)
+    by_faiss = PatchCore(dataclasses.replace(SMALL, search="faiss")).predict(split.test, run)
+    for one, other in zip(predictions, by_faiss, strict=True):
+        assert one.score == pytest.approx(other.score, rel=1e-5)
+        np.testing.assert_allclose(one.score_map, other.score_map, rtol=1e-5, atol=1e-5)
 
 
 def test_predict_before_fit(tmp_path: Path, split: Split) -> None:

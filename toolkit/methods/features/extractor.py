@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from toolkit.errors import ConfigError
+from toolkit.methods.features.backbone import best_contrast
 from toolkit.methods.features.maps import resample
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ class FeatureExtractor:
         image_size: images are resized to this many pixels on each side, whatever their aspect.
         patch_size: side of the neighbourhood, in cells, over which features are averaged; odd.
         stride: pixels of the resized image per cell of the grid; 0 takes the finest layer's grid.
+        contrast: pixels are spread around their mean by this before the network sees them; 0 takes
+            what suits the backbone.
         device: torch device.
 
     Attributes:
@@ -36,7 +39,7 @@ class FeatureExtractor:
         channels: length of a patch feature, their sum.
 
     Raises:
-        ConfigError: a layer's output is no feature map, or the image size does not fit.
+        ConfigError: a layer's output is no feature map, or an argument does not fit.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class FeatureExtractor:
         image_size: int,
         patch_size: int = 3,
         stride: int = 0,
+        contrast: float = 1.0,
         device: str = "cpu",
     ) -> None:
         import torch
@@ -54,14 +58,18 @@ class FeatureExtractor:
             raise ConfigError(f"patch_size={patch_size}: must be odd")
         if stride < 0:
             raise ConfigError(f"stride={stride}: must be 0 (the finest layer's) or more")
+        if contrast < 0:
+            raise ConfigError(f"contrast={contrast}: must be 0 (what suits the backbone) or more")
         self.backbone = backbone
         self.image_size = image_size
         self.patch_size = patch_size
         self.stride = stride
+        self.contrast = contrast or best_contrast(backbone)
         self.device = device
         backbone.network.to(device)
         self._mean = torch.tensor(backbone.mean, device=device).mul(255).view(1, 3, 1, 1)
-        self._std = torch.tensor(backbone.std, device=device).mul(255).view(1, 3, 1, 1)
+        std = torch.tensor(backbone.std, device=device).mul(255).view(1, 3, 1, 1)
+        self._std = std / self.contrast
         maps = self._layer_maps(np.zeros((8, 8, 3), np.uint8))
         finest = max((m.shape[2:] for m in maps), key=lambda shape: int(shape[0] * shape[1]))
         cells = math.ceil(image_size / stride) if stride else 0

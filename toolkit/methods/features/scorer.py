@@ -56,6 +56,7 @@ def build_extractor(settings: FeatureSettings, run: Run) -> FeatureExtractor:
         image_size=settings.image_size,
         patch_size=settings.patch_size,
         stride=settings.stride,
+        contrast=settings.contrast,
         device=run.device,
     )
 
@@ -123,6 +124,7 @@ def stamp(extractor: FeatureExtractor) -> dict[str, Any]:
         "image_size": extractor.image_size,
         "patch_size": extractor.patch_size,
         "stride": extractor.stride,
+        "contrast": extractor.contrast,
     }
 
 
@@ -132,6 +134,7 @@ def check_stamp(record: Mapping[str, Any], extractor: FeatureExtractor, path: Pa
     Raises:
         WeightsError: it was made by another one; the first difference is named.
     """
+    record = {"contrast": 1.0, **record}  # which earlier ones do not tell
     for name, here in stamp(extractor).items():
         if record.get(name) != here:
             told = record.get(name)

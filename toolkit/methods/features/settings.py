@@ -19,6 +19,9 @@ class FeatureSettings:
     image_size: int = setting(448, "side in pixels to which images are resized")
     patch_size: int = setting(3, "side, in cells, of the neighbourhood that is averaged; odd")
     stride: int = setting(16, "pixels per cell of the patch grid; 0: that of the finest layer")
+    contrast: float = setting(
+        1.0, "factor that spreads pixels before the network sees them; 0: what suits the backbone"
+    )
     image_score: Literal["max", "top1"] = setting(
         "max", "image score: maximum of the map, or mean of its highest 1 %"
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from toolkit.errors import WeightsError
 from toolkit.files import read_json, write_json, written_whole
 from toolkit.methods.features.scorer import stamp
+from toolkit.methods.patchcore.search import SearchName, make_search
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 SCHEMA = 1
 _FEATURES = "bank.safetensors"
 _META = "bank.json"
-_CHUNK = 512
-"""Queries per matrix product, which bounds the memory to this many times the bank's length."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class BankMeta:
 
     Attributes:
         backbone, layers, weights, weights_source, fingerprint: of the network.
-        image_size, patch_size, stride: of the extractor.
+        image_size, patch_size, stride, contrast: of the extractor.
         radius: largest distance of a sampled training patch to the bank, which tells how well the
             coreset covers.
         seen: number of patches that the training images had.
@@ -46,6 +45,7 @@ class BankMeta:
     seen: int
     kept: int
     radius: float
+    contrast: float = 1.0
 
     def check_made_by(self, extractor: FeatureExtractor, folder: Path) -> None:
         """See to it that the bank was made by this extractor.
@@ -70,16 +70,21 @@ class MemoryBank:
         features: float32 tensor (m, d), whitened.
         whitening: the map that was applied to them and that queries need too, float32 (d, d).
         meta: what they were made of.
+        search: what finds the nearest ones.
+
+    Raises:
+        MissingExtraError: the search is not installed.
     """
 
-    def __init__(self, features: Tensor, whitening: Tensor, meta: BankMeta) -> None:
+    def __init__(
+        self, features: Tensor, whitening: Tensor, meta: BankMeta, *, search: SearchName = "torch"
+    ) -> None:
         self.features = features.contiguous()
         self.whitening = whitening.contiguous()
         self.meta = meta
-        # Distances stay the same around another origin, and the expanded square keeps its digits.
+        # Distances stay the same around another origin, and squares keep their digits.
         self._origin = features.mean(dim=0)
-        self._centred = features - self._origin
-        self._half_squares = self._centred.square().sum(dim=1).mul_(0.5)
+        self._search = make_search(self.features - self._origin, search)
 
     def __len__(self) -> int:
         return int(self.features.shape[0])
@@ -94,22 +99,7 @@ class MemoryBank:
         Returns:
             Euclidean distances, float32 (n,).
         """
-        import torch
-
-        count = min(k, len(self))
-        centred = queries - self._origin
-        found = []
-        for part in torch.split(centred, _CHUNK):
-            # Half the squared distance without the query's own square, which orders alike. Only
-            # the smallest values are taken: their places cost more than the product.
-            partial = torch.addmm(self._half_squares, part, self._centred.T, alpha=-1.0)
-            if count == 1:
-                least = partial.amin(dim=1, keepdim=True)
-            else:
-                least = partial.topk(count, dim=1, largest=False).values
-            squares = least.mul_(2.0) + part.square().sum(dim=1, keepdim=True)
-            found.append(squares.clamp_min_(0.0).sqrt_().mean(dim=1))
-        return torch.cat(found)
+        return self._search.distances(queries - self._origin, min(k, len(self)))
 
     def nearest(self, query: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """Find the nearest features of the bank for one query, without rounding tricks.
@@ -160,10 +150,11 @@ class MemoryBank:
         write_json(folder / _META, {"schema": SCHEMA, "count": len(self), **asdict(self.meta)})
 
     @classmethod
-    def load(cls, folder: Path, *, device: str = "cpu") -> MemoryBank:
+    def load(cls, folder: Path, *, device: str = "cpu", search: SearchName = "torch") -> MemoryBank:
         """Read a bank.
 
         Raises:
+            MissingExtraError: the search is not installed.
             WeightsError: it is missing, damaged or of another schema.
         """
         from safetensors import SafetensorError
@@ -184,7 +175,7 @@ class MemoryBank:
             raise WeightsError(f"{path}: damaged memory bank ({error}); train again") from error
         if features.shape[0] != count:
             raise WeightsError(f"{path}: does not belong to {_META} beside it; train again")
-        return cls(features, whitening, meta)
+        return cls(features, whitening, meta, search=search)
 
 
 def _told(value: object) -> str:

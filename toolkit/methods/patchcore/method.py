@@ -97,6 +97,7 @@ class PatchCore(Method[PatchCoreSettings]):
             image_size=extractor.image_size,
             patch_size=extractor.patch_size,
             stride=extractor.stride,
+            contrast=extractor.contrast,
             seen=reservoir.seen + (0 if old is None else old.seen),
             kept=len(features),
             radius=radius,
@@ -118,7 +119,7 @@ class PatchCore(Method[PatchCoreSettings]):
         Raises:
             WeightsError: the bank is missing or was made by another backbone.
         """
-        bank = MemoryBank.load(run.weights, device=run.device)
+        bank = self.bank(run)
         extractor = self.extractor(run)
         bank.meta.check_made_by(extractor, run.weights)
         for sample in samples:
@@ -139,6 +140,15 @@ class PatchCore(Method[PatchCoreSettings]):
         extractor = self.extractor(run)
         bank.meta.check_made_by(extractor, run.weights)
         return export_onnx(bank, extractor, self.settings, out, samples)
+
+    def bank(self, run: Run) -> MemoryBank:
+        """Read the run's bank.
+
+        Raises:
+            MissingExtraError: the search is not installed.
+            WeightsError: the bank is missing or damaged.
+        """
+        return MemoryBank.load(run.weights, device=run.device, search=self.settings.search)
 
     def extractor(self, run: Run) -> FeatureExtractor:
         """Build the extractor of the run's settings."""

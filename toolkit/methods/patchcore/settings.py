@@ -24,6 +24,9 @@ class PatchCoreSettings(FeatureSettings):
     )
     projection: int = setting(64, "dimensions in which the coreset is chosen; 0: all")
     max_patches: int = setting(500_000, "patches held in memory at most; more are sampled evenly")
+    search: Literal["torch", "faiss"] = setting(
+        "torch", "finds the nearest patches: torch, or faiss"
+    )
     neighbours: int = setting(1, "nearest patches whose mean distance is a patch's score")
     reweight: int = setting(9, "neighbours that reweight the image score (paper: 9); 0: none")
     image_score: Literal["max", "top1"] = setting(

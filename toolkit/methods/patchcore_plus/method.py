@@ -70,7 +70,7 @@ class PatchCorePlus(Method[PatchCorePlusSettings]):
         base = PatchCore(self.settings)
         base.fit(split, run)
         extractor = base.extractor(run)
-        bank = MemoryBank.load(run.weights, device=run.device)
+        bank = base.bank(run)
         patches = self._defect_patches(split, extractor, run) @ bank.whitening
         # Patches at a defect's rim that look like good ones would raise good images.
         distances = bank.distances(patches)
@@ -87,10 +87,10 @@ class PatchCorePlus(Method[PatchCorePlusSettings]):
             WeightsError: a bank is missing or was made by another backbone.
         """
         base = PatchCore(self.settings)
-        extractor, bank = base.extractor(run), MemoryBank.load(run.weights, device=run.device)
+        extractor, bank = base.extractor(run), base.bank(run)
         bank.meta.check_made_by(extractor, run.weights)
         defects, scale = _load(run.weights, run.device)
-        known = MemoryBank(defects, bank.whitening, bank.meta)
+        known = MemoryBank(defects, bank.whitening, bank.meta, search=self.settings.search)
         for sample in samples:
             patches = features_of(sample, extractor) @ bank.whitening
             near = (-known.distances(patches) / scale).exp()
