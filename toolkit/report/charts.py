@@ -11,7 +11,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from toolkit.metrics.values import Undefined
 from toolkit.report.curves import histogram, roc_points
 
 if TYPE_CHECKING:
@@ -97,7 +96,7 @@ def score_chart(shown: Shown) -> Chart:
             "tooltip": [{"field": "threshold", "format": ".4~g"}],
         },
     }
-    return _chart(
+    return chart(
         {"layer": [bars, rule] if lines else [bars]},
         height=150,
         description=f"Histogram of the image scores of {shown.name}, good and defective apart",
@@ -126,68 +125,6 @@ def learning_charts(runs: Sequence[Run]) -> list[tuple[str, Chart]]:
     return charts
 
 
-def budget_chart(methods: Sequence[Shown]) -> Chart | None:
-    """Image AUROC over the number of labelled defects; None where no run carries a budget."""
-    points = []
-    for shown in methods:
-        facts = shown.parts[0].run.facts
-        value = shown.row.values.get("auroc", Undefined("not there"))
-        if "budget" not in facts or isinstance(value, Undefined):
-            continue
-        interval = shown.row.intervals.get("auroc", {})
-        point = {
-            "method": str(facts.get("base_entry", shown.row.entry)),
-            "labels": facts.get("labels", {}).get("train", 0),
-            "budget": str(facts["budget"]),
-            "auroc": value,
-            "seed": shown.row.seed,
-        }
-        if "low" in interval:
-            point |= {"low": interval["low"], "high": interval["high"]}
-        points.append(point)
-    if not points:
-        return None
-    x = {
-        "field": "labels",
-        "type": "quantitative",
-        "axis": {"title": "labelled defect images in training", "tickMinStep": 1},
-    }
-    y = {
-        "field": "auroc",
-        "type": "quantitative",
-        "scale": {"zero": False},
-        "axis": {"title": "image AUROC"},
-    }
-    color = {"field": "method", "type": "nominal", "legend": {"title": None}}
-    tooltip = [
-        {"field": "method"},
-        {"field": "budget", "title": "defect images per type"},
-        {"field": "labels", "title": "in all"},
-        {"field": "auroc", "format": ".3f"},
-        {"field": "low", "title": "95 % from", "format": ".3f"},
-        {"field": "high", "title": "to", "format": ".3f"},
-        {"field": "seed"},
-    ]
-    layers: list[Chart] = [
-        {"mark": "line", "encoding": {"x": x, "y": {**y, "aggregate": "mean"}, "color": color}},
-        {
-            "transform": [{"filter": "isValid(datum.low)"}],
-            "mark": {"type": "rule", "strokeWidth": 1.5, "opacity": 0.6},
-            "encoding": {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"},
-                         "color": color},
-        },
-        {
-            "mark": {"type": "point", "filled": True, "size": 55, "opacity": 1},
-            "encoding": {"x": x, "y": y, "color": color, "tooltip": tooltip},
-        },
-    ]  # fmt: skip
-    return _chart(
-        {"data": {"values": points}, "layer": layers},
-        height=280,
-        description="Image AUROC over the number of labelled defect images in training",
-    )
-
-
 def _curve_chart(
     lines: Mapping[str, Points | None],
     *,
@@ -206,7 +143,7 @@ def _curve_chart(
         for at, (x_value, y_value) in enumerate(lines[name] or [])
     ]
     picked = {"condition": {"param": "picked", "value": 1, "empty": True}, "value": 0.12}
-    return _chart(
+    return chart(
         {
             "data": {"values": values},
             # A click on a name in the legend lifts that line out of those that cover it.
@@ -225,7 +162,7 @@ def _curve_chart(
                 "color": {
                     "field": "method",
                     "type": "nominal",
-                    "scale": {"domain": drawn, "range": _palette(drawn, names)},
+                    "scale": {"domain": drawn, "range": palette(drawn, names)},
                     "legend": {"title": None},
                 },
                 "strokeDash": {
@@ -252,7 +189,7 @@ def _learning_chart(what: str, values: list[dict[str, Any]]) -> Chart:
     phases = [phase for phase in ("train", "val", "test", "") if any(p["on"] == phase for p in
                                                                   values)]  # fmt: skip
     dashes = {"train": [4, 3], "val": [1, 0], "test": [8, 3], "": [1, 0]}
-    return _chart(
+    return chart(
         {
             "data": {"values": values},
             "mark": {"type": "line", "strokeWidth": 1.6, "opacity": 0.55 if several else 1},
@@ -283,7 +220,8 @@ def _learning_chart(what: str, values: list[dict[str, Any]]) -> Chart:
     )  # fmt: skip
 
 
-def _chart(content: Chart, *, height: int, description: str) -> Chart:
+def chart(content: Chart, *, height: int, description: str) -> Chart:
+    """Make a specification as wide as its place, with a description for those who cannot see it."""
     return {"width": "container", "height": height, "description": description, **content}
 
 
@@ -311,8 +249,8 @@ def _up_to(points: Points | None, end: float) -> Points:
     return [*kept, (end, round(y0 + (y1 - y0) * (end - x0) / (x1 - x0), 6))]
 
 
-def _palette(drawn: Sequence[str], names: Sequence[str]) -> list[str]:
-    """A method keeps its colour in every plot, whichever methods are drawn there."""
+def palette(drawn: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Give a method its colour, the same in every plot, whichever methods are drawn there."""
     return [f"$series{list(names).index(name) % SERIES}" for name in drawn]
 
 

@@ -19,6 +19,7 @@ from toolkit.errors import MissingExtraError
 from toolkit.leaderboard.cells import legend, notes, title
 from toolkit.leaderboard.columns import column
 from toolkit.report import charts, tables
+from toolkit.report.budget import budget_charts
 from toolkit.report.pictures import heat_gradient
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Section:
     roc: str
     pro: str
     scores: Mapping[str, str]
-    budget: str
+    budget: Mapping[str, str]
     learning: Mapping[str, Sequence[tuple[str, str]]]
 
 
@@ -188,7 +189,10 @@ def _section(
         roc=book.add(f"g{number}-roc", charts.roc_chart(methods)),
         pro=book.add(f"g{number}-pro", charts.pro_chart(methods, answers)),
         scores={m.name: book.add(f"{keys[m.name]}-scores", charts.score_chart(m)) for m in methods},
-        budget=book.add(f"g{number}-budget", charts.budget_chart(methods)),
+        budget={
+            column(name).heading: book.add(f"g{number}-budget-{name}", drawn)
+            for name, drawn in budget_charts(methods).items()
+        },
         learning={name: shown for name, shown in learning.items() if shown},
     )
 
