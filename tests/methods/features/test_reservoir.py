@@ -53,8 +53,7 @@ def test_sample_is_uniform_over_the_stream() -> None:
 def test_same_seed_same_sample() -> None:
     kept = []
     for _ in range(2):
-        reservoir = Reservoir(5, 2, seed=3, half=True)
+        reservoir = Reservoir(5, 2, seed=3)
         reservoir.add(_stream(50))
         kept.append(reservoir.rows().clone())
     assert torch.equal(kept[0], kept[1])
-    assert kept[0].dtype == torch.float16

@@ -75,6 +75,14 @@ def test_equal_patches_are_never_chosen_twice_over(choose) -> None:  # type: ign
     assert sorted(chosen.tolist()) == list(range(50))
 
 
+def test_grouped_multiplies_group_by_group() -> None:
+    features = torch.randn(9000, 6, generator=torch.Generator().manual_seed(0))
+    matrix = torch.randn(6, 3, generator=torch.Generator().manual_seed(1))
+    chosen = grouped_coreset(features, 40, seed=2, matrix=matrix)
+    assert torch.equal(chosen, grouped_coreset(features @ matrix, 40, seed=2))
+    assert not torch.equal(chosen, grouped_coreset(features, 40, seed=2))
+
+
 def test_grouped_covers_nearly_as_well_as_exact_and_better_than_chance() -> None:
     features = torch.randn(12_000, 6, generator=torch.Generator().manual_seed(0))
     exact = covering_radius(features, features[exact_coreset(features, 300, seed=0)])

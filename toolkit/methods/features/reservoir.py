@@ -20,16 +20,15 @@ class Reservoir:
         capacity: rows to keep.
         channels: length of a row.
         seed: of the choices.
-        half: keep rows as 16-bit floats, in half the memory.
 
     Attributes:
         seen: rows given so far.
     """
 
-    def __init__(self, capacity: int, channels: int, *, seed: int, half: bool = False) -> None:
+    def __init__(self, capacity: int, channels: int, *, seed: int) -> None:
         import torch
 
-        self._rows = torch.empty(capacity, channels, dtype=torch.float16 if half else torch.float32)
+        self._rows = torch.empty(capacity, channels)
         self._generator = torch.Generator().manual_seed(seed)
         self.seen = 0
 

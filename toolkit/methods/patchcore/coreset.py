@@ -71,7 +71,9 @@ def exact_coreset(features: Tensor, size: int, *, seed: int, show: bool = False)
     return chosen
 
 
-def grouped_coreset(features: Tensor, size: int, *, seed: int, show: bool = False) -> Tensor:
+def grouped_coreset(
+    features: Tensor, size: int, *, seed: int, matrix: Tensor | None = None, show: bool = False
+) -> Tensor:
     """Choose patches greedily within random groups: an approximation in O(group · size).
 
     Each group is a random sample of all patches, so the furthest of a group is nearly the furthest
@@ -81,6 +83,8 @@ def grouped_coreset(features: Tensor, size: int, *, seed: int, show: bool = Fals
         features: float32 tensor (n, d).
         size: how many to choose, at most n.
         seed: of the groups and of the first choice in each.
+        matrix: float32 tensor (d, p) that features are multiplied by, group by group, before they
+            are compared.
         show: show the progress.
 
     Returns:
@@ -98,7 +102,10 @@ def grouped_coreset(features: Tensor, size: int, *, seed: int, show: bool = Fals
             members = order[g * count // groups : (g + 1) * count // groups]
             share = (g + 1) * size // groups - g * size // groups
             if share:
-                chosen.append(members[exact_coreset(features[members], share, seed=seed + g)])
+                compared = features[members]
+                if matrix is not None:
+                    compared = compared @ matrix
+                chosen.append(members[exact_coreset(compared, share, seed=seed + g)])
                 bar.advance(share)
     return torch.cat(chosen).sort().values
 

@@ -102,7 +102,7 @@ class PatchCore(Method[PatchCoreSettings]):
             kept=len(features),
             radius=radius,
         )
-        bank = MemoryBank(features[chosen].float() @ whitening, whitening, meta)
+        bank = MemoryBank(features[chosen] @ whitening, whitening, meta)
         bank.save(run.weights)
         write_json(run.weights / IMAGES, sorted(known.union(contents.values())))
         run.note(
@@ -230,11 +230,13 @@ class PatchCore(Method[PatchCoreSettings]):
 
         settings = self.settings
         matrix = whitening @ projection(len(whitening), settings.projection, seed=run.seed)
-        projected = torch.cat([part.float() @ matrix for part in torch.split(features, _CHUNK)])
         if size == len(features):
             return torch.arange(size), 0.0
-        choose = exact_coreset if settings.coreset == "exact" else grouped_coreset
-        chosen = choose(projected, size, seed=run.seed, show=True)
+        if settings.coreset == "exact":
+            projected = torch.cat([part @ matrix for part in torch.split(features, _CHUNK)])
+            chosen = exact_coreset(projected, size, seed=run.seed, show=True)
+        else:
+            chosen = grouped_coreset(features, size, seed=run.seed, matrix=matrix, show=True)
         generator = torch.Generator().manual_seed(run.seed)
-        probes = projected[torch.randint(len(projected), (_PROBES,), generator=generator)]
-        return chosen, covering_radius(probes, projected[chosen])
+        probes = features[torch.randint(len(features), (_PROBES,), generator=generator)]
+        return chosen, covering_radius(probes @ matrix, features[chosen] @ matrix)
