@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,14 @@ from toolkit.leaderboard.model import Difference
 from toolkit.leaderboard.rows import Scored
 from toolkit.metrics import (
     Interval,
+    PredictedBoxes,
+    TrueBoxes,
     bootstrap_mean,
+    box_metrics,
     classification_metrics,
     image_difference_intervals,
     image_metrics,
+    match_boxes,
     to_json,
 )
 
@@ -172,4 +177,46 @@ def _classified(said: list[str]) -> Scored:
     images = {**plain.metrics["images"], "true_classes": TYPES, "said_classes": said}
     return Scored(
         runs=(), metrics={**plain.metrics, "images": images, "classification": to_json(found)}
+    )
+
+
+def test_boxes() -> None:
+    """One finds every defect, the other only the dents, and beside them something good."""
+    right, other = _boxed({"dent", "scratch"}), _boxed({"dent"}, order=5)
+    (found,) = differences([[right], [other]], "map50")
+    # all of one class, none of the other
+    assert found.value == pytest.approx(0.5)
+    assert (found.low, found.high) == pytest.approx((0.5, 0.5))
+    assert found.real
+    (same,) = differences([[other], [_boxed({"dent"})]], "map50")
+    assert (same.value, same.low, same.high) == (0, 0, 0)
+    assert differences([[right], [one(TRUTH * 1.0)]], "map50") == ()
+
+
+def _boxed(found: set[str], *, order: int | None = None) -> Scored:
+    """Boxes of a run that has its images in some order; on good ones there is a weak false one."""
+    shuffled = np.arange(83) if order is None else np.random.default_rng(order).permutation(83)
+    plain = one(TRUTH * 1.0, order=shuffled)
+    names = ["dent", "scratch"]
+    truth, said = [], []
+    for i in shuffled:
+        box, label = np.array([[5.0, 5, 20, 20]]), np.array([0])
+        there = TYPES[i] in names
+        if there:
+            label = np.array([names.index(TYPES[i])])
+        truth.append(TrueBoxes(box[:there], label[:there]))
+        hit = TYPES[i] in found
+        score = np.array([0.9 if hit else 0.1 + i / 1000])
+        said.append(PredictedBoxes(box if hit else box + 40, score, label))
+    detections = match_boxes(truth, said, n_classes=2)
+    figures = box_metrics(truth, said, class_names=names)
+    return Scored(
+        runs=(),
+        metrics={
+            **plain.metrics,
+            "boxes": to_json(figures),
+            "detections": {
+                f.name: getattr(detections, f.name).tolist() for f in fields(detections)
+            },
+        },
     )

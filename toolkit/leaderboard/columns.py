@@ -67,7 +67,7 @@ _FIGURES = (
         "false_alarms_at_95", "FAR@95", "false_alarm_at_recall_95",
         "false-alarm rate at 95 % recall", lower=True,
     ),
-    Column("map50", "mAP50", "boxes.map50", "boxes"),
+    Column("map50", "mAP50", "boxes.map50", "boxes", interval="map50"),
     Column("map50_95", "mAP50-95", "boxes.map50_95", "boxes"),
     Column("ar100", "AR100", "boxes.ar100", "mean recall of boxes"),
     Column("mask_iou", "IoU", "masks.iou", "union mask on defective images", interval="mask_iou"),

@@ -14,6 +14,7 @@ from toolkit.leaderboard.columns import column, value_at
 from toolkit.leaderboard.model import Difference
 from toolkit.leaderboard.rows import Scored
 from toolkit.metrics.bootstrap import Interval, image_resamples, interval_of, resample_counts
+from toolkit.metrics.box_bootstrap import Detections, map50_resamples
 from toolkit.metrics.classification import classification_resamples
 from toolkit.metrics.values import Undefined
 
@@ -95,6 +96,8 @@ class _Draw:
             return None if value is None or isinstance(value, Undefined) else value
         if self._path.startswith("classification."):
             return self._of_classes(units, order, self._metric.split(".", 1)[1], self.counts)
+        if self._path == "boxes.map50":
+            return self._of_boxes(one, order, self.counts)
         listed = units.get(self._metric)
         if listed is None:
             return None
@@ -116,6 +119,18 @@ class _Draw:
         names = sorted({name for listed in lists for name in listed})
         true, said = ([names.index(name) for name in listed] for listed in lists)
         return classification_resamples(true, said, counts, class_names=names).get(metric)
+
+    @staticmethod
+    def _of_boxes(
+        one: Scored, order: Sequence[int], counts: NDArray[np.int64]
+    ) -> NDArray[np.float64] | None:
+        found = one.metrics.get("detections")
+        if not isinstance(found, Mapping):
+            return None
+        detections = Detections(**{key: np.asarray(listed) for key, listed in found.items()})
+        by_image = np.empty_like(counts)  # in the order in which the run has its images
+        by_image[:, order] = counts
+        return map50_resamples(detections, by_image)
 
     def _units(self, one: Scored) -> Mapping[str, Any] | None:
         found = one.metrics.get("regions" if self._path.startswith("pixel.") else "images")

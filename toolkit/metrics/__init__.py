@@ -13,6 +13,7 @@ from toolkit.metrics.bootstrap import (
     interval_of,
     resample_counts,
 )
+from toolkit.metrics.box_bootstrap import Detections, map50_resamples, match_boxes
 from toolkit.metrics.boxes import BoxMetrics, PredictedBoxes, TrueBoxes, box_metrics
 from toolkit.metrics.classification import (
     ClassificationMetrics,
@@ -48,6 +49,7 @@ __all__ = [
     "BoxMetrics",
     "ClassificationMetrics",
     "DecisionMetrics",
+    "Detections",
     "ImageMetrics",
     "Interval",
     "MaskMetrics",
@@ -74,10 +76,12 @@ __all__ = [
     "image_metrics",
     "image_resamples",
     "interval_of",
+    "map50_resamples",
     "mask_dice",
     "mask_iou",
     "mask_metrics",
     "mask_values",
+    "match_boxes",
     "mean_of_masks",
     "pixel_metrics",
     "resample_counts",

@@ -84,7 +84,9 @@ def _evaluate(runs: Sequence[Run], dataset: Dataset) -> dict[str, Any]:
         "speed": {**_speed(parts), **cost(runs)},
     }
     if all(p.boxes is not None for p in light):
-        metrics["boxes"] = score_boxes(samples, truths, light, dataset.classes)
+        boxes = score_boxes(samples, truths, light, dataset.classes)
+        metrics["boxes"], metrics["detections"] = boxes.figures, boxes.units
+        intervals.update(boxes.intervals)
     if all(p.class_probabilities is not None for p in light):
         names, true, said = _answers(samples, light, dataset.classes)
         index = {name: i for i, name in enumerate(names)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -13,8 +13,9 @@ from toolkit.data.images import image_size, read_truth
 from toolkit.data.regions import regions_of
 from toolkit.data.types import Sample
 from toolkit.errors import RunError
-from toolkit.metrics.bootstrap import bootstrap_mean
-from toolkit.metrics.boxes import BoxMetrics, PredictedBoxes, TrueBoxes, box_metrics
+from toolkit.metrics.bootstrap import bootstrap_mean, interval_of, resample_counts
+from toolkit.metrics.box_bootstrap import map50_resamples, match_boxes
+from toolkit.metrics.boxes import NO_BOXES, PredictedBoxes, TrueBoxes, box_metrics
 from toolkit.metrics.masks import MaskValues, mask_values, mean_of_masks
 from toolkit.metrics.pixel import RegionMetrics, pixel_metrics
 from toolkit.metrics.sizes import SIZES, size_names
@@ -59,12 +60,27 @@ def truth_of(sample: Sample) -> Truth:
     return Truth(mask.size, size_names([share])[0] if share else NO_MASK, boxes)
 
 
+@dataclass(frozen=True)
+class Localised:
+    """Figures of boxes, masks or score maps, and what they rest on.
+
+    Attributes:
+        figures: for `metrics.json`.
+        units: lists, one entry per image, region or predicted box, that runs can be compared by.
+        intervals: 95 % bootstrap intervals by name.
+    """
+
+    figures: dict[str, Any]
+    units: dict[str, Any]
+    intervals: dict[str, Any]
+
+
 def score_boxes(
     samples: Sequence[Sample],
     truths: Sequence[Truth],
     light: Sequence[Prediction],
     classes: Sequence[str],
-) -> BoxMetrics:
+) -> Localised:
     """Score the boxes of all images; boxes of unknown classes are not counted."""
     index = {name: i for i, name in enumerate(classes)}
     truth, predicted = [], []
@@ -80,24 +96,15 @@ def score_boxes(
                 np.array([index[said.labels[i]] for i in known], np.int64),
             )
         )
-    return box_metrics(
-        truth, predicted, class_names=classes, image_areas=[one.area for one in truths]
+    areas = [one.area for one in truths]
+    found = match_boxes(truth, predicted, n_classes=len(classes))
+    counts = resample_counts([s.label for s in samples])
+    drawn = map50_resamples(found, counts)
+    return Localised(
+        figures=to_json(box_metrics(truth, predicted, class_names=classes, image_areas=areas)),
+        units={f.name: getattr(found, f.name).tolist() for f in fields(found)},
+        intervals={"map50": NO_BOXES if drawn is None else interval_of(drawn, counts)},
     )
-
-
-@dataclass(frozen=True)
-class Localised:
-    """Figures of masks or score maps, and what they rest on.
-
-    Attributes:
-        figures: for `metrics.json`.
-        units: lists, one entry per image or region, that runs can be compared by.
-        intervals: 95 % bootstrap intervals by name.
-    """
-
-    figures: dict[str, Any]
-    units: dict[str, Any]
-    intervals: dict[str, Any]
 
 
 def score_masks(parts: Sequence[Judged], truths: Sequence[Truth]) -> Localised:
