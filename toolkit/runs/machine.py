@@ -74,16 +74,15 @@ def choose_device(wanted: str) -> str:
     """
     import torch
 
-    available = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-    }
+    counts = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    numbered = [f"{name}:{i}" for name, count in counts.items() for i in range(count)]
+    there = [*(name for name, count in counts.items() if count), "cpu", *numbered]
     if wanted == "auto":
-        return next(name for name in ("cuda", "mps", "cpu") if available[name])
-    if not available.get(wanted.split(":")[0], False):
-        there = ", ".join(name for name, found in available.items() if found)
-        raise ConfigError(f"--device {wanted}: not available here; this machine has {there}")
+        return there[0]
+    if wanted not in there:
+        raise ConfigError(
+            f"--device {wanted}: not available here; this machine has {', '.join(there)}"
+        )
     return wanted
 
 
