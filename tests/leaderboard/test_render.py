@@ -111,11 +111,10 @@ def test_brackets_are_part_of_a_name() -> None:
 def test_rows_of_one_name_are_told_apart(form: str) -> None:
     seeds = [replace(ROW, seed=s, runs=(Path(f"r/p/s{s}"),)) for s in (0, 1)]
     text = " ".join(shown(*seeds, form=form).split())
-    assert "patchcore, seed 0: score" in text or "- patchcore, seed 0: score" in text
-    assert "patchcore, seed 1: score" in text
+    assert "patchcore, seed 0, patchcore, seed 1: score" in text
     settings = [replace(ROW, runs=(Path(f"r/p/{n}"),)) for n in ("001", "002")]
     text = " ".join(shown(*settings, form=form).split())
-    assert "patchcore, patchcore/002: score" in text
+    assert "patchcore, patchcore/001, patchcore, patchcore/002: score" in text
     assert "seed" not in shown(form=form)
 
 
@@ -231,3 +230,12 @@ def test_differences_are_told() -> None:
     assert "AUROC: patchcore is really better than other (+0.100, 95 % +0.020 to +0.200)" in text
     assert "no difference" in shown(*rows, differences=(replace(found[0], low=-0.1),))
     assert "not known which" in shown(*rows, sort="ms")
+
+
+def test_rows_of_which_the_same_is_to_be_said_share_a_line() -> None:
+    rows = (replace(ROW, entry="a"), replace(ROW, entry="b"), replace(ROW, entry="c", rank=3))
+    found = tuple(Difference(first=i, second=2, value=0.1, low=0.02, high=0.2) for i in (0, 1))
+    text = shown(*rows, differences=found)
+    assert text.count(f"score = {ROW.scoring}") == 1
+    assert f"a, b, c: score = {ROW.scoring}" in text
+    assert "AUROC: a, b are really better than c (+0.100, 95 % +0.020 to +0.200)" in text

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from toolkit.leaderboard.columns import KNOWN, TEXTS, column
@@ -74,20 +74,28 @@ def subtitle(group: Group) -> str:
 
 
 def notes(group: Group) -> list[str]:
-    """Say, row by row, what has no column: score, weights, seeds, published figures."""
-    lines = []
+    """Say, row by row, what has no column: score, weights, seeds, published figures.
+
+    Rows of which the same is to be said share a line.
+    """
+    said: list[tuple[str, str]] = []
     for name, row in zip(group.names, group.rows, strict=True):
         source = f" ({row.weights_source})" if row.weights_source else ""
-        lines.append(f"{name}: score = {row.scoring}; weights {row.weights}{source}")
+        said.append((name, f"score = {row.scoring}; weights {row.weights}{source}"))
         if len(row.seeds) > 1:
-            lines.append(f"{name}: seeds {', '.join(map(str, row.seeds))}")
+            said.append((name, f"seeds {', '.join(map(str, row.seeds))}"))
         if row.published is not None:
-            lines.append(
-                f"{name}: published {_published(row)}"
-                f"{_of(row.published)} ({row.published.get('source', 'source not named')})"
-            )
-        lines += [f"{name}: {line}" for line in prompted_lines(row.prompted)]
-    return [*lines, *_real_differences(group)]
+            source = row.published.get("source", "source not named")
+            said.append((name, f"published {_published(row)}{_of(row.published)} ({source})"))
+        said += [(name, line) for line in prompted_lines(row.prompted)]
+    return [*_shared(said), *_real_differences(group)]
+
+
+def _shared(said: Iterable[tuple[str, str]]) -> list[str]:
+    names: dict[str, list[str]] = {}
+    for name, text in said:
+        names.setdefault(text, []).append(name)
+    return [f"{', '.join(whose)}: {text}" for text, whose in names.items()]
 
 
 def _real_differences(group: Group) -> list[str]:
@@ -100,7 +108,7 @@ def _real_differences(group: Group) -> list[str]:
             f"{heading}: not known which differences are real (it is not resampled, or the runs "
             "are of an earlier version: toolkit evaluate RUNS)"
         ]
-    lines = []
+    better: dict[str, list[str]] = {}
     for place, name in enumerate(names):
         beaten = [
             f"{names[one.second]} ({one.value:+.3f}, 95 % {one.low:+.3f} to {one.high:+.3f})"
@@ -108,7 +116,12 @@ def _real_differences(group: Group) -> list[str]:
             if one.first == place and one.real
         ]
         if beaten:
-            lines.append(f"{heading}: {name} is really better than {', '.join(beaten)}")
+            better.setdefault(", ".join(beaten), []).append(name)
+    lines = [
+        f"{heading}: {', '.join(whose)} {'is' if len(whose) == 1 else 'are'} really better than "
+        f"{beaten}"
+        for beaten, whose in better.items()
+    ]
     return lines or [f"{heading}: no difference between these methods is real"]
 
 
