@@ -33,21 +33,31 @@ def _random(seed: int, count: int, width: int, scale: float) -> torch.Tensor:
 
 @given(
     seed=st.integers(0, 2**20),
-    count=st.integers(1, 90),
+    count=st.integers(1, 300),
     width=st.integers(1, 70),
     k=st.integers(1, 12),
     log_scale=st.floats(-3, 3),
     closeness=st.sampled_from([0.0, 1e-4, 0.03, 1.0]),
+    flatness=st.sampled_from([0.0, 0.1, 1.0]),  # of the variances, by which axes are cut off
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_screened_search_is_exact(
-    seed: int, count: int, width: int, k: int, log_scale: float, closeness: float
+    seed: int,
+    count: int,
+    width: int,
+    k: int,
+    log_scale: float,
+    closeness: float,
+    flatness: float,
 ) -> None:
     scale = 10.0**log_scale
-    bank = _random(seed, count, width, scale)
+    axes = torch.linalg.qr(_random(seed, width, width, 1.0)).Q * torch.arange(1, width + 1) ** (
+        flatness - 1.0
+    )
+    bank = _random(seed, count, width, scale) @ axes
     places = torch.randint(count, (20,), generator=torch.Generator().manual_seed(seed))
     # From equal to a patch of the bank, over as near as 16 bits tell apart, to far away.
-    queries = bank[places] + closeness * _random(seed + 1, 20, width, scale)
+    queries = bank[places] + closeness * _random(seed + 1, 20, width, scale) @ axes
     k = min(k, count)
     found = ScreenedSearch(bank).distances(queries, k)
     expected = _reference(queries, bank, k)
@@ -56,10 +66,11 @@ def test_screened_search_is_exact(
 
 
 def test_ties_and_duplicates_count_as_often_as_they_are_there() -> None:
-    bank = torch.tensor([[1.0, 0.0]] * 9 + [[0.0, 2.0]] * 9)
-    found = ScreenedSearch(bank).distances(torch.zeros(1, 2), 3)
-    assert found.tolist() == [1.0]  # 18 patches in 3 groups
-    assert ScreenedSearch(bank).distances(torch.zeros(1, 2), 10).tolist() == pytest.approx([1.1])
+    bank = torch.tensor([[1.0, 0.0]] * 2 + [[0.0, 2.0]] * 38)  # 40 patches in 3 groups
+    screened = ScreenedSearch(bank)
+    assert screened.distances(torch.zeros(1, 2), 2).tolist() == [1.0]
+    assert screened.distances(torch.zeros(1, 2), 3).tolist() == pytest.approx([4 / 3])
+    assert screened.distances(torch.zeros(1, 2), 4).tolist() == pytest.approx([1.5])
 
 
 def test_screening_looks_at_few(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,6 +128,14 @@ def test_screening_needs_a_processor_for_it(
 ) -> None:
     monkeypatch.setattr(module, "multiplies_16_bit", lambda: has_it)
     assert type(make_search(torch.zeros(2, 2), "torch")) is kind
+
+
+def test_axes_with_nearly_all_of_the_variance() -> None:
+    deviations = torch.tensor([3.0, 0.1, 1.0, 0.01])  # shares .89, .001, .1, ...
+    screened = ScreenedSearch(_random(0, 2000, 4, 1.0) * deviations)
+    assert screened._head == 2
+    short = screened._shortened(torch.tensor([[3.0, 4.0, 5.0, 12.0]]))
+    assert short.abs()[0].tolist() == pytest.approx([3.0, 5.0, math.hypot(4, 12)], rel=0.05)
 
 
 def test_empty_answer_is_not_silent() -> None:

@@ -18,8 +18,10 @@ SearchName: TypeAlias = Literal["torch", "faiss"]
 
 _CHUNK = 1024
 """Queries per matrix product, which bounds the memory to this many times the bank's length."""
-_GROUP = 8
+_GROUP = 16
 """Patches of the bank whose smallest 16-bit distance is kept."""
+_HEAD = 0.98
+"""Share of the variance in the coordinates that are compared before all are."""
 _MANY = 64
 """Groups per query, on average, beyond which looking at each costs more than the full product."""
 _BFLOAT_STEP = 2.0**-8
@@ -97,23 +99,28 @@ class ExactSearch:
 
 
 class ScreenedSearch:
-    """All distances roughly from 16-bit products, and those that may be the smallest exactly.
+    """A bound below each distance from short 16-bit products; in full only what may be nearest.
 
-    With q' and b' the query and the patch in 16 bits, q·b - q'·b' = (q - q')·b + q'·(b - b'). So
-    half the squared distance is off by at most |q - q'| max|b| + |q'| max|b - b'|, by what float32
-    sums round, and by the rounding of the result to 16 bits. A patch that is above the smallest
-    value by more than twice that cannot be the nearest.
+    Features are turned to their principal axes and cut after the first ones; what is cut off is
+    kept as its length alone. Such short features are never further apart than the whole ones
+    (triangle inequality). With q' and b' the short query and patch in 16 bits,
+    q·b - q'·b' = (q - q')·b + q'·(b - b'), so the product is off by at most
+    |q - q'| max|b| + |q'| max|b - b'|, by what float32 sums round, and by the rounding of the
+    result to 16 bits. The patch that is nearest by it has a true distance, and whatever is further
+    away than that by more than the error cannot be the nearest.
     """
 
     def __init__(self, features: Tensor) -> None:
         import torch
 
-        count, width = features.shape
+        count = len(features)
         self._features = features
         self._exact = ExactSearch(features)
         self._groups = -(-count // _GROUP)
-        low = torch.zeros(self._groups * _GROUP, width, dtype=torch.bfloat16)
-        low[:count] = features
+        self._axes, self._head = _principal_axes(features)
+        short = torch.zeros(self._groups * _GROUP, self._head + 1)
+        short[:count] = self._shortened(features)
+        low = short.bfloat16()
         half_squares = torch.full((len(low),), _FAR)
         half_squares[:count] = features.square().sum(dim=1) / 2
         one = torch.ones(len(low), 3, dtype=torch.bfloat16)
@@ -121,7 +128,7 @@ class ScreenedSearch:
         # distance: small where it matters, and its rounding small with it.
         self._bank = torch.cat([-low, _in_three(half_squares), one], dim=1)
         self._longest = features.norm(dim=1).max()
-        self._rounding = (features - low[:count].float()).norm(dim=1).max()
+        self._rounding = (short - low.float()).norm(dim=1).max()
 
     def distances(self, queries: Tensor, k: int) -> Tensor:
         """Return mean distances; see `Search.distances`."""
@@ -136,12 +143,20 @@ class ScreenedSearch:
         import torch
 
         rough, slack = self._rough(queries)
+        grouped = rough.view(len(queries), _GROUP, self._groups)
         # Half squared distances are not negative, but for their rounding, and floats above zero
         # are ordered as the integers with the same bits, whose minimum takes a quarter of the time.
-        bits = rough.view(torch.int16).view(len(queries), _GROUP, self._groups).amin(dim=1)
+        bits = grouped.view(torch.int16).amin(dim=1)
         least = bits.view(torch.bfloat16).float()
-        level = _smallest(least, k)[:, -1].clamp_min(0)
-        limit = (level * (1 + 2 * _BFLOAT_STEP) + 3 * slack) * (1 + _BFLOAT_STEP)
+        # The k best of k groups are not always the nearest, but the nearest are no further away.
+        if k == 1:
+            groups = least.argmin(dim=1, keepdim=True)
+        else:
+            groups = least.topk(k, dim=1, largest=False).indices
+        members = grouped.gather(2, groups[:, None].expand(-1, _GROUP, -1)).float().argmin(dim=1)
+        tried = self._features[members * self._groups + groups]
+        reach = (queries[:, None] - tried).square_().sum(dim=2).amax(dim=1) / 2
+        limit = (reach + slack) * (1 + 2 * _BFLOAT_STEP)
         rows, groups = (least <= limit[:, None]).nonzero(as_tuple=True)
         if len(rows) > _MANY * len(queries):
             return self._exact.distances(queries, k)
@@ -160,17 +175,25 @@ class ScreenedSearch:
         """Return half squared distances, bfloat16 (n, groups * members), and how far off, (n,)."""
         import torch
 
-        low = queries.bfloat16()
+        short = self._shortened(queries)
+        low = short.bfloat16()
         squares = queries.square().sum(dim=1)
         one = torch.ones(len(queries), 3, dtype=torch.bfloat16)
         wide = torch.cat([low, one, _in_three(squares / 2)], dim=1)
-        lengths = squares.sqrt()
         slack = (
-            (queries - low.float()).norm(dim=1) * self._longest
+            (short - low.float()).norm(dim=1) * self._longest
             + low.float().norm(dim=1) * self._rounding
-            + wide.shape[1] * _FLOAT_STEP * (lengths + self._longest).square()
+            + 4 * queries.shape[1] * _FLOAT_STEP * (squares.sqrt() + self._longest).square()
         )
         return wide @ self._bank.T, slack
+
+    def _shortened(self, features: Tensor) -> Tensor:
+        """Return the first coordinates along the axes, and the length of the others, (n, h + 1)."""
+        import torch
+
+        turned = features @ self._axes
+        rest = turned[:, self._head :].norm(dim=1, keepdim=True)
+        return torch.cat([turned[:, : self._head], rest], dim=1)
 
 
 class FaissSearch:
@@ -194,6 +217,18 @@ class FaissSearch:
         squares, _ = self._index.search(queries.cpu().numpy(), k)
         found = torch.from_numpy(squares).clamp_min_(0.0).sqrt_().mean(dim=1)
         return found.to(self._device)
+
+
+def _principal_axes(features: Tensor) -> tuple[Tensor, int]:
+    """Return the axes, float32 (d, d) by falling variance, and how many hold nearly all of it."""
+    import torch
+
+    # Not about the mean: the features come centred, and one alone has no covariance.
+    products = features.double().T @ features.double()
+    variances, axes = torch.linalg.eigh(products)
+    shares = variances.flip(0).clamp_min(0).cumsum(0)
+    head = int((shares < _HEAD * shares[-1]).sum()) + 1
+    return axes.flip(1).float().contiguous(), min(head, features.shape[1])
 
 
 def _smallest(values: Tensor, k: int) -> Tensor:
