@@ -6,6 +6,7 @@ import csv
 import html
 import html.parser
 import io
+import itertools
 import json
 import re
 from dataclasses import replace
@@ -239,3 +240,17 @@ def test_rows_of_which_the_same_is_to_be_said_share_a_line() -> None:
     assert text.count(f"score = {ROW.scoring}") == 1
     assert f"a, b, c: score = {ROW.scoring}" in text
     assert "AUROC: a, b are really better than c (+0.100, 95 % +0.020 to +0.200)" in text
+
+
+@pytest.mark.parametrize(
+    "name", ["sam", "sam-from-patchcore", "a-name-of-a-method-that-nobody-would-choose"]
+)
+def test_no_letter_of_a_name_is_lost(name: str) -> None:
+    """However narrow its column, a long name goes on below."""
+    columns = ("auroc", "ap", "f1", "f1_max", "accuracy", "map50", "mask_iou", "aupro", "weights")
+    lines = shown(replace(ROW, entry=name), columns=columns).splitlines()
+    top = next(i for i, line in enumerate(lines) if " method " in line)
+    start, end = lines[top].index("method"), lines[top].index("AUROC")
+    below = itertools.takewhile(bool, lines[top + 2 :])
+    pieces = [line[start:end].split() for line in below]
+    assert "".join(piece[0] for piece in pieces if piece) == name

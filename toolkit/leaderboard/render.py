@@ -95,12 +95,13 @@ def _rich_table(group: Group) -> Table:
         zip([RANK, METHOD, *group.columns], heads, strict=True)
     ):
         widest = max(len(shown[place]) for shown in [heads, *ours, *theirs])
-        # Names of methods wrap; names of weights are cut, since the notes spell them out.
+        # Long names of methods wrap; names of weights are cut, since the notes spell them out.
         limit = {METHOD: 13, "weights": 11}.get(name, widest)
         table.add_column(
             heading,
             justify="right" if name != METHOD and is_numeric(name) else "left",
             no_wrap=name != METHOD,
+            overflow="fold" if name == METHOD else "ellipsis",
             min_width=min(limit, widest),
             max_width=11 if name == "weights" else None,
         )
