@@ -1,4 +1,4 @@
-"""What pasted defects, backgrounds and the choice of what learns do for the detectors.
+"""What mosaic, pasted defects, backgrounds and the choice of what learns do for the detectors.
 
     python benchmarks/yolo_variants.py DATA [--fold 0] [--image-size 192] [--steps 80]
     python benchmarks/yolo_variants.py DATA --only full
@@ -52,6 +52,8 @@ class Variant:
 
 VARIANTS = (
     Variant("default (two pasted, 0.25)", "yolo", {}),
+    Variant("mosaic", "yolo", {"mosaic": 1.0}),
+    Variant("mosaic and scale 0.5", "yolo", {"mosaic": 1.0, "scale": 0.5}),
     Variant("nothing pasted", "yolo", {"copy_paste": 0}),
     Variant("backgrounds 0", "yolo", {"backgrounds": "0"}),
     Variant("backgrounds 0.1", "yolo", {"backgrounds": "0.1"}),

@@ -59,7 +59,7 @@ class YoloSettings:
         "0.25",
         "good images to train on: a number, a share of the training part below 1, or all",
     )
-    mosaic: float = setting(1.0, "probability of joining four images into one")
+    mosaic: float = setting(0.0, "probability of joining four images into one; it cuts defects")
     close_mosaic: int = setting(10, "no mosaic during the last so many epochs")
     flips: Literal["card", "none", "horizontal", "vertical", "both"] = setting(
         "card", "mirror half of the images; card: as the data card allows"
