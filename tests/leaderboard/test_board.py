@@ -262,6 +262,8 @@ def test_a_path_to_several_figures_is_a_column_for_each(make: Callable[..., Run]
     (group,) = build_board([run], columns=["auroc", RECALLS]).groups
     classes = sorted(run.metrics()["classification"]["recall_by_class"])
     assert group.columns == ("auroc", *(f"{RECALLS}.{name}" for name in classes))
+    below = f"{', '.join(classes)}: below {RECALLS} in metrics.json"
+    assert below in render(build_board([run], columns=[RECALLS]), "markdown")
     (row,) = group.rows
     for name in classes:
         stored = run.metrics()["classification"]["recall_by_class"][name]

@@ -178,6 +178,9 @@ def legend(names: tuple[str, ...], *, sort: str, spread: bool = False) -> str:
             about.setdefault(KNOWN[name].about, []).append(KNOWN[name].heading)
         elif name in _ABOUT_TEXTS:
             parts.append(_ABOUT_TEXTS[name])
+        elif "." in name:
+            place = name.rpartition(".")[0]
+            about.setdefault(f"below {place} in metrics.json", []).append(column(name).heading)
     figures = [f"{', '.join(shown)}: {text}" for text, shown in about.items()]
     brackets = ["in brackets: the 95 % bootstrap interval over the test images"]
     seeds = ["±: standard deviation over seeds, the figure being their mean"] if spread else []
