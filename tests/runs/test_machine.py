@@ -25,6 +25,8 @@ def machine(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> 
         ((2, False), "auto", "cuda"),
         ((2, False), "cuda:1", "cuda:1"),
         ((2, False), "cuda", "cuda"),
+        # both at once
+        ((2, False), "cuda:0,1", "cuda:0,1"),
         ((2, False), "cpu", "cpu"),
         ((0, True), "mps", "mps"),
     ],
@@ -41,6 +43,8 @@ def test_taken(wanted: str, found: str) -> None:
         ((0, False), "cuda", "cpu"),
         # a card that is not among them
         ((2, False), "cuda:2", "cuda, cpu, cuda:0, cuda:1"),
+        ((2, False), "cuda:1,2", "cuda, cpu, cuda:0, cuda:1"),
+        ((2, False), "cuda,1", "cuda, cpu, cuda:0, cuda:1"),
         # there is but one processor
         ((0, False), "cpu:7", "cpu"),
         ((0, False), "mps", "cpu"),

@@ -67,7 +67,7 @@ def peak_memory_bytes() -> int:
 
 
 def choose_device(wanted: str) -> str:
-    """Turn `auto`, `cpu`, `cuda`, `cuda:1` or `mps` into a device that is there.
+    """Turn `auto`, `cpu`, `cuda`, `cuda:1`, `cuda:0,1` or `mps` into a device that is there.
 
     Raises:
         ConfigError: the wanted device is not available.
@@ -79,7 +79,9 @@ def choose_device(wanted: str) -> str:
     there = [*(name for name, count in counts.items() if count), "cpu", *numbered]
     if wanted == "auto":
         return there[0]
-    if wanted not in there:
+    first, *others = wanted.split(",")  # several cards of one kind
+    named = [first, *(f"{first.split(':')[0]}:{number}" for number in others)]
+    if not all(name in there for name in named) or (others and ":" not in first):
         raise ConfigError(
             f"--device {wanted}: not available here; this machine has {', '.join(there)}"
         )
