@@ -6,34 +6,17 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
+from tests.cli.command import run
 from tests.leaderboard.standin import Grey, grey  # noqa: F401
-from toolkit.cli.main import app
 from toolkit.data.types import Sample
 from toolkit.errors import ToolkitError
 from toolkit.runs.export import Exported, ParityError
 from toolkit.runs.run import Run
 
 pytestmark = pytest.mark.usefixtures("grey")
-
-
-def run(*words: object) -> Any:
-    result = CliRunner().invoke(app, [str(w) for w in words])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
-
-
-@pytest.fixture
-def finished(sample_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    monkeypatch.chdir(tmp_path)
-    Path("grey.yaml").write_text("method: grey\n")
-    assert run("train", "grey", "--config", "grey.yaml", "--data", sample_dir).exit_code == 0
-    return Run.open("runs/grey/001")
 
 
 def exporting(monkeypatch: pytest.MonkeyPatch, difference: float) -> list[Sequence[Sample]]:

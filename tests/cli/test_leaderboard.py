@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
+from tests.cli.command import run
 from tests.leaderboard.standin import Grey, grey, write_grid  # noqa: F401
-from toolkit.cli.main import app
 from toolkit.errors import ToolkitError
 
 pytestmark = pytest.mark.usefixtures("grey")
@@ -23,13 +22,6 @@ RUN = Path("runs/small/grey/a-fold0-seed0")
 @pytest.fixture(autouse=True)
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-
-
-def run(*words: object) -> Any:
-    result = CliRunner().invoke(app, [str(w) for w in words])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
 
 
 @pytest.fixture

@@ -5,33 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
+from tests.cli.command import run
 from tests.leaderboard.standin import grey  # noqa: F401
-from toolkit.cli.main import app
 from toolkit.errors import ToolkitError
 from toolkit.runs.run import Run
 from toolkit.runs.storage import read_predictions
 
 pytestmark = pytest.mark.usefixtures("grey")
-
-
-def run(*words: object) -> Any:
-    result = CliRunner().invoke(app, [str(w) for w in words])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
-
-
-@pytest.fixture
-def finished(sample_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    monkeypatch.chdir(tmp_path)
-    Path("grey.yaml").write_text("method: grey\n")
-    assert run("train", "grey", "--config", "grey.yaml", "--data", sample_dir).exit_code == 0
-    return Run.open("runs/grey/001")
 
 
 def test_the_same_scores_as_in_the_run(finished: Run, sample_dir: Path) -> None:

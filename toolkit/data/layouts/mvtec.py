@@ -34,22 +34,28 @@ def mask_folders(root: Path) -> list[Path]:
     return [root / "ground_truth"]
 
 
-def read_parts(root: Path, parts: dict[str, str], *, layout: str) -> Dataset:
-    """Read class folders below several part folders; masks lie in `ground_truth/<type>`.
+def read_parts(
+    root: Path, parts: dict[str, str], *, layout: str, masks_in: str | None = None
+) -> Dataset:
+    """Read class folders below several part folders.
 
     Args:
         root: the category.
         parts: from a part's folder to the part that its images belong to.
         layout: name of the layout.
+        masks_in: the folder of each part that holds its masks, in a folder per type; if None they
+            lie in `ground_truth/<type>` of the category.
 
     Raises:
         DataError: the folder holds no image.
     """
     samples = []
     for folder_name, part in parts.items():
+        place = root / (f"{folder_name}/{masks_in}" if masks_in else "ground_truth")
         for folder in subfolders(root / folder_name):
-            good = folder.name == GOOD
-            masks = None if good else MaskTree(root / "ground_truth" / folder.name)
+            if folder == place:
+                continue
+            masks = None if folder.name == GOOD else MaskTree(place / folder.name)
             for image in image_files(folder):
                 samples.append(
                     Sample(

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from toolkit.data.layouts.mvtec import dataset_of
-from toolkit.data.layouts.tree import MaskTree, image_files, subfolders
-from toolkit.data.types import GOOD, Dataset, Sample
+from toolkit.data.layouts.mvtec import read_parts
+from toolkit.data.types import Dataset
 
 NAME = "mvtec-ad-2"
 _MASKS = "ground_truth"
@@ -34,21 +33,4 @@ def read(root: Path) -> Dataset:
     Raises:
         DataError: the folder holds no image.
     """
-    samples = []
-    for folder_name, part in _PARTS.items():
-        for folder in subfolders(root / folder_name):
-            if folder.name == _MASKS:
-                continue
-            good = folder.name == GOOD
-            masks = None if good else MaskTree(root / folder_name / _MASKS / folder.name)
-            for image in image_files(folder):
-                samples.append(
-                    Sample(
-                        id=image.relative_to(root).as_posix(),
-                        image=image,
-                        label=folder.name,
-                        masks=masks.of(image.relative_to(folder)) if masks else (),
-                        part=part,
-                    )
-                )
-    return dataset_of(root, samples, layout=NAME, expected=", ".join(f"{p}/" for p in _PARTS))
+    return read_parts(root, _PARTS, layout=NAME, masks_in=_MASKS)
