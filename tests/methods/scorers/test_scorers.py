@@ -115,6 +115,27 @@ def test_no_label_and_no_pseudo_defects(name: str, split: Split, tmp_path: Path)
         _fit(_method(name, pseudo="never"), split.with_budget(0), tmp_path)
 
 
+@pytest.mark.parametrize("image_score", ["max", "top1"])
+@pytest.mark.parametrize("name", SMALL)
+def test_onnx_says_what_the_run_says(
+    name: str, image_score: str, split: Split, tmp_path: Path
+) -> None:
+    pytest.importorskip("onnx")
+    session_of = pytest.importorskip("onnxruntime").InferenceSession
+    method = _method(name, image_score=image_score)
+    run = _fit(method, split, tmp_path)
+    exported = method.export(run, tmp_path, split.test[:3])
+    assert 0 < exported.max_difference <= exported.tolerance
+    assert exported.files == ("model.onnx", "model.json")
+    # Another image gives another answer: the graph is no constant.
+    session = session_of(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
+    answers = [
+        session.run(["score"], {"pixels": np.full((1, 3, 64, 64), grey, np.float32)})[0]
+        for grey in (0, 200)
+    ]
+    assert answers[0] != answers[1]
+
+
 def test_patchcore_plus_never_scores_below_patchcore(split: Split, tmp_path: Path) -> None:
     run = _fit(_method("patchcore+", image_score="max"), split.with_budget(2), tmp_path)
     raised = list(_method("patchcore+").predict(split.test, run))

@@ -26,16 +26,21 @@ from toolkit.methods.features.scorer import (
     good_images,
     load_state,
     save_state,
+    training_extractor,
 )
 from toolkit.methods.features.settings import FeatureSettings
-from toolkit.methods.features.whitening import fit_whitening
+from toolkit.methods.features.training import Whitened, good_features
 from toolkit.methods.size import note_parameters
 from toolkit.progress import progress, track
 from toolkit.runs.prediction import Prediction
 from toolkit.runs.run import Run
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor, nn
+
+    from toolkit.runs.export import Exported
 
 _BATCH = 16  # half of it defective, as in the paper
 
@@ -79,32 +84,24 @@ class Deviation(Method[DeviationSettings]):
         Raises:
             DataError: no good images, or no defects and no pseudo-defects wanted.
         """
-        import torch
-
         settings = self.settings
         good = good_images(split, self.name)
-        extractor = build_extractor(settings, run)
-        run.note(weights=extractor.backbone.weights, weights_source=extractor.backbone.source)
-        generator = torch.Generator().manual_seed(run.seed)
-        drawn = torch.randperm(len(good), generator=generator)[: settings.max_images].tolist()
+        extractor = training_extractor(settings, run)
         cache = FeatureCache(extractor)
-        normal = [cache.get(good[i]) for i in track(sorted(drawn), "features")]
-        rows = torch.cat(normal).float()
-        whitening = fit_whitening(
-            rows, extractor.layer_channels, shrinkage=settings.whitening, seed=run.seed
+        normal, whitened = good_features(
+            good,
+            extractor,
+            cache,
+            most=settings.max_images,
+            shrinkage=settings.whitening,
+            seed=run.seed,
         )
-        whitening = whitening * extractor.channels**0.5
-        mean = rows.mean(dim=0)
         odd = self._defects(split, good, extractor, cache, run)
         run.note(features_cached=cache.hits)
-        scorer = self._train(
-            [(x.float() - mean) @ whitening for x in normal],
-            [(x.float() - mean) @ whitening for x in odd],
-            run,
-        )
+        scorer = self._train([whitened(x) for x in normal], [whitened(x) for x in odd], run)
         note_parameters(run, extractor.backbone.network, scorer)
         state = {f"scorer.{k}": v for k, v in scorer.state_dict().items()}
-        save_state(run, {"mean": mean, "whitening": whitening, **state}, extractor)
+        save_state(run, {**whitened.state(), **state}, extractor)
 
     def predict(self, samples: Sequence[Sample], run: Run) -> Iterator[Prediction]:
         """Yield one prediction with a score map per sample; see `Method.predict`.
@@ -116,19 +113,37 @@ class Deviation(Method[DeviationSettings]):
 
         settings = self.settings
         extractor = build_extractor(settings, run)
-        scorer = make_scorer(extractor.channels, settings.hidden).to(run.device).eval()
-        names = [f"scorer.{k}" for k in scorer.state_dict()]
-        state = load_state(run, ["mean", "whitening", *names], extractor)
-        scorer.load_state_dict({k.removeprefix("scorer."): state[k] for k in names})
+        whitened, scorer = self._load(run, extractor)
         size = settings.image_size
         for sample in samples:
             with torch.inference_mode():
-                rows = (features_of(sample, extractor) - state["mean"]) @ state["whitening"]
-                patches = scorer(rows)[:, 0]
+                patches = scorer(whitened(features_of(sample, extractor)))[:, 0]
                 score = float(image_scores(patches[None], settings.top))
             cells = patches.view(extractor.grid_hw).cpu().numpy()
             score_map = smooth(to_image_grid(cells, (size, size)), settings.sigma)
             yield Prediction(sample_id=sample.id, score=score, score_map=score_map)
+
+    def export(self, run: Run, out: Path, samples: Sequence[Sample]) -> Exported:
+        """Write `model.onnx`: feature extractor and scorer; see `export_scorer`.
+
+        Raises:
+            MissingExtraError: ONNX is not installed.
+            WeightsError: nothing was learnt here, or with another backbone.
+        """
+        from toolkit.methods.deviation.export import ScorerHead
+        from toolkit.methods.features.export import export_scorer
+
+        extractor = build_extractor(self.settings, run, device="cpu")
+        head = ScorerHead(*self._load(run, extractor), self.settings.top)
+        predictions = self.predict(samples, run)
+        return export_scorer(extractor, head, self.settings, out, samples, predictions)
+
+    def _load(self, run: Run, extractor: FeatureExtractor) -> tuple[Whitened, nn.Module]:
+        scorer = make_scorer(extractor.channels, self.settings.hidden).to(extractor.device).eval()
+        names = [f"scorer.{k}" for k in scorer.state_dict()]
+        state = load_state(run, ["mean", "whitening", *names], extractor)
+        scorer.load_state_dict({k.removeprefix("scorer."): state[k] for k in names})
+        return Whitened(state["mean"], state["whitening"]), scorer
 
     def _defects(
         self,

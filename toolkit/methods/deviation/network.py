@@ -27,7 +27,7 @@ def image_scores(patches: Tensor, top: float) -> Tensor:
     Returns:
         float tensor (n,).
     """
-    count = max(1, round(top * patches.shape[1]))
+    count = max(1, round(top * int(patches.shape[1])))
     return patches.topk(count, dim=1).values.mean(dim=1)
 
 

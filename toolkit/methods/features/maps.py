@@ -59,11 +59,21 @@ def smooth(score_map: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
 
     if sigma <= 0:
         return score_map
-    side = 2 * math.floor(_TRUNCATE * sigma + 0.5) + 1
-    smoothed: NDArray[np.float32] = cv2.GaussianBlur(
-        score_map, (side, side), sigma, borderType=cv2.BORDER_REFLECT_101
+    kernel = gaussian(sigma)
+    smoothed: NDArray[np.float32] = cv2.sepFilter2D(
+        score_map, -1, kernel, kernel, borderType=cv2.BORDER_REFLECT_101
     )
     return smoothed
+
+
+def gaussian(sigma: float) -> NDArray[np.float32]:
+    """Return the kernel of `smooth` along one axis, float32 (n,), n odd; (1,) for a sigma of 0."""
+    import cv2
+
+    if sigma <= 0:
+        return np.ones(1, np.float32)
+    side = 2 * math.floor(_TRUNCATE * sigma + 0.5) + 1
+    return np.asarray(cv2.getGaussianKernel(side, sigma, cv2.CV_32F), np.float32)[:, 0]
 
 
 def image_score(score_map: NDArray[np.float32], how: Literal["max", "top1"]) -> float:

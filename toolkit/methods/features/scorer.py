@@ -46,8 +46,10 @@ def good_images(split: Split, method: str, *, least: int = 1) -> list[Sample]:
     return good
 
 
-def build_extractor(settings: FeatureSettings, run: Run) -> FeatureExtractor:
-    """Build the extractor of a run's settings."""
+def build_extractor(
+    settings: FeatureSettings, run: Run, *, device: str | None = None
+) -> FeatureExtractor:
+    """Build the extractor of a run's settings, on the run's device if none is given."""
     backbone = build_backbone(
         settings.backbone, weights=settings.weights, layers=settings.layers, seed=run.seed
     )
@@ -57,8 +59,15 @@ def build_extractor(settings: FeatureSettings, run: Run) -> FeatureExtractor:
         patch_size=settings.patch_size,
         stride=settings.stride,
         contrast=settings.contrast,
-        device=run.device,
+        device=device or run.device,
     )
+
+
+def training_extractor(settings: FeatureSettings, run: Run) -> FeatureExtractor:
+    """Build the extractor, and note in the run what its weights are."""
+    extractor = build_extractor(settings, run)
+    run.note(weights=extractor.backbone.weights, weights_source=extractor.backbone.source)
+    return extractor
 
 
 def features_of(sample: Sample, extractor: FeatureExtractor) -> Tensor:
@@ -90,7 +99,7 @@ def save_state(run: Run, tensors: Mapping[str, Tensor], extractor: FeatureExtrac
 
 
 def load_state(run: Run, names: Sequence[str], extractor: FeatureExtractor) -> dict[str, Tensor]:
-    """Read what was learnt.
+    """Read what was learnt, onto the extractor's device.
 
     Raises:
         WeightsError: it is missing, damaged, or belongs to another extractor.
@@ -104,7 +113,7 @@ def load_state(run: Run, names: Sequence[str], extractor: FeatureExtractor) -> d
     record = read_json(run.weights / _META)
     check_stamp(record if isinstance(record, dict) else {}, extractor, run.weights / _META)
     try:
-        tensors: dict[str, Tensor] = load_file(path, device=run.device)
+        tensors: dict[str, Tensor] = load_file(path, device=extractor.device)
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"{path}: damaged ({error}); train again") from error
     missing = [name for name in names if name not in tensors]

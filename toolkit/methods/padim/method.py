@@ -17,6 +17,7 @@ from toolkit.methods.features.scorer import (
     good_images,
     load_state,
     save_state,
+    training_extractor,
 )
 from toolkit.methods.features.settings import FeatureSettings
 from toolkit.methods.size import note_parameters
@@ -25,8 +26,13 @@ from toolkit.runs.prediction import Prediction
 from toolkit.runs.run import Run
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor
 
+    from toolkit.runs.export import Exported
+
+_STATE = ("channels", "mean", "whitening")
 _FLOOR = 1e-6
 """Variance that is always added: images without any give finite distances."""
 
@@ -60,8 +66,7 @@ class PaDiM(Method[PaDiMSettings]):
         import torch
 
         good = good_images(split, self.name, least=2)
-        extractor = build_extractor(self.settings, run)
-        run.note(weights=extractor.backbone.weights, weights_source=extractor.backbone.source)
+        extractor = training_extractor(self.settings, run)
         note_parameters(run, extractor.backbone.network)
         generator = torch.Generator().manual_seed(run.seed)
         count = self.settings.channels or extractor.channels
@@ -81,12 +86,42 @@ class PaDiM(Method[PaDiMSettings]):
             WeightsError: nothing was learnt here, or with another backbone.
         """
         extractor = build_extractor(self.settings, run)
-        state = load_state(run, ("channels", "mean", "whitening"), extractor)
-        chosen, mean, whitening = state["channels"], state["mean"], state["whitening"]
+        state = load_state(run, _STATE, extractor)
         for sample in samples:
-            offset = features_of(sample, extractor)[:, chosen] - mean
-            distance = (offset[:, None] @ whitening)[:, 0].norm(dim=1)
+            distance = mahalanobis(features_of(sample, extractor), **state)
             yield answer(sample, distance.view(extractor.grid_hw).cpu().numpy(), self.settings)
+
+    def export(self, run: Run, out: Path, samples: Sequence[Sample]) -> Exported:
+        """Write `model.onnx`: feature extractor and distances; see `export_scorer`.
+
+        Raises:
+            MissingExtraError: ONNX is not installed.
+            WeightsError: nothing was learnt here, or with another backbone.
+        """
+        from toolkit.methods.features.export import export_scorer
+        from toolkit.methods.padim.export import GaussiansHead
+
+        extractor = build_extractor(self.settings, run, device="cpu")
+        head = GaussiansHead(load_state(run, _STATE, extractor))
+        predictions = self.predict(samples, run)
+        return export_scorer(extractor, head, self.settings, out, samples, predictions)
+
+
+def mahalanobis(features: Tensor, *, channels: Tensor, mean: Tensor, whitening: Tensor) -> Tensor:
+    """Return how far features are from the good ones at their places.
+
+    Args:
+        features: float32 (places, all channels).
+        channels: those that count, int64 (c,).
+        mean: of them at each place, float32 (places, c).
+        whitening: at each place, float32 (places, c, c); see `_whitening`.
+
+    Returns:
+        float32 (places,).
+    """
+    offset = features[:, channels] - mean
+    distances: Tensor = (offset[:, None] @ whitening)[:, 0].norm(dim=1)
+    return distances
 
 
 class _Moments:

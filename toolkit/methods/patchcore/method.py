@@ -14,7 +14,12 @@ from toolkit.methods.base import Labels, Method
 from toolkit.methods.features.extractor import FeatureExtractor
 from toolkit.methods.features.maps import image_score, smooth, to_image_grid
 from toolkit.methods.features.reservoir import Reservoir
-from toolkit.methods.features.scorer import build_extractor, features_of
+from toolkit.methods.features.scorer import (
+    build_extractor,
+    features_of,
+    good_images,
+    training_extractor,
+)
 from toolkit.methods.features.whitening import fit_whitening
 from toolkit.methods.patchcore.bank import BankMeta, MemoryBank
 from toolkit.methods.patchcore.coreset import (
@@ -63,14 +68,9 @@ class PatchCore(Method[PatchCoreSettings]):
         """
         import torch
 
-        good = [s for s in split.train if not s.is_defect]
-        if not good:
-            raise DataError(
-                f"{split.dataset.root}: no good images to train on; patchcore learns from them only"
-            )
-        extractor = self.extractor(run)
+        good = good_images(split, self.name)
+        extractor = training_extractor(self.settings, run)
         backbone = extractor.backbone
-        run.note(weights=backbone.weights, weights_source=backbone.source)
         note_parameters(run, backbone.network)
         started = time.perf_counter()
         old = self._extended(extractor, split)
@@ -119,40 +119,39 @@ class PatchCore(Method[PatchCoreSettings]):
         Raises:
             WeightsError: the bank is missing or was made by another backbone.
         """
-        bank = self.bank(run)
-        extractor = self.extractor(run)
-        bank.meta.check_made_by(extractor, run.weights)
+        extractor, bank = self.parts(run)
         for sample in samples:
             yield self.answer(
                 sample, features_of(sample, extractor) @ bank.whitening, extractor, bank
             )
 
     def export(self, run: Run, out: Path, samples: Sequence[Sample]) -> Exported:
-        """Write `model.onnx`: feature extractor and search in one graph; see `export_onnx`.
+        """Write `model.onnx`: feature extractor and search in one graph; see `export_scorer`.
 
         Raises:
             MissingExtraError: ONNX is not installed.
             WeightsError: the bank is missing or was made by another backbone.
         """
-        from toolkit.methods.patchcore.export import export_onnx
+        from toolkit.methods.features.export import export_scorer
+        from toolkit.methods.patchcore.export import BankHead
 
-        bank = MemoryBank.load(run.weights)
-        extractor = self.extractor(run)
-        bank.meta.check_made_by(extractor, run.weights)
-        return export_onnx(bank, extractor, self.settings, out, samples)
+        extractor, bank = self.parts(run, device="cpu")
+        head = BankHead(bank, self.settings)
+        predictions = self.predict(samples, run)
+        return export_scorer(extractor, head, self.settings, out, samples, predictions)
 
-    def bank(self, run: Run) -> MemoryBank:
-        """Read the run's bank.
+    def parts(self, run: Run, *, device: str | None = None) -> tuple[FeatureExtractor, MemoryBank]:
+        """Build the run's extractor and read its bank, on the run's device if none is given.
 
         Raises:
             MissingExtraError: the search is not installed.
-            WeightsError: the bank is missing or damaged.
+            WeightsError: the bank is missing or damaged, or was made by another backbone.
         """
-        return MemoryBank.load(run.weights, device=run.device, search=self.settings.search)
-
-    def extractor(self, run: Run) -> FeatureExtractor:
-        """Build the extractor of the run's settings."""
-        return build_extractor(self.settings, run)
+        device = device or run.device
+        bank = MemoryBank.load(run.weights, device=device, search=self.settings.search)
+        extractor = build_extractor(self.settings, run, device=device)
+        bank.meta.check_made_by(extractor, run.weights)
+        return extractor, bank
 
     def answer(
         self,

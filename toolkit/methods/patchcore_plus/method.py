@@ -32,6 +32,8 @@ from toolkit.runs.run import Run
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from toolkit.runs.export import Exported
+
 _DEFECTS = "defects.safetensors"
 
 
@@ -69,8 +71,7 @@ class PatchCorePlus(Method[PatchCorePlusSettings]):
         """
         base = PatchCore(self.settings)
         base.fit(split, run)
-        extractor = base.extractor(run)
-        bank = base.bank(run)
+        extractor, bank = base.parts(run)
         patches = self._defect_patches(split, extractor, run) @ bank.whitening
         # Patches at a defect's rim that look like good ones would raise good images.
         distances = bank.distances(patches)
@@ -87,8 +88,7 @@ class PatchCorePlus(Method[PatchCorePlusSettings]):
             WeightsError: a bank is missing or was made by another backbone.
         """
         base = PatchCore(self.settings)
-        extractor, bank = base.extractor(run), base.bank(run)
-        bank.meta.check_made_by(extractor, run.weights)
+        extractor, bank = base.parts(run)
         defects, scale = _load(run.weights, run.device)
         known = MemoryBank(defects, bank.whitening, bank.meta, search=self.settings.search)
         for sample in samples:
@@ -96,6 +96,23 @@ class PatchCorePlus(Method[PatchCorePlusSettings]):
             near = (-known.distances(patches) / scale).exp()
             raised = 1.0 + self.settings.boost * near
             yield base.answer(sample, patches, extractor, bank, raised=raised)
+
+    def export(self, run: Run, out: Path, samples: Sequence[Sample]) -> Exported:
+        """Write `model.onnx`: feature extractor and both searches; see `export_scorer`.
+
+        Raises:
+            MissingExtraError: ONNX is not installed.
+            WeightsError: a bank is missing or was made by another backbone.
+        """
+        from toolkit.methods.features.export import export_scorer
+        from toolkit.methods.patchcore.export import DefectsHead
+
+        settings = self.settings
+        extractor, bank = PatchCore(settings).parts(run, device="cpu")
+        defects, scale = _load(run.weights, "cpu")
+        head = DefectsHead(bank, settings, defects, scale=scale, boost=settings.boost)
+        predictions = self.predict(samples, run)
+        return export_scorer(extractor, head, settings, out, samples, predictions)
 
     def _defect_patches(self, split: Split, extractor: FeatureExtractor, run: Run) -> Tensor:
         import torch

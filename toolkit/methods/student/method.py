@@ -18,16 +18,22 @@ from toolkit.methods.features.scorer import (
     good_images,
     load_state,
     save_state,
+    training_extractor,
 )
 from toolkit.methods.features.settings import FeatureSettings
-from toolkit.methods.features.whitening import fit_whitening
+from toolkit.methods.features.training import Whitened, good_features
 from toolkit.methods.size import note_parameters
-from toolkit.progress import progress, track
+from toolkit.progress import progress
 from toolkit.runs.prediction import Prediction
 from toolkit.runs.run import Run
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor, nn
+
+    from toolkit.methods.features.extractor import FeatureExtractor
+    from toolkit.runs.export import Exported
 
 _BATCH = 8
 
@@ -67,27 +73,22 @@ class Student(Method[StudentSettings]):
 
         settings = self.settings
         good = good_images(split, self.name, least=2)
-        extractor = build_extractor(settings, run)
-        run.note(weights=extractor.backbone.weights, weights_source=extractor.backbone.source)
-        generator = torch.Generator().manual_seed(run.seed)
-        drawn = torch.randperm(len(good), generator=generator)[: settings.max_images].tolist()
+        extractor = training_extractor(settings, run)
         cache = FeatureCache(extractor)
-        kept = [cache.get(good[i]) for i in track(sorted(drawn), "features")]
+        kept, whitened = good_features(
+            good,
+            extractor,
+            cache,
+            most=settings.max_images,
+            shrinkage=settings.whitening,
+            seed=run.seed,
+        )
         run.note(features_cached=cache.hits)
-        rows = torch.cat(kept).float()
-        whitening = fit_whitening(
-            rows, extractor.layer_channels, shrinkage=settings.whitening, seed=run.seed
-        )
-        # The whitening divides by the root of the channels for distances; here each has variance 1.
-        whitening = whitening * extractor.channels**0.5
-        mean = rows.mean(dim=0)
-        grids = torch.stack(
-            [_grid((one.float() - mean) @ whitening, extractor.grid_hw) for one in kept]
-        )
+        grids = torch.stack([_grid(whitened(one), extractor.grid_hw) for one in kept])
         network = _train(grids, settings, run)
         note_parameters(run, extractor.backbone.network, network)
         state = {f"network.{k}": v for k, v in network.state_dict().items()}
-        save_state(run, {"mean": mean, "whitening": whitening, **state}, extractor)
+        save_state(run, {**whitened.state(), **state}, extractor)
 
     def predict(self, samples: Sequence[Sample], run: Run) -> Iterator[Prediction]:
         """Yield one prediction with a score map per sample; see `Method.predict`.
@@ -98,16 +99,51 @@ class Student(Method[StudentSettings]):
         import torch
 
         extractor = build_extractor(self.settings, run)
-        network = _network(extractor.channels, self.settings).to(run.device).eval()
+        whitened, network = self._load(run, extractor)
+        for sample in samples:
+            with torch.inference_mode():
+                rows = whitened(features_of(sample, extractor))
+                error = rebuilding_error(network, rows, extractor.grid_hw)
+            yield answer(sample, error.cpu().numpy(), self.settings)
+
+    def export(self, run: Run, out: Path, samples: Sequence[Sample]) -> Exported:
+        """Write `model.onnx`: feature extractor and student; see `export_scorer`.
+
+        Raises:
+            MissingExtraError: ONNX is not installed.
+            WeightsError: nothing was learnt here, or with another backbone.
+        """
+        from toolkit.methods.features.export import export_scorer
+        from toolkit.methods.student.export import StudentHead
+
+        extractor = build_extractor(self.settings, run, device="cpu")
+        whitened, network = self._load(run, extractor)
+        head = StudentHead(whitened, network, extractor.grid_hw)
+        predictions = self.predict(samples, run)
+        return export_scorer(extractor, head, self.settings, out, samples, predictions)
+
+    def _load(self, run: Run, extractor: FeatureExtractor) -> tuple[Whitened, nn.Module]:
+        network = _network(extractor.channels, self.settings).to(extractor.device).eval()
         names = [f"network.{k}" for k in network.state_dict()]
         state = load_state(run, ["mean", "whitening", *names], extractor)
         network.load_state_dict({k.removeprefix("network."): state[k] for k in names})
-        for sample in samples:
-            with torch.inference_mode():
-                rows = (features_of(sample, extractor) - state["mean"]) @ state["whitening"]
-                grid = _grid(rows, extractor.grid_hw)[None]
-                error = (_rebuilt(network, grid) - grid).square().mean(dim=1)[0].sqrt()
-            yield answer(sample, error.cpu().numpy(), self.settings)
+        return Whitened(state["mean"], state["whitening"]), network
+
+
+def rebuilding_error(network: nn.Module, rows: Tensor, grid_hw: tuple[int, int]) -> Tensor:
+    """Return how badly the network rebuilds whitened features, per cell.
+
+    Args:
+        network: the student.
+        rows: float32 (cells, channels).
+        grid_hw: rows and columns of cells.
+
+    Returns:
+        Root mean squares, float32 of the grid's shape.
+    """
+    grid = _grid(rows, grid_hw)[None]
+    error: Tensor = (_rebuilt(network, grid) - grid).square().mean(dim=1)[0].sqrt()
+    return error
 
 
 def _grid(rows: Tensor, grid_hw: tuple[int, int]) -> Tensor:

@@ -1,0 +1,131 @@
+"""Scorers on frozen features as ONNX: from pixels to score map and image score in one graph."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, pad
+
+from toolkit.data.images import read_rgb
+from toolkit.files import write_text
+from toolkit.methods.features.maps import gaussian, resample
+from toolkit.methods.onnx_graph import write_graph
+from toolkit.runs.export import Exported
+
+if TYPE_CHECKING:
+    from toolkit.data.types import Sample
+    from toolkit.methods.features.extractor import FeatureExtractor
+    from toolkit.methods.features.settings import FeatureSettings
+    from toolkit.runs.prediction import Prediction
+
+_TOLERANCE = 1e-3
+"""Largest difference that passes, as a share of the highest score of a map."""
+_OUTPUTS = ("cells", "score_map", "score")
+
+
+class Graph(nn.Module):
+    """From resized pixels to the scores of cells, pixels and image.
+
+    Args:
+        extractor: on the CPU.
+        head: from patch features (cells, channels) to scores (cells,) and the image's score (1,),
+            or None where that is the map's.
+        settings: of map and score.
+    """
+
+    def __init__(
+        self, extractor: FeatureExtractor, head: nn.Module, settings: FeatureSettings
+    ) -> None:
+        super().__init__()
+        self.kernel: Tensor
+        self.network = extractor.backbone.network
+        self.head = head
+        self._extractor, self._settings = extractor, settings
+        self.register_buffer("kernel", torch.from_numpy(gaussian(settings.sigma)))
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return cells (rows, columns), score map (side, side) and score (1,)."""
+        extractor = self._extractor
+        maps = extractor.backbone.maps(extractor.normalised(pixels))
+        scores, score = self.head(extractor.aligned(maps))
+        cells = scores.reshape(extractor.grid_hw)
+        side = extractor.image_size
+        score_map = self._smooth(resample(cells[None, None], (side, side)))[0, 0]
+        if score is None:
+            score = self._score_of(score_map)
+        return cells, score_map, score
+
+    def _smooth(self, score_map: Tensor) -> Tensor:
+        border = len(self.kernel) // 2
+        padded = pad(score_map, (border, border, border, border), mode="reflect")
+        columns = conv2d(padded, self.kernel[None, None, :, None])
+        return conv2d(columns, self.kernel[None, None, None, :])
+
+    def _score_of(self, score_map: Tensor) -> Tensor:
+        values = score_map.flatten()
+        share = 1 / len(values) if self._settings.image_score == "max" else 0.01
+        return values.topk(max(1, round(share * len(values)))).values.mean().reshape(1)
+
+
+def export_scorer(
+    extractor: FeatureExtractor,
+    head: nn.Module,
+    settings: FeatureSettings,
+    out: Path,
+    samples: Sequence[Sample],
+    predictions: Iterable[Prediction],
+) -> Exported:
+    """Write `model.onnx` and `model.json`, and compare the graph's answers with the run's.
+
+    Input `pixels`: float32 (1, 3, side, side), RGB from 0 to 255, resized to the square. Outputs
+    `cells`: float32 (rows, columns), scores of the patches; `score_map`: float32 (side, side),
+    smoothed; `score`: float32 (1,).
+
+    Args:
+        extractor: of the run, on the CPU.
+        head: see `Graph`.
+        settings: of the run.
+        out: the folder.
+        samples: images on which both are compared.
+        predictions: what the run says of them.
+
+    Raises:
+        MissingExtraError: ONNX is not installed.
+        DataError: an image cannot be read.
+    """
+    side = extractor.image_size
+    session = write_graph(
+        Graph(extractor, head, settings).eval(),
+        {"pixels": torch.zeros(1, 3, side, side)},
+        _OUTPUTS,
+        out / "model.onnx",
+    )
+    about = {
+        "input": {"name": "pixels", "shape": [1, 3, side, side], "range": [0, 255], "order": "RGB"},
+        "outputs": {"cells": list(extractor.grid_hw), "score_map": [side, side], "score": [1]},
+        "smoothing_sigma": settings.sigma,
+        "image_score": settings.image_score,
+    }
+    write_text(out / "model.json", json.dumps(about, indent=2) + "\n")
+    difference = highest = 0.0
+    for sample, wanted in zip(samples, predictions, strict=True):
+        image = extractor.resized(read_rgb(sample.image))
+        pixels = image.transpose(2, 0, 1)[None].astype(np.float32)
+        score_map, score = session.run(["score_map", "score"], {"pixels": pixels})
+        wanted_map = np.asarray(wanted.score_map)
+        apart = [np.abs(score_map - wanted_map).max(), abs(float(score[0]) - wanted.score)]
+        # Not `max`, which would pass over what is not a number.
+        difference = float(np.max([difference, *apart]))
+        highest = max(highest, float(np.abs(wanted_map).max()))
+    return Exported(
+        files=("model.onnx", "model.json"),
+        max_difference=difference,
+        tolerance=_TOLERANCE * highest,
+        checked=f"score maps and scores of {len(samples)} images",
+    )
