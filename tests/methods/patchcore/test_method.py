@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from torch import Tensor
 
 from toolkit.config import build_settings, find_config, read_yaml, settings_dict
 from toolkit.data.images import image_size
@@ -16,6 +18,8 @@ from toolkit.data.splits import Split, make_plan
 from toolkit.data.types import Sample
 from toolkit.errors import ConfigError, DataError, RunError, WeightsError
 from toolkit.files import read_json, write_json
+from toolkit.methods.features.extractor import FeatureExtractor
+from toolkit.methods.patchcore import method as method_module
 from toolkit.methods.patchcore.method import PatchCore
 from toolkit.methods.patchcore.settings import PatchCoreSettings
 from toolkit.methods.registry import method_class
@@ -65,7 +69,7 @@ def test_registry_and_shipped_config_agree(real_home: Path) -> None:
         {},
         {"image_score": "top1"},
         {"coreset": "exact", "projection": 0, "neighbours": 3, "reweight": 0},
-        {"whitening": -1.0},
+        {"whitening": 0.001, "contrast": 1.0},
         {"max_patches": 150},  # fewer than the images have: a reservoir
         {"backbone": "resnet18"},  # torchvision, layers by name
         {"backbone": "resnet18", "layers": ("layer1",), "patch_size": 1},
@@ -200,6 +204,34 @@ def test_bank_from_before_contrast_could_be_set(tmp_path: Path, split: Split) ->
     write_json(path, record)
     first = next(PatchCore(settings).predict(split.test, run))
     assert first.score == predictions[0].score
+
+
+def test_many_images_take_no_more_memory_than_few(
+    tmp_path: Path, split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status = Path("/proc/self/statm")
+    if not status.exists():
+        pytest.skip("the memory in use is told by Linux only")
+    page = os.sysconf("SC_PAGE_SIZE")
+    used: list[int] = []
+    real = method_module.features_of
+
+    def watched(sample: Sample, extractor: FeatureExtractor) -> Tensor:
+        used.append(int(status.read_text().split()[1]) * page)
+        return real(sample, extractor)
+
+    monkeypatch.setattr(method_module, "features_of", watched)
+    good = [s for s in split.train if not s.is_defect]
+    count = 300
+    many = tuple(dataclasses.replace(good[i % len(good)], id=str(i)) for i in range(count))
+    settings = dataclasses.replace(SMALL, max_patches=2000)
+    run = _run(tmp_path, settings)
+    PatchCore(settings).fit(dataclasses.replace(split, train=many), run)
+    patches, channels = run.facts["patches_seen"], 176
+    assert patches == count * 64
+    # Held, the patches of the last 250 images would take 11 MB.
+    held = patches * channels * 4 * 250 // count
+    assert max(used[50:]) - used[50] < held / 4
 
 
 def test_search_by_faiss(tmp_path: Path, split: Split) -> None:

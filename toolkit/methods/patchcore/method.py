@@ -82,7 +82,8 @@ class PatchCore(Method[PatchCoreSettings]):
         features = reservoir.rows()
         if old is not None:
             features = torch.cat([old.features, features])
-        size = self._coreset_size(len(features))
+        seen = reservoir.seen + (0 if old is None else old.seen)
+        size = self._coreset_size(seen, len(features))
         if old is not None and old.thinned:
             whitening = old.whitening  # a coreset says nothing of how all patches vary
         else:
@@ -98,7 +99,7 @@ class PatchCore(Method[PatchCoreSettings]):
             patch_size=extractor.patch_size,
             stride=extractor.stride,
             contrast=extractor.contrast,
-            seen=reservoir.seen + (0 if old is None else old.seen),
+            seen=seen,
             kept=len(features),
             radius=radius,
         )
@@ -202,15 +203,15 @@ class PatchCore(Method[PatchCoreSettings]):
             reservoir.add(features_of(sample, extractor).cpu())
         return reservoir
 
-    def _coreset_size(self, patches: int) -> int:
+    def _coreset_size(self, seen: int, held: int) -> int:
         settings = self.settings
-        size = min(settings.coreset_size, round(settings.coreset_ratio * patches))
-        if not 1 <= size <= patches:
+        size = min(settings.coreset_size, round(settings.coreset_ratio * seen))
+        if not 1 <= size <= seen:
             raise DataError(
-                f"{patches} patches of good images cannot give a coreset of {size}; add good "
+                f"{seen} patches of good images cannot give a coreset of {size}; add good "
                 "images, or set --coreset-size to at least 1 and --coreset-ratio between 0 and 1"
             )
-        return size
+        return min(size, held)
 
     def _whitening(self, features: Tensor, extractor: FeatureExtractor, run: Run) -> Tensor:
         import torch

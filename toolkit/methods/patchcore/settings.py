@@ -11,19 +11,22 @@ from toolkit.methods.features.settings import FeatureSettings
 
 @dataclass(frozen=True)
 class PatchCoreSettings(FeatureSettings):
-    """Settings of PatchCore; the defaults were chosen on pseudo-defects, never on test images."""
+    """Settings of PatchCore; docs/scorers.md tells on which images the defaults were chosen."""
 
+    contrast: float = setting(
+        0.0, "factor that spreads pixels before the network sees them; 0: what suits the backbone"
+    )
     whitening: float = setting(
-        0.001, "shrinkage of the whitening of each layer's features; negative: no whitening"
+        -1.0, "shrinkage of the whitening of each layer's features; negative: no whitening"
     )
     stride: int = setting(8, "pixels per cell of the patch grid; 0: that of the finest layer")
     coreset_size: int = setting(4000, "patches to keep at most")
-    coreset_ratio: float = setting(0.1, "share of the patches to keep at most")
+    coreset_ratio: float = setting(0.1, "share of all patches to keep at most")
     coreset: Literal["grouped", "exact"] = setting(
         "grouped", "greedy choice within groups (fast), or over all patches"
     )
     projection: int = setting(64, "dimensions in which the coreset is chosen; 0: all")
-    max_patches: int = setting(500_000, "patches held in memory at most; more are sampled evenly")
+    max_patches: int = setting(100_000, "patches held in memory at most; more are sampled evenly")
     search: Literal["torch", "faiss"] = setting(
         "torch", "finds the nearest patches: torch, or faiss"
     )
