@@ -1,0 +1,45 @@
+"""Scorers as ONNX on images of the real bottle, with ImageNet weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from toolkit.config import build_settings, settings_dict
+from toolkit.data.layouts import read_dataset
+from toolkit.data.splits import make_plan
+from toolkit.methods.registry import method_class
+from toolkit.runs.machine import seed_everything
+from toolkit.runs.run import Run
+
+FEW: dict[str, dict[str, Any]] = {
+    "patchcore": {"coreset_size": 500},
+    "patchcore+": {"coreset_size": 500, "pseudo_count": 4},
+    "padim": {},
+    "student": {"epochs": 2},
+    "deviation": {"steps": 20, "pseudo_count": 4},
+}
+
+
+@pytest.mark.real
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FEW)
+def test_export_agrees_on_good_and_defective_images(
+    name: str, bottle_dir: Path, real_home: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    dataset = read_dataset(bottle_dir)
+    split = make_plan(dataset, protocol="official").fold(dataset, 0)
+    split = dataclasses.replace(split, train=split.train[:12], val=split.val[:2])
+    cls = method_class(name)
+    settings = build_settings(cls.Settings, {"image_size": 256, **FEW[name]}, source="test")
+    run = Run.create(tmp_path, method=name, settings=settings_dict(settings), split={}, data={})
+    seed_everything(0)
+    cls(settings).fit(split, run)
+    exported = cls(settings).export(run, tmp_path, split.test[::20])
+    assert {s.is_defect for s in split.test[::20]} == {False, True}
+    assert 0 < exported.max_difference <= exported.tolerance
