@@ -171,6 +171,21 @@ def test_bad_settings(
         PatchCore(settings).fit(split, _run(tmp_path, settings))
 
 
+def test_a_memory_that_holds_nothing() -> None:
+    with pytest.raises(ConfigError, match="max_patches=0: must be at least 1"):
+        build_settings(PatchCoreSettings, {"max_patches": 0}, source="test")
+
+
+def test_ratio_counts_all_patches_and_not_only_those_held(tmp_path: Path, split: Split) -> None:
+    settings = dataclasses.replace(SMALL, max_patches=90, coreset_ratio=0.08)
+    run, _ = _fit_predict(tmp_path / "a", split, settings)
+    seen = run.facts["patches_seen"]
+    assert run.facts["patches_in_bank"] == round(0.08 * seen) > round(0.08 * 90)
+    settings = dataclasses.replace(settings, coreset_ratio=0.5)
+    run, _ = _fit_predict(tmp_path / "b", split, settings)
+    assert run.facts["patches_in_bank"] == 90  # all that are held
+
+
 @pytest.mark.parametrize(
     "changes",
     [

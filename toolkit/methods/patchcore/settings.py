@@ -36,3 +36,13 @@ class PatchCoreSettings(FeatureSettings):
         "max", "image score: reweighted maximum, or mean of the map's top 1 %"
     )
     extend: str = setting("", "run whose bank is gone on with: only images new to it are embedded")
+
+    def __post_init__(self) -> None:
+        """Reject a memory that holds nothing.
+
+        Raises:
+            ValueError: the message names the key.
+        """
+        super().__post_init__()
+        if self.max_patches < 1:
+            raise ValueError(f"max_patches={self.max_patches}: must be at least 1")
