@@ -10,9 +10,16 @@ import torch
 from segment_anything import sam_model_registry
 
 from toolkit.errors import WeightsError
-from toolkit.methods.sam.model import copy_decoder, load_sam, load_tuned, save_tuned
+from toolkit.methods.sam.model import (
+    _build_meta,
+    copy_decoder,
+    load_sam,
+    load_tuned,
+    save_tuned,
+)
 from toolkit.methods.sam.settings import SamSettings
 from toolkit.runs.run import Run
+from toolkit.weights import checkpoint
 
 
 @pytest.fixture
@@ -54,6 +61,38 @@ def test_a_checkpoint_of_another_architecture_is_one_line(
     assert said == f"{path}: not the weights of sam-vit-b; choose another FILE"
     torch.save(vit_b().state_dict(), path)
     assert "not the weights of MobileSAM" in _refused(SamSettings(weights=str(path)), run)
+
+
+_WIDTHS = {"sam-vit-b": 768, "sam-vit-l": 1024, "sam-vit-h": 1280}
+
+
+@pytest.fixture(scope="module")
+def official_shapes() -> dict[str, dict[str, torch.Tensor]]:
+    """State dicts of Meta's three models at full size, without their numbers (2.4 GB for vit_h)."""
+    with torch.device("meta"):
+        return {
+            f"sam-{name.replace('_', '-')}": sam_model_registry[name]().state_dict()
+            for name in ("vit_b", "vit_l", "vit_h")
+        }
+
+
+@pytest.mark.parametrize("name", _WIDTHS)
+@pytest.mark.parametrize("of", _WIDTHS)
+def test_each_of_metas_architectures_takes_its_own_shapes_and_no_others(
+    official_shapes, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, of: str
+) -> None:
+    path = tmp_path / f"{of}.pth"
+    path.touch()
+    monkeypatch.setattr(checkpoint, "load_tensors", lambda path: official_shapes[of])
+    settings = SamSettings(model=name, weights=str(path))  # type: ignore[arg-type]
+    with torch.device("meta"):
+        if name != of:
+            assert f"not the weights of {name}" in _refused(settings, run)
+            return
+        sam = _build_meta(name, path)
+    assert sam.image_encoder.pos_embed.shape == (1, 64, 64, _WIDTHS[name])
+    embedding = sam.image_encoder(torch.zeros(1, 3, 1024, 1024, device="meta"))
+    assert embedding.shape == (1, 256, 64, 64)
 
 
 class _Code:
