@@ -4,9 +4,10 @@
     python benchmarks/sam_finetune.py folds DATA [--folds 0 1 2 3 4] [--runs DIR]
     python benchmarks/sam_finetune.py gain RUN...
 
-`speed` times training steps of the same model on the same images: from cached embeddings, with the
-encoder in every step, one prompt at a time through the stock decoder, and the plain recipe of the
-known tutorials (one image, one box, encoder in the loop). `folds` trains folds of the protocol
+`speed` times training steps of the same model on the same images: from cached embeddings (at SAM's
+resolution and at half of it, where most epochs run), with the encoder in every step, one prompt at
+a time through the stock decoder, and the plain recipe of the known tutorials (one image, one box,
+encoder in the loop). `folds` trains folds of the protocol
 `supervised` and answers true prompts on their test parts; interrupted, it goes on where it was.
 `gain` pools what such runs (or those of a benchmark) reported: zero-shot beside fine-tuned.
 """
@@ -20,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,15 +68,16 @@ def measure_speed(options: argparse.Namespace) -> dict[str, Any]:
     from toolkit.data.images import read_rgb
     from toolkit.methods.sam import train as training
     from toolkit.methods.sam.embeddings import EmbeddingCache, embed
+    from toolkit.methods.sam.frames import WHOLE, seen_in
     from toolkit.methods.sam.model import copy_decoder, load_sam
     from toolkit.methods.sam.settings import SamSettings
     from toolkit.methods.sam.targets import region_targets
-    from toolkit.methods.sam.views import view_of_image
     from toolkit.runs.machine import environment, peak_memory_bytes
     from toolkit.runs.run import Run
 
     torch.set_num_threads(options.threads)
     settings = SamSettings(corrections=0)
+    halved, whole = (replace(settings, coarse=share) for share in (1.0, 0.0))
     dataset = read_dataset(options.data)
     defects = [s for s in dataset.samples if s.is_defect]
     targets = [t for s in defects[:20] for t in region_targets([s])[:1]][:16]
@@ -82,18 +85,18 @@ def measure_speed(options: argparse.Namespace) -> dict[str, Any]:
         run = Run.create(Path(folder), method="sam", settings={}, split={}, data={}, name="speed")
         sam = load_sam(settings, run)
     cache = EmbeddingCache(sam)
-    cache.fill([t.sample for t in targets])
+    cache.fill([(t.sample, t.frame) for t in targets])
 
     class Encoder:
         """Stands in for the cache, and encodes anew."""
 
-        def get(self, sample: Any, view: int = 0) -> torch.Tensor:
-            return embed(sam, view_of_image(read_rgb(sample.image), view)).half()
+        def get(self, sample: Any, frame: Any = WHOLE) -> torch.Tensor:
+            return embed(sam, seen_in(read_rgb(sample.image), frame)).half()
 
-    def step(source: Any, count: int) -> Callable[[], Any]:
-        state = training._State(copy_decoder(sam), settings, steps=1000)
+    def step(source: Any, count: int, how: SamSettings) -> Callable[[], Any]:
+        state = training._State(copy_decoder(sam), how, steps=1000)
         rng = np.random.default_rng(0)
-        return lambda: training._step(state, source, targets[:count], settings, rng)
+        return lambda: training._step(state, source, targets[:count], how, rng)
 
     stock = _StockStep(copy_decoder(sam))
 
@@ -105,26 +108,34 @@ def measure_speed(options: argparse.Namespace) -> dict[str, Any]:
         stock(embed(sam, read_rgb(targets[0].sample.image))[None], targets[0])
 
     seconds = {
-        "cached, batch of 4": step(cache, 4),
-        "encoder in the step, batch of 4": step(Encoder(), 4),
-        "cached, batch of 16": step(cache, 16),
+        "cached, batch of 4": step(cache, 4, whole),
+        "cached, batch of 4, half resolution": step(cache, 4, halved),
+        "encoder in the step, batch of 4": step(Encoder(), 4, whole),
+        "cached, batch of 16": step(cache, 16, whole),
+        "cached, batch of 16, half resolution": step(cache, 16, halved),
         "cached, 16 one at a time, stock decoder": one_by_one,
         "plain recipe: one image, one box, encoder in the loop": plain,
     }
     medians = {name: _timed(work, options.repeats) for name, work in seconds.items()}
-    a, b, c, d, e = (median for median, _ in medians.values())
+    four, four_half, encoding, sixteen, sixteen_half, single, plainly = (
+        median for median, _ in medians.values()
+    )
+    # Encoding costs the same at either resolution.
+    encoding_half = encoding - four + four_half
     return {
         "environment": environment(),
         "threads": options.threads,
         "repeats": options.repeats,
         "seconds": {
-            name: {"median": round(median, 4), "all": [round(s, 4) for s in single]}
-            for name, (median, single) in medians.items()
+            name: {"median": round(median, 4), "all": [round(s, 4) for s in alone]}
+            for name, (median, alone) in medians.items()
         },
         "times as fast": {
-            "cache against the encoder in the step, batch of 4": round(b / a, 2),
-            "batch of 16 against one prompt at a time": round(d / c, 2),
-            "prompts per second against the plain recipe": round(e / (a / 4), 2),
+            "cache against the encoder in the step, batch of 4": round(encoding / four, 2),
+            "the same at half the resolution": round(encoding_half / four_half, 2),
+            "batch of 16 against one prompt at a time": round(single / sixteen, 2),
+            "the same, the batch at half the resolution": round(single / sixteen_half, 2),
+            "prompts per second against the plain recipe": round(plainly / (four / 4), 2),
         },
         "peak_memory_mb": round(peak_memory_bytes() / 2**20),
     }
@@ -224,6 +235,7 @@ def print_gain(runs: Sequence[Path]) -> None:
 
     before: list[RegionResult] = []
     after: list[RegionResult] = []
+    halves: dict[str, list[RegionResult]] = {"zero_shot_looks": [], "tuned_plain": []}
     seen: set[str] = set()
     for path in runs:
         regions = read_json(path / "report.json").get("regions")
@@ -235,8 +247,11 @@ def print_gain(runs: Sequence[Path]) -> None:
         seen |= own
         before += [RegionResult(**row) for row in regions["zero_shot"]]
         after += [RegionResult(**row) for row in regions["tuned"]]
+        for name, rows in halves.items():
+            rows += [RegionResult(**row) for row in regions.get(name, ())]
     print(f"{len(runs)} folds pooled, {len(seen)} defective test images\n")
-    head = ["prompt", "IoU before", "after", "difference [95 %]", "Dice", "boundary IoU", "error"]
+    head = ["prompt", "IoU before", "after", "difference [95 %]", "Dice", "boundary IoU", "error",
+            "untrained, same looks", "trained, one look"]  # fmt: skip
     print("| " + " | ".join(head) + " |\n|" + "---|" * len(head))
     groups = {}
     for kind in KINDS:
@@ -254,6 +269,7 @@ def print_gain(runs: Sequence[Path]) -> None:
             _pair(figures["boundary_iou"]),
             f"{figures['calibration']['zero_shot']['mean_error']:.2f} → "
             f"{figures['calibration']['tuned']['mean_error']:.2f}",
+            *(_mean(halves[name], kind) for name in halves),
         ]
         print("| " + " | ".join(cells) + " |")
     for by in ("by_type", "by_size"):
@@ -262,6 +278,11 @@ def print_gain(runs: Sequence[Path]) -> None:
         for name, member in groups[KINDS[0]][by].items():
             cells = [_pair(groups[kind][by][name]) for kind in KINDS]
             print(f"| {name} | {member['regions']} | " + " | ".join(cells) + " |")
+
+
+def _mean(rows: Sequence[Any], kind: str) -> str:
+    ious = [row.iou for row in rows if row.kind == kind]
+    return f"{statistics.fmean(ious):.3f}" if ious else "-"
 
 
 def _pair(figures: dict[str, float]) -> str:

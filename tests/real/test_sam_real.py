@@ -32,7 +32,7 @@ def test_box_and_click_masks_equal_those_of_the_stock_predictor(
     from segment_anything import SamPredictor
 
     from toolkit.methods.sam.decoder import decode, scale_to_input, to_image_size
-    from toolkit.methods.sam.embeddings import EmbeddingCache
+    from toolkit.methods.sam.embeddings import EmbeddingCache, LiveEmbeddings
     from toolkit.methods.sam.prompts import box_prompt, centre_pixel, click_prompt
     from toolkit.methods.sam.targets import region_targets
 
@@ -49,16 +49,18 @@ def test_box_and_click_masks_equal_those_of_the_stock_predictor(
             point_coords=np.array([click]), point_labels=np.array([1]), multimask_output=False
         )[0][0],
     ]
-    cache = EmbeddingCache(mobile_sam, tmp_path)  # through float16 on disk, as in training
-    embeddings = cache.get(sample).float().expand(2, -1, -1, -1)
     prompts = [box_prompt(target.box_xyxy), click_prompt(*click)]
-    with torch.no_grad():
-        decoded = decode(mobile_sam, embeddings, prompts, [scale_to_input(target.size_wh)] * 2)
-    ours = (to_image_size(decoded.logits[:, :1], target.size_wh)[:, 0] > 0).numpy()
-    for mine, theirs in zip(ours, stock, strict=True):
-        iou = mask_iou(mine, theirs)
-        assert isinstance(iou, float)
-        assert iou > 0.995
+    # In float32; and in bfloat16 where that is native and through float16 on disk, as in training.
+    sources = ((LiveEmbeddings(mobile_sam), 0.995), (EmbeddingCache(mobile_sam, tmp_path), 0.97))
+    for source, least in sources:
+        with torch.no_grad():
+            embeddings = source.get(sample).float().expand(2, -1, -1, -1)
+            decoded = decode(mobile_sam, embeddings, prompts, [scale_to_input(target.size_wh)] * 2)
+        ours = (to_image_size(decoded.logits[:, :1], target.size_wh)[:, 0] > 0).numpy()
+        for mine, theirs in zip(ours, stock, strict=True):
+            iou = mask_iou(mine, theirs)
+            assert isinstance(iou, float)
+            assert iou > least
 
 
 def test_ultralytics_answers_a_box_as_we_do_from_an_exported_checkpoint(

@@ -8,8 +8,10 @@ import pytest
 import torch
 from torch import nn
 
+from toolkit.data.images import read_rgb
 from toolkit.data.types import Sample
-from toolkit.methods.sam.embeddings import EmbeddingCache, encoder_hash
+from toolkit.methods.sam.embeddings import EmbeddingCache, ImageEmbeddings, encoder_hash
+from toolkit.methods.sam.frames import Frame
 
 
 class _Encoder(nn.Module):
@@ -46,10 +48,10 @@ def sample(tmp_path: Path) -> Sample:
     return Sample(id="image.png", image=path, label="good")
 
 
-def test_an_image_is_encoded_once_per_view(sample: Sample, tmp_path: Path) -> None:
+def test_an_image_is_encoded_once_per_frame(sample: Sample, tmp_path: Path) -> None:
     sam = _Sam()
     first = EmbeddingCache(sam, tmp_path / "cache")
-    one, two = first.get(sample), first.get(sample, 1)
+    one, two = first.get(sample), first.get(sample, Frame(1))
     assert sam.image_encoder.calls == 2
     assert not torch.equal(one, two)
     again = EmbeddingCache(sam, tmp_path / "cache")  # another run
@@ -82,5 +84,29 @@ def test_other_weights_have_another_folder(tmp_path: Path) -> None:
 
 def test_fill_computes_only_what_is_missing(sample: Sample, tmp_path: Path) -> None:
     cache = EmbeddingCache(_Sam(), tmp_path / "cache")
-    assert cache.fill([sample], views=3, show=False) == 3
-    assert cache.fill([sample], views=4, show=False) == 1
+    three = [(sample, Frame(view)) for view in range(3)]
+    assert cache.fill(three, show=False) == 3
+    assert cache.fill([*three, *three, (sample, Frame(0, (0, 0, 20, 20)))], show=False) == 1
+
+
+def test_a_window_has_a_key_of_its_own_and_shows_its_part_only(
+    sample: Sample, tmp_path: Path
+) -> None:
+    cache = EmbeddingCache(_Sam(), tmp_path / "cache")
+    frames = [
+        Frame(), Frame(1), Frame(0, (0, 0, 20, 20)), Frame(1, (0, 0, 20, 20)),
+        Frame(0, (20, 0, 40, 20)), Frame(0, (0, 0, 40, 40)),
+    ]  # fmt: skip
+    made = [cache.get(sample, frame) for frame in frames]
+    assert len(list(cache.folder.glob("*.npy"))) == len(frames)
+    assert len({tensor.numpy().tobytes() for tensor in made}) == len(frames)
+    image = read_rgb(sample.image)
+    part = ImageEmbeddings(_Sam(), np.ascontiguousarray(image[0:20, 20:40]))(Frame())
+    assert torch.equal(made[4], part.half())
+
+
+def test_one_image_in_memory_encodes_each_frame_once(sample: Sample) -> None:
+    sam = _Sam()
+    shown = ImageEmbeddings(sam, read_rgb(sample.image))
+    assert torch.equal(shown(Frame(3)), shown(Frame(3)))
+    assert sam.image_encoder.calls == 1

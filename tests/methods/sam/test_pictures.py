@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from toolkit.data.types import Sample
 from toolkit.methods.sam import pictures
+from toolkit.methods.sam.looks import PLAIN
 from toolkit.methods.sam.targets import Target, region_targets
 
 
@@ -42,10 +43,10 @@ def test_best_median_and_worst_are_shown(
 
     monkeypatch.setattr(Figure, "savefig", save)
     monkeypatch.setattr(
-        pictures, "prompted_mask", lambda sam, cache, target, kind: np.ones((40, 60), bool)
+        pictures, "prompted_mask", lambda sam, cache, target, kind, looks: np.ones((40, 60), bool)
     )
     pictures.save_gallery(
-        ("before", None), ("after", None), targets, [0.5, 0.9, 0.1],
+        ("before", None, PLAIN), ("after", None, PLAIN), targets, [0.5, 0.9, 0.1],
         kind="box", path=tmp_path / "gallery.png",
     )  # type: ignore[arg-type]  # fmt: skip
     assert [t for t in titles if t.endswith((": 0", ": 1", ": 2"))] == [
@@ -56,7 +57,12 @@ def test_best_median_and_worst_are_shown(
 
 def test_without_regions_or_epochs_nothing_is_drawn(tmp_path: Path) -> None:
     pictures.save_gallery(
-        ("before", None), ("after", None), [], [], kind="box", path=tmp_path / "gallery.png"
+        ("before", None, PLAIN),
+        ("after", None, PLAIN),
+        [],
+        [],
+        kind="box",
+        path=tmp_path / "gallery.png",
     )  # type: ignore[arg-type]
     pictures.plot_training([], tmp_path / "training.png")
     assert not any(tmp_path.iterdir())

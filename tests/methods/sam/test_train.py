@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from toolkit.data.regions import regions_of
 from toolkit.data.types import Sample
 from toolkit.errors import RunError
+from toolkit.methods.sam.frames import WHOLE, Frame
 from toolkit.methods.sam.model import copy_decoder
 from toolkit.methods.sam.settings import SamSettings
 from toolkit.methods.sam.targets import Target, low_mask
@@ -35,7 +36,7 @@ class _Cache:
     def __init__(self, factor: float = 1.0) -> None:
         self.factor = factor
 
-    def get(self, sample: Sample, view: int = 0) -> torch.Tensor:
+    def get(self, sample: Sample, frame: Frame = WHOLE) -> torch.Tensor:
         generator = torch.Generator().manual_seed(int(sample.id))
         return torch.randn(256, 64, 64, generator=generator).half() * self.factor
 
@@ -47,7 +48,7 @@ def _targets(count: int) -> list[Target]:
         mask[8 + number : 40, 10:44] = True
         (region,) = regions_of(mask)
         sample = Sample(id=str(number), image=Path("none.png"), label="scratch")
-        targets.append(Target(sample, 0, (64, 64), region.box_xyxy, region, low_mask(mask)))
+        targets.append(Target(sample, WHOLE, (64, 64), region.box_xyxy, region, low_mask(mask)))
     return targets
 
 

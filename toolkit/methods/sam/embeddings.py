@@ -1,6 +1,8 @@
 """Image embeddings on disk: computed once per image, view and model, shared by all runs.
 
-<cache>/embeddings/<model hash>/<image sha256>-<view>.npy      float16, (256, 64, 64), 2 MiB
+<cache>/embeddings/<model hash>/<image sha256>-<view>[-<window>].npy
+
+Each is float16, (256, 64, 64), 2 MiB.
 """
 
 from __future__ import annotations
@@ -19,32 +21,34 @@ from toolkit.data.images import read_rgb
 from toolkit.data.types import Sample, file_sha256
 from toolkit.files import written_whole
 from toolkit.home import cache_dir
-from toolkit.methods.sam.views import view_of_image
+from toolkit.methods.sam.frames import WHOLE, Frame, seen_in
 from toolkit.progress import progress
+from toolkit.runs.machine import computes_bfloat16
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from segment_anything.modeling import Sam
 
-_PREPROCESSING = "longest-side-1024"
+_PREPROCESSING = "longest-side-1024, bfloat16 where the device has it"
 _SHAPE = (256, 64, 64)
 
 
 class Embeddings(Protocol):
     """Where the embeddings of images come from."""
 
-    def get(self, sample: Sample, view: int = 0) -> Tensor:
-        """Return the embedding of a view of an image, float (256, 64, 64)."""
+    def get(self, sample: Sample, frame: Frame = WHOLE) -> Tensor:
+        """Return the embedding of what a frame shows of an image, float (256, 64, 64)."""
 
 
 @torch.no_grad()
 def embed(sam: Sam, image: NDArray[np.uint8]) -> Tensor:
-    """Run the image encoder on one RGB image (H, W, 3).
+    """Run the image encoder on one RGB image (H, W, 3), in bfloat16 where that is native.
 
     Returns:
         float32 tensor (256, 64, 64) on the model's device.
     """
-    return _encode(sam, image)
+    with torch.autocast(sam.device.type, torch.bfloat16, enabled=computes_bfloat16(sam.device)):
+        return _encode(sam, image).float()
 
 
 class LiveEmbeddings:
@@ -53,9 +57,9 @@ class LiveEmbeddings:
     def __init__(self, sam: Sam) -> None:
         self._sam = sam
 
-    def get(self, sample: Sample, view: int = 0) -> Tensor:
+    def get(self, sample: Sample, frame: Frame = WHOLE) -> Tensor:
         """Return one embedding, float32 (256, 64, 64) on the model's device."""
-        return _encode(self._sam, view_of_image(read_rgb(sample.image), view))
+        return _encode(self._sam, seen_in(read_rgb(sample.image), frame))
 
 
 def _encode(sam: Sam, image: NDArray[np.uint8]) -> Tensor:
@@ -65,6 +69,20 @@ def _encode(sam: Sam, image: NDArray[np.uint8]) -> Tensor:
     pixels = torch.from_numpy(np.ascontiguousarray(resized)).permute(2, 0, 1).to(sam.device)
     embedding: Tensor = sam.image_encoder(sam.preprocess(pixels.float())[None])[0]
     return embedding
+
+
+class ImageEmbeddings:
+    """The embeddings of one image's frames, in memory."""
+
+    def __init__(self, sam: Sam, image: NDArray[np.uint8]) -> None:
+        self._sam, self._image = sam, image
+        self._known: dict[Frame, Tensor] = {}
+
+    def __call__(self, frame: Frame) -> Tensor:
+        """Return one embedding, float32 (256, 64, 64) on the model's device."""
+        if frame not in self._known:
+            self._known[frame] = embed(self._sam, seen_in(self._image, frame))
+        return self._known[frame]
 
 
 class EmbeddingCache:
@@ -77,35 +95,37 @@ class EmbeddingCache:
         self.rebuilt: list[Path] = []
         self._hashes: dict[Path, str] = {}
 
-    def get(self, sample: Sample, view: int = 0) -> Tensor:
+    def get(self, sample: Sample, frame: Frame = WHOLE) -> Tensor:
         """Return one embedding, computing and storing it where it is missing or damaged.
 
         Returns:
             float16 tensor (256, 64, 64) on the CPU.
         """
-        path = self._path(sample, view)
+        path = self._path(sample, frame)
         stored = self._read(path)
         if stored is None:
-            fresh = embed(self._sam, view_of_image(read_rgb(sample.image), view))
+            fresh = embed(self._sam, seen_in(read_rgb(sample.image), frame))
             stored = fresh.half().cpu().numpy()
             with written_whole(path) as temporary, temporary.open("wb") as file:
                 np.save(file, stored)
         return torch.from_numpy(stored)
 
-    def fill(self, samples: Iterable[Sample], views: int = 1, *, show: bool = True) -> int:
+    def fill(self, what: Iterable[tuple[Sample, Frame]], *, show: bool = True) -> int:
         """Compute all missing embeddings, with progress; return how many were computed."""
-        wanted = [(s, v) for s in samples for v in range(views) if not self._path(s, v).is_file()]
+        paths = {self._path(sample, frame): (sample, frame) for sample, frame in what}
+        wanted = [one for path, one in paths.items() if not path.is_file()]
         if wanted:
             with progress("encode images", len(wanted), show=show) as bar:
-                for sample, view in wanted:
-                    self.get(sample, view)
+                for sample, frame in wanted:
+                    self.get(sample, frame)
                     bar.advance()
         return len(wanted)
 
-    def _path(self, sample: Sample, view: int) -> Path:
+    def _path(self, sample: Sample, frame: Frame) -> Path:
         if sample.image not in self._hashes:
             self._hashes[sample.image] = file_sha256(sample.image)
-        return self.folder / f"{self._hashes[sample.image]}-{view}.npy"
+        where = "".join(f"-{side}" for side in frame.window or ())
+        return self.folder / f"{self._hashes[sample.image]}-{frame.view}{where}.npy"
 
     def _read(self, path: Path) -> NDArray[np.float16] | None:
         if not path.is_file():

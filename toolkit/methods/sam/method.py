@@ -22,13 +22,11 @@ from toolkit.runs.prediction import Prediction
 from toolkit.runs.run import Run
 
 if TYPE_CHECKING:
-    import torch
     from numpy.typing import NDArray
     from segment_anything.modeling import Sam as SamModel
 
     from toolkit.methods.sam.embeddings import EmbeddingCache
-
-_CHUNK = 16
+    from toolkit.methods.sam.looks import Looks
 
 
 class Sam(Method[SamSettings]):
@@ -47,9 +45,10 @@ class Sam(Method[SamSettings]):
     def fit(self, split: Split, run: Run) -> None:
         """Cache the embeddings, train the decoder, keep the epoch that validates best."""
         from toolkit.methods.sam.embeddings import EmbeddingCache
+        from toolkit.methods.sam.frames import WHOLE
         from toolkit.methods.sam.lora import add_lora
         from toolkit.methods.sam.model import load_sam, save_tuned
-        from toolkit.methods.sam.targets import region_targets
+        from toolkit.methods.sam.targets import closer_targets, region_targets
         from toolkit.methods.sam.train import BEST, train
 
         defects = [s for s in split.train if s.is_defect]
@@ -58,8 +57,11 @@ class Sam(Method[SamSettings]):
                 f"{split.dataset.root}: no defective training image, so SAM has nothing to learn "
                 f"from under the protocol {split.protocol}; use supervised, or --epochs 0"
             )
-        targets = region_targets(defects, views=self.settings.views)
-        val = region_targets(split.val)
+        zoom = self.settings.zoom
+        targets = region_targets(
+            defects, views=self.settings.views, windows=self.settings.windows, zoom=zoom
+        )
+        val = [*region_targets(split.val), *closer_targets(split.val, zoom=zoom)]
         sam = load_sam(self.settings, run)
         note_parameters(run, sam)
         if self.settings.epochs == 0:
@@ -72,36 +74,47 @@ class Sam(Method[SamSettings]):
         if self.settings.train == "lora":
             add_lora(sam)
         else:
-            cache.fill(defects, self.settings.views)
-            cache.fill([*(s for s in split.val if s.is_defect), *good])
+            cache.fill([(t.sample, t.frame) for t in [*targets, *val]])
+            cache.fill([(sample, WHOLE) for sample in good])
         train(sam, cache, targets=targets, good=good, val=val, settings=self.settings, run=run)
         _say_rebuilt(cache, run)
 
     def predict(self, samples: Sequence[Sample], run: Run) -> Iterator[Prediction]:
-        """Encode each image anew, decode every prompt, join the masks that score well."""
-        from toolkit.methods.sam.embeddings import embed
+        """Encode each image anew, answer every prompt, join the masks that score well."""
+        from toolkit.methods.sam.answers import answer_grid, answer_prompts
+        from toolkit.methods.sam.embeddings import ImageEmbeddings
 
         sam = self._tuned(run)
         for sample, (prompts, confidence) in zip(samples, self._prompts(samples, run), strict=True):
             image = read_rgb(sample.image)
             size_wh = (image.shape[1], image.shape[0])
+            shown = ImageEmbeddings(sam, image)
             if prompts is None:
-                prompts = grid_prompts(size_wh, self.settings.grid)
-                confidence = np.ones(len(prompts), np.float32)
-            if not prompts:
+                grid = grid_prompts(size_wh, self.settings.grid)
+                masks, scores = answer_grid(sam, shown, grid, size_wh)
+            elif not prompts:
                 empty = np.zeros(image.shape[:2], np.bool_)
                 yield Prediction(sample.id, score=0.0, mask=empty)
                 continue
-            masks, quality = _decode_all(sam, embed(sam, image), prompts, size_wh)
-            scores = quality * confidence
+            else:
+                masks, quality = answer_prompts(
+                    sam, shown, prompts, size_wh, self._looks(), limit=self.settings.window_limit
+                )
+                scores = quality * confidence
             chosen = scores >= self.settings.keep * scores.max()
             yield Prediction(sample.id, score=float(scores.max()), mask=masks[chosen].any(axis=0))
 
     def report(self, split: Split, run: Run) -> Mapping[str, Any]:
-        """IoU under true prompts, zero-shot beside fine-tuned, per kind of prompt."""
+        """IoU under true prompts, zero-shot beside fine-tuned, per kind of prompt.
+
+        Zero-shot is one plain look, as SAM is commonly used. So that it can be seen what training
+        gave and what looking closer gave, first prompts are answered with only one of them too.
+        """
         from toolkit.methods.sam.compare import compare
         from toolkit.methods.sam.embeddings import EmbeddingCache, LiveEmbeddings
-        from toolkit.methods.sam.evaluate import KINDS, prompted
+        from toolkit.methods.sam.evaluate import FIRST_KINDS, KINDS, prompted
+        from toolkit.methods.sam.frames import frames_of
+        from toolkit.methods.sam.looks import PLAIN
         from toolkit.methods.sam.model import load_sam
         from toolkit.methods.sam.pictures import plot_training, save_gallery
         from toolkit.methods.sam.targets import region_targets
@@ -109,23 +122,41 @@ class Sam(Method[SamSettings]):
         targets = region_targets(split.test)
         untouched = load_sam(self.settings, run)
         cache = EmbeddingCache(untouched)
-        cache.fill([t.sample for t in targets])
+        looks = self._looks()
+        cache.fill([(t.sample, frame) for t in targets for frame in frames_of(looks.views)])
         tuned = self._tuned(run)
         adapted = LiveEmbeddings(tuned) if self.settings.train == "lora" else cache
-        before = {kind: prompted(untouched, cache, targets, kind) for kind in KINDS}
-        after = {kind: prompted(tuned, adapted, targets, kind) for kind in KINDS}
+        ways = {
+            "zero_shot": (untouched, cache, KINDS, PLAIN),
+            "zero_shot_looks": (untouched, cache, FIRST_KINDS, looks),
+            "tuned_plain": (tuned, adapted, FIRST_KINDS, PLAIN),
+            "tuned": (tuned, adapted, KINDS, looks),
+        }
+        answered = {
+            name: prompted(sam, source, targets, kinds, how)
+            for name, (sam, source, kinds, how) in ways.items()
+        }
         plot_training(run.results(), run.plots / "training.png")
         for kind in ("box", "1-click"):
             save_gallery(
-                (untouched, cache), (tuned, adapted), targets, [r.iou for r in after[kind]],
+                (untouched, cache, PLAIN), (tuned, adapted, looks), targets,
+                [r.iou for r in answered["tuned"][kind]],
                 kind=kind, path=run.plots / f"gallery-{kind}.png",
             )  # fmt: skip
         _say_rebuilt(cache, run)
         return {
-            "prompted": {kind: compare(before[kind], after[kind]) for kind in KINDS},
+            "prompted": {
+                kind: compare(answered["zero_shot"][kind], answered["tuned"][kind])
+                | {
+                    f"iou_{name}": float(np.mean([r.iou for r in answered[name][kind]]))
+                    for name in ("zero_shot_looks", "tuned_plain")
+                    if kind in FIRST_KINDS
+                }
+                for kind in KINDS
+            },
             "regions": {
-                "zero_shot": [asdict(r) for kind in KINDS for r in before[kind]],
-                "tuned": [asdict(r) for kind in KINDS for r in after[kind]],
+                name: [asdict(r) for results in by_kind.values() for r in results]
+                for name, by_kind in answered.items()
             },
         }
 
@@ -134,6 +165,16 @@ class Sam(Method[SamSettings]):
         from toolkit.methods.sam.export import export_sam
 
         return export_sam(self._tuned(run).cpu(), self.settings.model, out, samples)
+
+    def _looks(self) -> Looks:
+        from toolkit.methods.sam.looks import Looks
+
+        zoomed = self.settings.zoom > 0
+        return Looks(
+            views=self.settings.looks,
+            closer=self.settings.closer if zoomed else 0,
+            zoom=self.settings.zoom,
+        )
 
     def _tuned(self, run: Run) -> SamModel:
         from toolkit.methods.sam.model import load_sam, load_tuned
@@ -214,22 +255,3 @@ def grid_prompts(size_wh: tuple[int, int], side: int) -> list[Prompt]:
     width, height = size_wh
     steps = (np.arange(side) + 0.5) / side
     return [click_prompt(x * width, y * height) for y in steps for x in steps]
-
-
-def _decode_all(
-    sam: SamModel, embedding: torch.Tensor, prompts: Sequence[Prompt], size_wh: tuple[int, int]
-) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
-    """Decode all prompts of one image in chunks; masks (n, H, W) and qualities (n,)."""
-    import torch
-
-    from toolkit.methods.sam.decoder import decode, scale_to_input, to_image_size
-
-    masks, quality = [], []
-    with torch.no_grad():
-        for start in range(0, len(prompts), _CHUNK):
-            chunk = prompts[start : start + _CHUNK]
-            repeated = embedding.expand(len(chunk), -1, -1, -1)
-            decoded = decode(sam, repeated, chunk, [scale_to_input(size_wh)] * len(chunk))
-            masks.append((to_image_size(decoded.logits[:, :1], size_wh)[:, 0] > 0).cpu().numpy())
-            quality.append(decoded.quality[:, 0].cpu().numpy())
-    return np.concatenate(masks), np.concatenate(quality)

@@ -12,6 +12,7 @@ from toolkit.data.images import read_rgb
 from toolkit.files import written_whole
 from toolkit.methods.sam.embeddings import Embeddings
 from toolkit.methods.sam.evaluate import prompted_mask
+from toolkit.methods.sam.looks import Looks
 from toolkit.methods.sam.targets import Target
 from toolkit.metrics.masks import mask_iou
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from segment_anything.modeling import Sam
 
+Answering = tuple["Sam", Embeddings, Looks]
 _TRUTH, _ANSWER = (0, 220, 0), (255, 60, 60)
 _COLUMNS = ("before", "after", "truth")
 _SIDE = 420
@@ -48,8 +50,8 @@ def plot_training(rows: Sequence[Mapping[str, str]], path: Path) -> None:
 
 
 def save_gallery(
-    untouched: tuple[Sam, Embeddings],
-    tuned: tuple[Sam, Embeddings],
+    untouched: Answering,
+    tuned: Answering,
     targets: Sequence[Target],
     ious: Sequence[float],
     *,
@@ -59,8 +61,8 @@ def save_gallery(
     """Show before, after and truth for the best, the median and the worst region.
 
     Args:
-        untouched: the model as it was, and its embeddings of the targets' images.
-        tuned: the fine-tuned model and its embeddings.
+        untouched: the model as it was, its embeddings of the targets' images, how it looks.
+        tuned: the same of the fine-tuned model.
         targets: regions of test images; nothing is drawn without any.
         ious: the fine-tuned model's IoU of each.
         kind: of prompt, see `evaluate.KINDS`.
@@ -79,7 +81,10 @@ def save_gallery(
         if target.region is None:
             raise ValueError("only regions can be shown")
         truth = target.region.mask(target.size_wh)
-        masks = [prompted_mask(*model, target, kind) for model in (untouched, tuned)]
+        masks = [
+            prompted_mask(sam, embeddings, target, kind, looks)
+            for sam, embeddings, looks in (untouched, tuned)
+        ]
         image = read_rgb(target.sample.image)
         for axes, column, mask in zip(line, _COLUMNS, [*masks, truth], strict=True):
             colour = _TRUTH if column == "truth" else _ANSWER

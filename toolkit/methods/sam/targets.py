@@ -1,7 +1,8 @@
-"""What the decoder is trained on: every region of every training image, in every cached view."""
+"""What the decoder is trained on: every region of every training image, in every cached frame."""
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,7 +14,9 @@ from toolkit.data.regions import Region, regions_of
 from toolkit.data.types import Sample
 from toolkit.errors import DataError
 from toolkit.methods.sam.decoder import LOW_SIZE, scale_to_input
-from toolkit.methods.sam.views import view_of_array
+from toolkit.methods.sam.frames import WHOLE, Frame, mask_in
+from toolkit.methods.sam.views import COUNT
+from toolkit.methods.sam.windows import random_window, window_around
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,28 +26,38 @@ _INPUT_PER_LOW = 4
 
 @dataclass(frozen=True)
 class Target:
-    """One region of one view of one image; without a region it is a place on a good image.
+    """One region in one frame of one image; without a region it is a place on a good image.
 
     Attributes:
         sample: the image.
-        view: number of the view, see `views`.
-        size_wh: size of the view.
-        box_xyxy: half-open box in the view.
-        region: the region in the view; None for a good place.
+        frame: what of the image is shown; all that follows is in the frame's pixels.
+        size_wh: size of what is shown.
+        box_xyxy: half-open box.
+        region: None for a good place.
         low: float32 array (256, 256) in [0, 1], the region's share of each of the decoder's
             pixels; all zero for a good place.
     """
 
     sample: Sample
-    view: int
+    frame: Frame
     size_wh: tuple[int, int]
     box_xyxy: tuple[int, int, int, int]
     region: Region | None
     low: NDArray[np.float32]
 
 
-def region_targets(samples: Iterable[Sample], *, views: int = 1) -> list[Target]:
-    """Return one target per region and view of the defective samples.
+def region_targets(
+    samples: Iterable[Sample], *, views: int = 1, windows: int = 0, zoom: float = 0.0
+) -> list[Target]:
+    """Return one target per region and frame of the defective samples.
+
+    Args:
+        samples: good ones are passed over.
+        views: frames of the whole image.
+        windows: further frames per region: random windows around it, or, where it fills most of
+            the image, further views. A region's windows are always the same, so that runs share
+            their embeddings.
+        zoom: side of a window of middling size, in longest sides of the region.
 
     Raises:
         DataError: a defective sample has no mask, or an empty one.
@@ -59,16 +72,40 @@ def region_targets(samples: Iterable[Sample], *, views: int = 1) -> list[Target]
                 f"{sample.image}: its mask is missing or empty, so there is nothing to learn "
                 "from; mend the mask or leave the image out (toolkit dataset check)"
             )
-        for view in range(views):
-            turned = view_of_array(truth, view)
-            targets += [_target(sample, view, turned, region) for region in regions_of(turned)]
+        regions = regions_of(truth)
+        for number, region in enumerate(regions):
+            size_wh = (truth.shape[1], truth.shape[0])
+            frames = [Frame(view) for view in range(views)]
+            rng = np.random.default_rng([zlib.crc32(sample.id.encode()), number])
+            for index in range(windows):
+                window = random_window(region.box_xyxy, size_wh, zoom, rng)
+                view = (views + index) if window is None else int(rng.integers(COUNT))
+                frames.append(Frame(view % COUNT, window))
+            targets += [_target(sample, frame, size_wh, region) for frame in frames]
+    return targets
+
+
+def closer_targets(samples: Iterable[Sample], *, zoom: float) -> list[Target]:
+    """Return one target per region that has a window: the region as seen in it.
+
+    Raises:
+        DataError: as `region_targets`.
+    """
+    targets = []
+    for whole in region_targets(samples):
+        window = window_around(whole.box_xyxy, whole.size_wh, zoom)
+        if window is not None and whole.region is not None:
+            targets.append(_target(whole.sample, Frame(0, window), whole.size_wh, whole.region))
     return targets
 
 
 def good_targets(
     samples: Iterable[Sample], like: list[Target], count: int, rng: np.random.Generator
 ) -> list[Target]:
-    """Return places on good images, with boxes of the sizes that defects have.
+    """Return places on good images, with boxes of the sizes that defects are seen with.
+
+    A box has the share of the image's side that the defect has of its frame's, so pixels are
+    those of the frame.
 
     They teach the predicted quality to stay low where there is nothing to segment.
 
@@ -91,7 +128,7 @@ def good_targets(
         targets.append(
             Target(
                 sample=good[int(index)],
-                view=0,
+                frame=WHOLE,
                 size_wh=model.size_wh,
                 box_xyxy=(left, top, left + x1 - x0, top + y1 - y0),
                 region=None,
@@ -119,13 +156,14 @@ def low_mask(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
     return low
 
 
-def _target(sample: Sample, view: int, mask: NDArray[np.bool_], region: Region) -> Target:
-    size_wh = (mask.shape[1], mask.shape[0])
+def _target(sample: Sample, frame: Frame, image_wh: tuple[int, int], region: Region) -> Target:
+    mask = mask_in(region.mask(image_wh), frame)
+    (shown,) = regions_of(mask)  # frames hold the whole region, so it stays in one piece
     return Target(
         sample=sample,
-        view=view,
-        size_wh=size_wh,
-        box_xyxy=region.box_xyxy,
-        region=region,
-        low=low_mask(region.mask(size_wh)),
+        frame=frame,
+        size_wh=(mask.shape[1], mask.shape[0]),
+        box_xyxy=shown.box_xyxy,
+        region=shown,
+        low=low_mask(mask),
     )

@@ -67,9 +67,9 @@ def train(
     Args:
         sam: the model; changed in place.
         cache: embeddings of every sample that occurs; not used where the encoder learns too.
-        targets: training regions of all views.
+        targets: training regions in all frames.
         good: good training samples, for places without a defect.
-        val: validation regions.
+        val: validation regions, of whole images and of windows.
         settings: of the method.
         run: receives `results.csv`, the checkpoints, and the log.
 
@@ -216,7 +216,7 @@ def _step(
     """Run the first prompt and the corrections of one batch; return mean loss and first IoU."""
     sam = state.sam
     device = sam.device
-    encoded = torch.stack([cache.get(t.sample, t.view) for t in batch]).float().to(device)
+    encoded = torch.stack([cache.get(t.sample, t.frame) for t in batch]).float().to(device)
     # Each round's gradients are added up here, and go through the encoder once, if it learns.
     leaf = encoded.detach().requires_grad_(encoded.requires_grad)
     embeddings = leaf

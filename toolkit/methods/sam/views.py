@@ -34,6 +34,32 @@ def view_of_array(array: NDArray[Any], view: int) -> NDArray[Any]:
     return np.ascontiguousarray(turned[:, ::-1] if flip else turned)
 
 
+def turns_on_its_side(view: int) -> bool:
+    """Whether width and height of the view are swapped."""
+    return _TURNS_AND_FLIP[view][0] % 2 == 1
+
+
+def undo_view(array: NDArray[Any], view: int) -> NDArray[Any]:
+    """Turn and flip an array (H, W) or (H, W, C) back to how it was before `view_of_array`."""
+    turns, flip = _TURNS_AND_FLIP[view]
+    return np.ascontiguousarray(np.rot90(array[:, ::-1] if flip else array, -turns, axes=(0, 1)))
+
+
+def points_in_view(
+    points_xy: NDArray[np.float32], view: int, size_wh: tuple[int, int]
+) -> NDArray[np.float32]:
+    """Return where pixels (N, 2), x and y, of an image lie in its view."""
+    turns, flip = _TURNS_AND_FLIP[view]
+    width, height = size_wh
+    x, y = points_xy[:, 0], points_xy[:, 1]
+    for _ in range(turns):
+        x, y = y, width - 1 - x
+        width, height = height, width
+    if flip:
+        x = width - 1 - x
+    return np.stack([x, y], axis=1).astype(np.float32)
+
+
 def view_of_image(image: NDArray[np.uint8], view: int) -> NDArray[np.uint8]:
     """Return one view of an RGB image (H, W, 3), its brightness changed too."""
     turned = view_of_array(image, view)

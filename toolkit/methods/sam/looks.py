@@ -1,0 +1,193 @@
+"""Looks: one prompt is answered from several frames, and close up where the place is known.
+
+The frames' logits are averaged. A box says where to look closely. A click does not say how large
+its region is: a first look at the whole image does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from toolkit.methods.sam.decoder import decode, scale_to_input
+from toolkit.methods.sam.frames import Frame, frames_of, prompt_in, to_image
+from toolkit.methods.sam.prompts import BOX_FIRST, POSITIVE, Prompt
+from toolkit.methods.sam.windows import Window, window_around
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from segment_anything.modeling import Sam
+
+Shown = Callable[[Frame], Tensor]
+"""Gives the embedding (256, 64, 64) of a frame of the image at hand."""
+_FEEDBACK_MOST = 32.0
+_UNSEEN_SHARE = 0.1
+"""A click that nothing answers is looked at in a window for a region of this share of the image."""
+
+
+@dataclass(frozen=True)
+class Looks:
+    """How an answer is looked for.
+
+    Attributes:
+        views: frames of the whole image.
+        closer: frames of the window.
+        zoom: side of the window in longest sides of the region; 0 for no window.
+    """
+
+    views: int = 1
+    closer: int = 0
+    zoom: float = 0.0
+
+
+PLAIN = Looks()
+"""SAM as everybody uses it: once, at the whole image."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What SAM says for one prompt, from all frames so far.
+
+    Attributes:
+        total: float tensor (H, W), sum of the frames' logits.
+        count: float tensor (H, W), how many frames show the pixel.
+        quality: predicted IoU by frame.
+        low: the frame's own logits (1, 256, 256), which it is told when a click is added.
+    """
+
+    total: Tensor
+    count: Tensor
+    quality: Mapping[Frame, float]
+    low: Mapping[Frame, Tensor]
+
+    def mask(self) -> NDArray[np.bool_]:
+        """Return the mask (H, W)."""
+        said: NDArray[np.bool_] = (self.total > 0).cpu().numpy()
+        return said
+
+    def mean_quality(self) -> float:
+        """Return the mean of the predicted IoUs."""
+        return float(np.mean(list(self.quality.values())))
+
+
+@torch.no_grad()
+def look(
+    sam: Sam,
+    shown: Shown,
+    prompt: Prompt,
+    image_wh: tuple[int, int],
+    frames: Sequence[Frame],
+    before: Answer | None = None,
+) -> Answer:
+    """Decode a prompt in several frames in one call.
+
+    Args:
+        sam: the model.
+        shown: embeddings of the image's frames.
+        prompt: in pixels of the image.
+        image_wh: width and height of the image.
+        frames: what to look at.
+        before: the answer that the prompt corrects; it has been given from the same frames.
+    """
+    embeddings = torch.stack([shown(frame).float() for frame in frames]).to(sam.device)
+    prompts = [prompt_in(prompt, frame, image_wh) for frame in frames]
+    scales = [scale_to_input(frame.size_wh(image_wh)) for frame in frames]
+    told = None if before is None else torch.stack([before.low[frame] for frame in frames])
+    decoded = decode(sam, embeddings, prompts, scales, told)
+    said = decoded.logits[:, 0].float()
+    total, count = to_image(said, frames, image_wh)
+    return Answer(
+        total,
+        count,
+        quality=dict(zip(frames, decoded.quality[:, 0].tolist(), strict=True)),
+        low={
+            f: s[None].clamp(-_FEEDBACK_MOST, _FEEDBACK_MOST)
+            for f, s in zip(frames, said, strict=True)
+        },
+    )
+
+
+def answer(
+    sam: Sam, shown: Shown, prompt: Prompt, image_wh: tuple[int, int], looks: Looks
+) -> Answer:
+    """Answer a first prompt from the whole image and, where there is one, from a window."""
+    whole = look(sam, shown, prompt, image_wh, frames_of(looks.views))
+    if not looks.closer:
+        return whole
+    window = closer_window(prompt, whole, image_wh, looks.zoom)
+    if window is None:
+        return whole
+    return joined(whole, look(sam, shown, prompt, image_wh, frames_of(looks.closer, window)))
+
+
+def corrected(
+    sam: Sam, shown: Shown, prompt: Prompt, image_wh: tuple[int, int], before: Answer
+) -> Answer:
+    """Answer a prompt that has got one more click, from the frames of the answer before."""
+    return look(sam, shown, prompt, image_wh, list(before.low), before)
+
+
+def joined(one: Answer, other: Answer) -> Answer:
+    """Return the answer from the frames of both."""
+    return Answer(
+        one.total + other.total,
+        one.count + other.count,
+        quality={**one.quality, **other.quality},
+        low={**one.low, **other.low},
+    )
+
+
+def closer_window(
+    prompt: Prompt, first: Answer, image_wh: tuple[int, int], zoom: float
+) -> Window | None:
+    """Return the window around a prompt's box, or around what its click was answered with."""
+    return window_around(place_of(prompt, first, image_wh), image_wh, zoom)
+
+
+def place_of(
+    prompt: Prompt, first: Answer, image_wh: tuple[int, int]
+) -> tuple[float, float, float, float]:
+    """Return the box of a prompt or, for a click, of the first answer's mask under the click."""
+    corners = np.flatnonzero(prompt.labels == BOX_FIRST)
+    if len(corners):
+        (x0, y0), (x1, y1) = prompt.coords[int(corners[0]) : int(corners[0]) + 2].tolist()
+        return x0, y0, x1 + 1, y1 + 1
+    mask = under_clicks(first.mask(), prompt)
+    if mask.any():
+        ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        return float(xs[0]), float(ys[0]), float(xs[-1] + 1), float(ys[-1] + 1)
+    x, y = prompt.coords[0].tolist()
+    half = _UNSEEN_SHARE * min(image_wh) / 2
+    return x - half, y - half, x + half, y + half
+
+
+def under_clicks(mask: NDArray[np.bool_], prompt: Prompt) -> NDArray[np.bool_]:
+    """Keep of a mask the connected parts that hold a click on the object, or else the nearest one.
+
+    A box is no click: under it all parts are kept.
+
+    Args:
+        mask: bool array (H, W).
+        prompt: in the mask's pixels.
+    """
+    import cv2
+
+    clicks = prompt.coords[prompt.labels == POSITIVE]
+    if not len(clicks) or (prompt.labels == BOX_FIRST).any() or not mask.any():
+        return mask
+    _, parts = cv2.connectedComponents(mask.view(np.uint8), connectivity=8)
+    height, width = mask.shape
+    xs = np.clip(clicks[:, 0].round().astype(int), 0, width - 1)
+    ys = np.clip(clicks[:, 1].round().astype(int), 0, height - 1)
+    hit = set(parts[ys, xs].tolist()) - {0}
+    if not hit:
+        row, column = np.nonzero(mask)
+        nearest = ((row - ys[0]) ** 2 + (column - xs[0]) ** 2).argmin()
+        hit = {int(parts[row[nearest], column[nearest]])}
+    kept: NDArray[np.bool_] = np.isin(parts, sorted(hit))
+    return kept
