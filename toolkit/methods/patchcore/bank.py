@@ -79,15 +79,22 @@ class MemoryBank:
     def __init__(
         self, features: Tensor, whitening: Tensor, meta: BankMeta, *, search: SearchName = "torch"
     ) -> None:
+        import torch
+
         self.features = features.contiguous()
         self.whitening = whitening.contiguous()
         self.meta = meta
+        self._plain = torch.equal(whitening, torch.eye(len(whitening)).to(whitening))
         # Distances stay the same around another origin, and squares keep their digits.
         self._origin = features.mean(dim=0)
         self._search = make_search(self.features - self._origin, search)
 
     def __len__(self) -> int:
         return int(self.features.shape[0])
+
+    def whitened(self, features: Tensor) -> Tensor:
+        """Return features as they lie in the bank, float32 (n, d)."""
+        return features if self._plain else features @ self.whitening
 
     def distances(self, queries: Tensor, k: int = 1) -> Tensor:
         """Return the mean distance of each query to its k nearest features of the bank.

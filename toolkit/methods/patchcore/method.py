@@ -122,9 +122,8 @@ class PatchCore(Method[PatchCoreSettings]):
         """
         extractor, bank = self.parts(run)
         for sample in samples:
-            yield self.answer(
-                sample, features_of(sample, extractor) @ bank.whitening, extractor, bank
-            )
+            patches = bank.whitened(features_of(sample, extractor))
+            yield self.answer(sample, patches, extractor, bank)
 
     def export(self, run: Run, out: Path, samples: Sequence[Sample]) -> Exported:
         """Write `model.onnx`: feature extractor and search in one graph; see `export_scorer`.

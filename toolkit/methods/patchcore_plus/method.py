@@ -72,7 +72,7 @@ class PatchCorePlus(Method[PatchCorePlusSettings]):
         base = PatchCore(self.settings)
         base.fit(split, run)
         extractor, bank = base.parts(run)
-        patches = self._defect_patches(split, extractor, run) @ bank.whitening
+        patches = bank.whitened(self._defect_patches(split, extractor, run))
         # Patches at a defect's rim that look like good ones would raise good images.
         distances = bank.distances(patches)
         typical, high = self._good_distances(split, extractor, bank)
@@ -92,7 +92,7 @@ class PatchCorePlus(Method[PatchCorePlusSettings]):
         defects, scale = _load(run.weights, run.device)
         known = MemoryBank(defects, bank.whitening, bank.meta, search=self.settings.search)
         for sample in samples:
-            patches = features_of(sample, extractor) @ bank.whitening
+            patches = bank.whitened(features_of(sample, extractor))
             near = (-known.distances(patches) / scale).exp()
             raised = 1.0 + self.settings.boost * near
             yield base.answer(sample, patches, extractor, bank, raised=raised)
@@ -141,7 +141,7 @@ class PatchCorePlus(Method[PatchCorePlusSettings]):
 
         held_out = [s for s in split.val if not s.is_defect] or good_images(split, self.name)
         distances = torch.cat(
-            [bank.distances(features_of(s, extractor) @ bank.whitening) for s in held_out[:10]]
+            [bank.distances(bank.whitened(features_of(s, extractor))) for s in held_out[:10]]
         ).cpu()
         return max(float(distances.median()), 1e-6), float(distances.double().quantile(0.99))
 
