@@ -23,7 +23,7 @@ class _Said:
     def __init__(self, mask: np.ndarray) -> None:
         self._mask = mask
 
-    def mask(self) -> np.ndarray:
+    def mask(self, threshold: float) -> np.ndarray:
         return self._mask
 
     def mean_quality(self) -> float:

@@ -11,7 +11,7 @@ from toolkit.methods.sam import looks as looks_module
 from toolkit.methods.sam.answers import answer_prompts
 from toolkit.methods.sam.decoder import Decoded
 from toolkit.methods.sam.frames import Frame, mask_in
-from toolkit.methods.sam.looks import PLAIN, Looks, answer, corrected, under_clicks
+from toolkit.methods.sam.looks import PLAIN, Answer, Looks, answer, corrected, under_clicks
 from toolkit.methods.sam.prompts import box_prompt, click_prompt, with_click
 from toolkit.methods.sam.targets import low_mask
 from toolkit.metrics.masks import mask_iou
@@ -81,6 +81,13 @@ def test_a_click_that_nothing_answers_is_looked_at_in_a_default_window(monkeypat
     (window,) = {f.window for f in said.quality if f.window}
     assert window == (400 - 64, 0, 400, 64)  # for a region of a tenth of the image's side
     assert not said.mask().any()
+
+
+def test_the_threshold_is_of_the_mean_and_not_of_the_sum() -> None:
+    total, count = torch.tensor([[-0.9, -0.9, 0.1]]), torch.tensor([[2.0, 4.0, 1.0]])
+    said = Answer(total, count, quality={}, low={})
+    assert said.mask().tolist() == [[False, False, True]]
+    assert said.mask(-0.25).tolist() == [[False, True, True]]
 
 
 def test_a_region_that_fills_the_image_has_no_window(monkeypatch) -> None:

@@ -55,7 +55,7 @@ def answer_prompts(
             if window is not None:
                 close = look(sam, shown, prompt, image_wh, frames_of(looks.closer, window))
                 said = joined(said, close)
-        masks.append(under_clicks(said.mask(), prompt))
+        masks.append(under_clicks(said.mask(looks.threshold), prompt))
         quality.append(said.mean_quality())
     return np.stack(masks), np.array(quality, np.float32)
 

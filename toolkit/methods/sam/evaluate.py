@@ -190,4 +190,5 @@ _BOXES = {"box": _true_box, "jittered-box": _moved_box}
 
 
 def _mask(said: Answer, prompt: Prompt, looks: Looks) -> NDArray[np.bool_]:
-    return said.mask() if looks == PLAIN else under_clicks(said.mask(), prompt)
+    mask = said.mask(looks.threshold)
+    return mask if looks == PLAIN else under_clicks(mask, prompt)

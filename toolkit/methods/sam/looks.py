@@ -38,11 +38,13 @@ class Looks:
         views: frames of the whole image.
         closer: frames of the window.
         zoom: side of the window in longest sides of the region; 0 for no window.
+        threshold: mean logits above it are the mask.
     """
 
     views: int = 1
     closer: int = 0
     zoom: float = 0.0
+    threshold: float = 0.0
 
 
 PLAIN = Looks()
@@ -65,9 +67,9 @@ class Answer:
     quality: Mapping[Frame, float]
     low: Mapping[Frame, Tensor]
 
-    def mask(self) -> NDArray[np.bool_]:
-        """Return the mask (H, W)."""
-        said: NDArray[np.bool_] = (self.total > 0).cpu().numpy()
+    def mask(self, threshold: float = 0.0) -> NDArray[np.bool_]:
+        """Return where the mean logit is above a threshold, (H, W)."""
+        said: NDArray[np.bool_] = (self.total > threshold * self.count).cpu().numpy()
         return said
 
     def mean_quality(self) -> float:

@@ -174,6 +174,7 @@ class Sam(Method[SamSettings]):
             views=self.settings.looks,
             closer=self.settings.closer if zoomed else 0,
             zoom=self.settings.zoom,
+            threshold=self.settings.threshold,
         )
 
     def _tuned(self, run: Run) -> SamModel:
