@@ -184,11 +184,12 @@ class ScreenedSearch:
         one = torch.ones(len(queries), 3, dtype=torch.bfloat16)
         wide = torch.cat([low, one, _in_three(squares / 2)], dim=1)
         torch.mm(wide, self._bank.T, out=out)
-        return (
+        slack: Tensor = (
             (short - low.float()).norm(dim=1) * self._longest
             + low.float().norm(dim=1) * self._rounding
             + 4 * queries.shape[1] * _FLOAT_STEP * (squares.sqrt() + self._longest).square()
         )
+        return slack
 
     def _shortened(self, features: Tensor) -> Tensor:
         """Return the first coordinates along the axes, and the length of the others, (n, h + 1)."""
