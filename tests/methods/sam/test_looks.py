@@ -75,12 +75,18 @@ def test_a_click_is_looked_at_where_its_first_answer_lies(monkeypatch, speck: np
     assert window[0] <= 200 < 205 <= window[2]
 
 
-def test_a_click_that_nothing_answers_is_looked_at_in_a_default_window(monkeypatch) -> None:
-    sam = _Truth(monkeypatch, np.zeros((300, 400), bool))
-    said = answer(sam, sam.shown, click_prompt(390, 10), SIZE, LOOKS)
-    (window,) = {f.window for f in said.quality if f.window}
-    assert window == (400 - 64, 0, 400, 64)  # for a region of a tenth of the image's side
-    assert not said.mask().any()
+def test_a_click_that_the_first_look_misses_is_answered_by_a_default_window_alone(
+    monkeypatch, speck: np.ndarray
+) -> None:
+    speck[200:290, 20:110] = True  # the first look answers with another region
+    sam = _Truth(monkeypatch, speck)
+    said = answer(sam, sam.shown, click_prompt(210, 110), SIZE, LOOKS)
+    (window,) = {f.window for f in said.quality}
+    assert window is not None
+    assert window[2] - window[0] == 64  # for a region of a tenth of the image's side
+    assert window[0] <= 210 < window[2]
+    assert said.mask()[100:104, 200:205].any()
+    assert not said.mask()[200:290, 20:110].any()
 
 
 def test_the_threshold_is_of_the_mean_and_not_of_the_sum() -> None:

@@ -10,7 +10,7 @@ import torch
 
 from toolkit.methods.sam.decoder import decode, scale_to_input, to_image_size
 from toolkit.methods.sam.frames import frames_of
-from toolkit.methods.sam.looks import Looks, Shown, joined, look, place_of, under_clicks
+from toolkit.methods.sam.looks import Box, Looks, Shown, answer, under_clicks
 from toolkit.methods.sam.prompts import Prompt
 from toolkit.methods.sam.windows import Window, window_around
 
@@ -46,15 +46,13 @@ def answer_prompts(
         limit: at most this many windows; a prompt that lies well in one that is there uses it.
     """
     windows: list[Window] = []
+
+    def choose(place: Box) -> Window | None:
+        return _window_for(place, image_wh, looks.zoom, windows, limit)
+
     masks, quality = [], []
     for prompt in prompts:
-        said = look(sam, shown, prompt, image_wh, frames_of(looks.views))
-        if looks.closer:
-            place = place_of(prompt, said, image_wh)
-            window = _window_for(place, image_wh, looks.zoom, windows, limit)
-            if window is not None:
-                close = look(sam, shown, prompt, image_wh, frames_of(looks.closer, window))
-                said = joined(said, close)
+        said = answer(sam, shown, prompt, image_wh, looks, choose)
         masks.append(under_clicks(said.mask(looks.threshold), prompt))
         quality.append(said.mean_quality())
     return np.stack(masks), np.array(quality, np.float32)
@@ -77,7 +75,7 @@ def answer_grid(
 
 
 def _window_for(
-    place_xyxy: tuple[float, float, float, float],
+    place_xyxy: Box,
     image_wh: tuple[int, int],
     zoom: float,
     windows: list[Window],

@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 
 Shown = Callable[[Frame], Tensor]
 """Gives the embedding (256, 64, 64) of a frame of the image at hand."""
+Box = tuple[float, float, float, float]
 _FEEDBACK_MOST = 32.0
 _UNSEEN_SHARE = 0.1
-"""A click that nothing answers is looked at in a window for a region of this share of the image."""
+"""A click that the first look misses is taken for a region of this share of the image's side."""
 
 
 @dataclass(frozen=True)
@@ -115,16 +116,36 @@ def look(
 
 
 def answer(
-    sam: Sam, shown: Shown, prompt: Prompt, image_wh: tuple[int, int], looks: Looks
+    sam: Sam,
+    shown: Shown,
+    prompt: Prompt,
+    image_wh: tuple[int, int],
+    looks: Looks,
+    choose: Callable[[Box], Window | None] | None = None,
 ) -> Answer:
-    """Answer a first prompt from the whole image and, where there is one, from a window."""
+    """Answer a first prompt from the whole image and, where there is one, from a window.
+
+    Where the first look misses the click, the look at the window stands alone: the mean of both
+    would miss it too.
+
+    Args:
+        sam: the model.
+        shown: embeddings of the image's frames.
+        prompt: in pixels of the image.
+        image_wh: width and height of the image.
+        looks: how an answer is looked for.
+        choose: gives the window for a place; None for the place's own.
+    """
     whole = look(sam, shown, prompt, image_wh, frames_of(looks.views))
     if not looks.closer:
         return whole
-    window = closer_window(prompt, whole, image_wh, looks.zoom)
+    place = place_of(prompt, whole, image_wh)
+    box = place or _around(prompt, image_wh)
+    window = choose(box) if choose else window_around(box, image_wh, looks.zoom)
     if window is None:
         return whole
-    return joined(whole, look(sam, shown, prompt, image_wh, frames_of(looks.closer, window)))
+    close = look(sam, shown, prompt, image_wh, frames_of(looks.closer, window))
+    return joined(whole, close) if place else close
 
 
 def corrected(
@@ -144,25 +165,30 @@ def joined(one: Answer, other: Answer) -> Answer:
     )
 
 
-def closer_window(
-    prompt: Prompt, first: Answer, image_wh: tuple[int, int], zoom: float
-) -> Window | None:
-    """Return the window around a prompt's box, or around what its click was answered with."""
-    return window_around(place_of(prompt, first, image_wh), image_wh, zoom)
+def place_of(prompt: Prompt, first: Answer, image_wh: tuple[int, int]) -> Box | None:
+    """Return the box of a prompt or, for a click, of the part of the answer that holds it.
 
-
-def place_of(
-    prompt: Prompt, first: Answer, image_wh: tuple[int, int]
-) -> tuple[float, float, float, float]:
-    """Return the box of a prompt or, for a click, of the first answer's mask under the click."""
+    Returns:
+        None where the answer misses the click.
+    """
     corners = np.flatnonzero(prompt.labels == BOX_FIRST)
     if len(corners):
         (x0, y0), (x1, y1) = prompt.coords[int(corners[0]) : int(corners[0]) + 2].tolist()
         return x0, y0, x1 + 1, y1 + 1
-    mask = under_clicks(first.mask(), prompt)
-    if mask.any():
-        ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-        return float(xs[0]), float(ys[0]), float(xs[-1] + 1), float(ys[-1] + 1)
+    mask = first.mask()
+    x, y = (
+        int(np.clip(round(float(c)), 0, n - 1))
+        for c, n in zip(prompt.coords[0], image_wh, strict=True)
+    )
+    if not mask[y, x]:
+        return None
+    mask = under_clicks(mask, prompt)
+    ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return float(xs[0]), float(ys[0]), float(xs[-1] + 1), float(ys[-1] + 1)
+
+
+def _around(prompt: Prompt, image_wh: tuple[int, int]) -> Box:
+    """Return the box that a click is taken for where nothing tells more."""
     x, y = prompt.coords[0].tolist()
     half = _UNSEEN_SHARE * min(image_wh) / 2
     return x - half, y - half, x + half, y + half
