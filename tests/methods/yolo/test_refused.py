@@ -1,0 +1,157 @@
+"""What no training can begin with: one line for each, and nothing is written."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.methods.yolo.small import NewRun
+from toolkit import ultralytics_env
+from toolkit.data.splits import Split
+from toolkit.errors import ConfigError, DataError, RunError, ToolkitError, WeightsError
+from toolkit.methods.yolo import network
+from toolkit.methods.yolo.prompts import orthonormal_bank
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "other"),
+    [("yolo", "yolo11n-world", "yolo-world"), ("yolo-world", "yolo11n", "yolo")],
+)
+def test_a_network_of_the_other_method_is_refused(
+    name: str, model: str, other: str, new_run: NewRun, split: Split
+) -> None:
+    method, run = new_run(name, model=model)
+    with pytest.raises(ConfigError, match=f"belongs to the method {other}$"):
+        method.fit(split, run)
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ({"hsv_w": 0.1}, "no argument 'hsv_w'; did you mean 'hsv_"),
+        ({"hsv_v": "much"}, "extra: .*hsv_v"),
+        ({"mixup": 3.0}, "extra: .*mixup"),  # a probability
+    ],
+)
+def test_arguments_that_ultralytics_does_not_take(
+    extra: dict[str, Any], message: str, new_run: NewRun, split: Split
+) -> None:
+    method, run = new_run("yolo", extra=extra)
+    with pytest.raises(ConfigError, match=message):
+        method.fit(split, run)
+
+
+def test_a_split_without_boxes_is_refused(new_run: NewRun, split: Split) -> None:
+    method, run = new_run("yolo")
+    good = replace(split, train=tuple(s for s in split.train if not s.is_defect))
+    with pytest.raises(DataError, match="no boxes in the training part"):
+        method.fit(good, run)
+    assert not (run.path / "data").exists()
+
+
+def test_unreachable_weights_stop_the_run(new_run: NewRun, split: Split, no_weights: None) -> None:
+    method, run = new_run("yolo", weights="pretrained")
+    with pytest.raises(WeightsError, match="--weights none"):
+        method.fit(split, run)
+
+
+def test_a_bank_without_a_needed_phrase_is_refused(
+    new_run: NewRun, split: Split, tmp_path: Path
+) -> None:
+    orthonormal_bank(["something else"]).save(tmp_path / "bank.safetensors")
+    method, run = new_run("yolo-world", prompt_bank=str(tmp_path / "bank.safetensors"))
+    with pytest.raises(ConfigError, match="no vector for"):
+        method.fit(split, run)
+
+
+def test_a_checkpoint_of_another_size_is_refused_before_training(
+    new_run: NewRun, split: Split, tmp_path: Path
+) -> None:
+    import torch
+
+    ultralytics_env.prepare()
+    from ultralytics.nn.tasks import DetectionModel
+
+    donor = DetectionModel(network.model_yaml("yolo11s"), nc=3, verbose=False)
+    path = tmp_path / "s.pt"
+    torch.save({"model": donor, "train_args": {}}, path)
+    method, run = new_run("yolo", weights="pretrained", init=str(path))
+    with pytest.raises(WeightsError, match=r"s\.pt: only .*another architecture"):
+        method.fit(split, run)
+    assert not (run.path / "data").exists()
+
+
+def _with_classes(split: Split, names: list[str]) -> Split:
+    """The split with the defects' types renamed, as many as there are names."""
+    defects = [s for s in split.dataset.samples if s.is_defect]
+    samples = tuple(replace(defects[0], id=f"{i}.png", label=n) for i, n in enumerate(names))
+    renamed = replace(split.dataset, samples=samples)
+    return replace(split, dataset=renamed, train=samples, val=samples, test=())
+
+
+def _bad_input(case: str, split: Split, folder: Path) -> tuple[Split, dict[str, Any]]:
+    """Return a split and settings of which one is wrong."""
+    if case == "a slash":
+        return _with_classes(split, ["crack", "dirt/dust"]), {}
+    if case == "many classes":
+        return _with_classes(split, [f"type{i:02d}" for i in range(81)]), {}
+    if case == "nothing to train on":
+        return replace(split, train=()), {}
+    if case == "no boxes to validate":
+        return replace(split, val=tuple(s for s in split.val if not s.is_defect)), {}
+    if case == "a bank of a larger CLIP":
+        from safetensors.numpy import save_file
+
+        about = {"schema": "1", "source": "CLIP ViT-L/14", "phrases": '["crack"]'}
+        save_file({"vectors": np.ones((1, 768), np.float32)}, folder / "l.safetensors", about)
+        return split, {"prompt_bank": str(folder / "l.safetensors")}
+    import torch
+
+    ultralytics_env.prepare()
+    from ultralytics.nn import modules
+    from ultralytics.nn.tasks import DetectionModel
+
+    path = folder / "weights.pt"
+    if case == "weights of another family":
+        other = DetectionModel(network.model_yaml("yolov8n"), nc=3, verbose=False)
+        torch.save({"model": other, "train_args": {}}, path)
+    else:
+        new = type("LayerOfTheFuture", (torch.nn.Module,), {"__module__": modules.__name__})
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(modules, "LayerOfTheFuture", new, raising=False)
+            torch.save({"model": new(), "train_args": {}, "version": "9.0.0"}, path)
+    return split, {"weights": "pretrained", "init": str(path)}
+
+
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        ("a slash", "'dirt/dust' has a '/'"),
+        ("many classes", "81 classes, but YOLO-World trains on at most 80"),
+        ("nothing to train on", "training part is empty"),
+        ("no boxes to validate", "no boxes in the validation part"),
+        ("a bank of a larger CLIP", r"l\.safetensors: .*\(1, 768\)"),
+        ("weights of another family", r"weights\.pt: only .*another architecture"),
+        ("weights of a newer Ultralytics", r"weights\.pt: made by Ultralytics 9\.0\.0"),
+    ],
+)
+def test_bad_input_is_one_line_before_anything_is_trained(
+    case: str, message: str, new_run: NewRun, split: Split, tmp_path: Path
+) -> None:
+    wrong, settings = _bad_input(case, split, tmp_path)
+    method, run = new_run("yolo-world", **settings)
+    with pytest.raises(ToolkitError, match=message) as raised:
+        method.fit(wrong, run)
+    assert "\n" not in str(raised.value)
+    assert not (run.path / "data").exists()
+    assert not (run.path / "ultralytics").exists()
+
+
+def test_a_run_without_weights_cannot_predict(new_run: NewRun, split: Split) -> None:
+    method, run = new_run("yolo")
+    with pytest.raises(RunError, match=r"last\.pt"):
+        method.predict(split.val, run)

@@ -1,0 +1,139 @@
+"""A training that was killed goes on, and ends as one that was not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.methods.yolo.small import Killed, NewRun, fit, stopped_after
+from toolkit.data.splits import Split
+from toolkit.methods.yolo import checkpoint
+from toolkit.runs.run import Run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "settings", "damage_last"),
+    [
+        ("yolo", {}, False),
+        ("yolo", {}, True),
+        ("yolo-world", {}, False),
+        ("yolo-world", {"train": "prompts"}, False),  # the prompts are in the checkpoint
+    ],
+)
+def test_an_interrupted_training_goes_on(
+    name: str,
+    settings: dict[str, Any],
+    damage_last: bool,
+    new_run: NewRun,
+    split: Split,
+) -> None:
+    method, run = new_run(name, epochs=3, **settings)
+    stopped_after(2, method, run, split)
+    before = run.results()
+    assert len(before) == 2
+    last = run.weights / "last.pt"
+    if damage_last:  # killed while it was written; the best epoch stays
+        last.write_bytes(last.read_bytes()[:1000])
+
+    again = Run.open(run.path)
+    fit(method, again, split)
+    after = again.results()
+    assert [row["epoch"] for row in after] == ["1", "2", "3"]
+    assert after[0] == before[0]
+    if not damage_last:
+        assert after[1] == before[1]  # not trained twice
+    log = (run.path / "log.txt").read_text()
+    assert f"going on from {'best' if damage_last else 'last'}.pt" in log
+    assert "Resuming training" in log
+    assert len(list(method.predict(split.val, again))) == len(split.val)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "settings", "stopped_after"),
+    [
+        ("yolo", {"close_mosaic": 0, "optimizer": "SGD"}, 2),
+        ("yolo", {"close_mosaic": 2}, 2),  # mosaic ends where it goes on
+        ("yolo", {"close_mosaic": 2, "batch": 3, "copy_paste": 0}, 3),  # it had ended before
+        ("yolo", {"batch": 2, "copy_paste": 0}, 1),
+        ("yolo-world", {"tune_scale": True, "train": "prompts"}, 2),
+        ("yolo-world", {"head_lr_factor": 3.0}, 2),  # the optimiser has groups of its own
+    ],
+)
+def test_a_stopped_training_ends_as_one_that_was_not(
+    name: str, settings: dict[str, Any], stopped_after: int, new_run: NewRun, split: Split
+) -> None:
+    method, whole = new_run(name, run="whole", epochs=4, **settings)
+    fit(method, whole, split)
+    method, stopped = new_run(name, run="stopped", epochs=4, **settings)
+    stopped_after(stopped_after, method, stopped, split)
+    again = Run.open(stopped.path)
+    fit(method, again, split)
+
+    times = ("seconds", "loading_share")
+    for row, expected in zip(again.results(), whole.results(), strict=True):
+        assert {k: v for k, v in row.items() if k not in times} == {
+            k: v for k, v in expected.items() if k not in times
+        }
+    found, expected = (
+        checkpoint.load_network(run.weights / "last.pt").state_dict() for run in (again, whole)
+    )
+    assert set(found) == set(expected)
+    for key, tensor in expected.items():
+        np.testing.assert_array_equal(found[key].numpy(), tensor.numpy(), err_msg=key)
+    assert not (again.weights / "resume.pt").exists()
+
+
+@pytest.mark.slow
+def test_epoch_optimiser_and_averages_are_those_of_the_stopped_training(
+    new_run: NewRun, split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from toolkit.methods.yolo import resuming
+
+    method, run = new_run("yolo", epochs=3)
+    stopped_after(2, method, run, split)
+    state = torch.load(run.weights / "resume.pt", weights_only=True)
+    assert state["epoch"] == 1  # the second
+    seen: dict[str, Any] = {}
+    restore = resuming.restore_state
+
+    def look(trainer: Any) -> None:
+        restore(trainer)
+        seen.update(
+            epoch=trainer.start_epoch,
+            model=trainer.model.state_dict(),
+            averaged=trainer.ema.ema.state_dict(),
+            optimizer=trainer.optimizer.state_dict()["state"],
+            updates=trainer.ema.updates,
+        )
+        raise Killed
+
+    monkeypatch.setattr("toolkit.methods.yolo.trainers.restore_state", look)
+    with pytest.raises(Killed):
+        fit(method, Run.open(run.path), split)
+    assert seen["epoch"] == 2
+    assert seen["updates"] > 0
+    live = {key.removeprefix("module."): tensor for key, tensor in seen["model"].items()}
+    for key, tensor in state["model"].items():
+        assert torch.equal(live[key], tensor), key
+    for key, tensor in state["averaged"].items():
+        assert torch.equal(seen["averaged"][key], tensor), key
+    assert seen["optimizer"]
+    for index, moments in state["optimizer"]["state"].items():
+        assert moments["exp_avg"].dtype == torch.float32
+        assert torch.equal(seen["optimizer"][index]["exp_avg"], moments["exp_avg"])
+
+
+@pytest.mark.slow
+def test_without_the_exact_state_the_training_still_goes_on(new_run: NewRun, split: Split) -> None:
+    method, run = new_run("yolo", epochs=3)
+    stopped_after(2, method, run, split)
+    (run.weights / "resume.pt").unlink()
+    fit(method, run, split)
+    assert [row["epoch"] for row in run.results()] == ["1", "2", "3"]
+    assert "half precision" in (run.path / "log.txt").read_text()
