@@ -54,6 +54,7 @@ VARIANTS = (
     Variant("default (two pasted, 0.25)", "yolo", {}),
     Variant("mosaic", "yolo", {"mosaic": 1.0}),
     Variant("mosaic and scale 0.5", "yolo", {"mosaic": 1.0, "scale": 0.5}),
+    Variant("no further one beside a pasted one", "yolo", {"paste_beside": 0}),
     Variant("nothing pasted", "yolo", {"copy_paste": 0}),
     Variant("backgrounds 0", "yolo", {"backgrounds": "0"}),
     Variant("backgrounds 0.1", "yolo", {"backgrounds": "0.1"}),

@@ -150,7 +150,13 @@ def test_what_was_forgotten_of_classes_known_by_clip(
     stand_in = PromptBank(made.phrases, made.vectors, "CLIP ViT-B/32 (a stand-in)")
     stand_in.save(tmp_path / "clip.safetensors")
     data = write_training_data(
-        split, tmp_path / "old", backgrounds="0", image_size=64, copy_paste=0, seed=0
+        split,
+        tmp_path / "old",
+        backgrounds="0",
+        image_size=64,
+        copy_paste=0,
+        paste_beside=0,
+        seed=0,
     )
     old = yaml.safe_load(data.read_text())
     data.write_text(yaml.safe_dump(old | {"names": {0: "cat", 1: "dog", 2: phrases[0]}}))

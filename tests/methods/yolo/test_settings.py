@@ -54,6 +54,7 @@ def test_other_backgrounds_are_refused(text: str) -> None:
         ({"scale": 1.0}, "scale=1.0"),  # down to nothing
         ({"scale": -0.1}, "scale=-0.1"),
         ({"copy_paste": -1}, "copy_paste=-1"),
+        ({"paste_beside": -1}, "paste_beside=-1"),
         ({"freeze_epochs": -1}, "freeze_epochs=-1"),
         ({"init": "a.pt", "weights": "none"}, "leave out weights=none"),
         ({"extra": {"seed": 3}}, "extra: 'seed'"),  # would break the run's record

@@ -11,24 +11,19 @@ import pytest
 import yaml
 
 from toolkit.data.images import read_rgb, read_truth
-from toolkit.data.layouts import read_dataset
 from toolkit.data.regions import regions_of
-from toolkit.data.splits import Split, make_plan
+from toolkit.data.splits import Split
 from toolkit.data.types import Dataset, Sample
 from toolkit.errors import DataError
+from toolkit.methods.yolo.copy_paste import pasted_images
 from toolkit.methods.yolo.training_data import (
     check_split,
     class_prompts,
     flip_probabilities,
     rotation_degrees,
+    symmetry_of,
     write_training_data,
 )
-
-
-@pytest.fixture
-def split(sample_dir: Path) -> Split:
-    dataset = read_dataset(sample_dir)
-    return make_plan(dataset, folds=3).fold(dataset, 0)
 
 
 def test_a_supervised_split_is_fit_for_training(split: Split) -> None:
@@ -72,7 +67,8 @@ def test_class_names_that_only_yolo_world_cannot_use(split: Split) -> None:
 
 
 def _write(split: Split, out: Path, **settings: Any) -> Path:
-    defaults = {"backgrounds": "0", "image_size": 320, "copy_paste": 0, "seed": 0}
+    none = {"backgrounds": "0", "copy_paste": 0, "paste_beside": 0}
+    defaults = {**none, "image_size": 320, "seed": 0}
     return write_training_data(split, out, **{**defaults, **settings})
 
 
@@ -109,6 +105,18 @@ def test_pasted_images_are_added_with_their_labels(split: Split, tmp_path: Path)
     before = {p.name: p.read_bytes() for p in pasted}
     _write(split, tmp_path / "data", image_size=64, copy_paste=2)  # as a resumed run does
     assert before == {p.name: p.read_bytes() for p in pasted}
+
+
+def test_every_defect_of_a_pasted_image_has_its_own_type(split: Split, tmp_path: Path) -> None:
+    data = _write(split, tmp_path / "data", image_size=64, copy_paste=4, paste_beside=2)
+    labels = sorted((data.parent / "labels/train").glob("pasted__*.txt"))
+    types = [{int(line.split()[0]) for line in p.read_text().splitlines()} for p in labels]
+    assert any(len(found) > 1 for found in types)
+    made = pasted_images(
+        split.train, per_defect=4, beside=2, symmetry=symmetry_of(split.dataset.name), seed=0
+    )
+    expected = [{split.dataset.classes.index(name) for name in p.labels} for p in made]
+    assert types == expected
 
 
 def test_a_background_prompt_is_a_last_class_without_boxes(split: Split, tmp_path: Path) -> None:

@@ -73,6 +73,9 @@ class YoloSettings:
     copy_paste: int = setting(
         2, "images to make of each defective one by pasting its defect onto good ones"
     )
+    paste_beside: int = setting(
+        2, "paste up to so many further, smaller defects into each pasted image"
+    )
     cache: bool = setting(True, "keep decoded, resized images in memory")
     workers: int = setting(1, "data loading processes (a GPU's; on a CPU none are used)")
     precision: Literal["auto", "float32", "bfloat16"] = setting(
@@ -124,7 +127,7 @@ class YoloSettings:
                 raise ConfigError(f"{name}={getattr(self, name)}: must be between 0 and 1")
         if not 0 <= self.scale < 1:
             raise ConfigError(f"scale={self.scale}: must be at least 0 and below 1")
-        for name in ("copy_paste", "freeze", "freeze_epochs"):
+        for name in ("copy_paste", "paste_beside", "freeze", "freeze_epochs"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name}={getattr(self, name)}: must be at least 0")
         background_choice(self.backgrounds)
@@ -141,6 +144,9 @@ class YoloWorldSettings(YoloSettings):
     )
     lr: float = setting(0.0004, "learning rate after warm-up")
     head_lr_factor: float = setting(3.0, "lr of the layers that start untrained, as multiple of lr")
+    paste_beside: int = setting(
+        0, "paste up to so many further, smaller defects into each pasted image"
+    )
     train: Literal["full", "head", "prompts"] = setting(
         "full", "what learns: everything, the last layer, or the class embeddings alone"
     )

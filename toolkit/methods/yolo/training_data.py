@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from toolkit.errors import DataError
 from toolkit.files import write_text
 from toolkit.formats.convert import convert
 from toolkit.formats.polygons import INSET, outline
-from toolkit.methods.yolo.copy_paste import pasted_images
+from toolkit.methods.yolo.copy_paste import Pasted, pasted_images
 from toolkit.methods.yolo.settings import background_choice, rotation_choice
 from toolkit.runs.overlay import save_picture
 
@@ -83,6 +84,7 @@ def write_training_data(
     backgrounds: str,
     image_size: int,
     copy_paste: int,
+    paste_beside: int,
     seed: int,
     background: str = "",
 ) -> Path:
@@ -97,6 +99,7 @@ def write_training_data(
         backgrounds: setting of that name.
         image_size: longest side in pixels; larger images are resized to it.
         copy_paste: setting of that name.
+        paste_beside: setting of that name.
         seed: decides what is pasted where.
         background: name of a last class that no box has; none if empty.
 
@@ -121,7 +124,14 @@ def write_training_data(
         for link in sorted((out / "images").rglob("*.*")):
             _shrink(link, longest=image_size)
         if copy_paste:
-            _write_pasted(split, out, image_size=image_size, per_defect=copy_paste, seed=seed)
+            made = pasted_images(
+                split.train,
+                per_defect=copy_paste,
+                beside=paste_beside,
+                symmetry=symmetry_of(split.dataset.name),
+                seed=seed,
+            )
+            _write_pasted(made, split.dataset.classes, out, image_size=image_size)
         if background:
             import yaml
 
@@ -154,18 +164,18 @@ def _shrink(link: Path, *, longest: int) -> None:
         save_picture(small, link.with_suffix(".png"))
 
 
-def _write_pasted(split: Split, out: Path, *, image_size: int, per_defect: int, seed: int) -> None:
-    symmetry = symmetry_of(split.dataset.name)
-    index = {name: i for i, name in enumerate(split.dataset.classes)}
-    made = pasted_images(split.train, per_defect=per_defect, symmetry=symmetry, seed=seed)
+def _write_pasted(
+    made: Iterable[Pasted], classes: Sequence[str], out: Path, *, image_size: int
+) -> None:
     for number, pasted in enumerate(made):
         stem = f"pasted__{number:05d}"
         save_picture(shrunk(pasted.image, longest=image_size), out / f"images/train/{stem}.png")
-        size = np.array(pasted.mask.shape[::-1])
+        size = np.array(pasted.image.shape[1::-1])
         rows = []
-        for region in regions_of(pasted.mask):
-            points = (outline(region, inset=INSET) / size).ravel().tolist()
-            rows.append(" ".join([str(index[pasted.label]), *(f"{v:.7f}" for v in points)]))
+        for mask, label in zip(pasted.masks, pasted.labels, strict=True):
+            for region in regions_of(mask):
+                points = (outline(region, inset=INSET) / size).ravel().tolist()
+                rows.append(" ".join([str(classes.index(label)), *(f"{v:.7f}" for v in points)]))
         write_text(out / f"labels/train/{stem}.txt", "\n".join(rows) + "\n")
 
 
