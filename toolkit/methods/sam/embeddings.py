@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Iterable
+from concurrent.futures import as_completed
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -22,6 +24,8 @@ from toolkit.data.types import Sample, file_sha256
 from toolkit.files import written_whole
 from toolkit.home import cache_dir
 from toolkit.methods.sam.frames import WHOLE, Frame, seen_in
+from toolkit.methods.sam.fused import for_encoding
+from toolkit.methods.sam.workers import worker_count, workers
 from toolkit.progress import progress
 from toolkit.runs.machine import computes_bfloat16
 
@@ -104,22 +108,34 @@ class EmbeddingCache:
         path = self._path(sample, frame)
         stored = self._read(path)
         if stored is None:
-            fresh = embed(self._sam, seen_in(read_rgb(sample.image), frame))
+            fresh = embed(self._encoding, seen_in(read_rgb(sample.image), frame))
             stored = fresh.half().cpu().numpy()
             with written_whole(path) as temporary, temporary.open("wb") as file:
                 np.save(file, stored)
         return torch.from_numpy(stored)
 
     def fill(self, what: Iterable[tuple[Sample, Frame]], *, show: bool = True) -> int:
-        """Compute all missing embeddings, with progress; return how many were computed."""
+        """Compute all missing embeddings, with progress; return how many were computed.
+
+        On a processor each of torch's threads takes whole images.
+        """
         paths = {self._path(sample, frame): (sample, frame) for sample, frame in what}
         wanted = [one for path, one in paths.items() if not path.is_file()]
-        if wanted:
-            with progress("encode images", len(wanted), show=show) as bar:
-                for sample, frame in wanted:
-                    self.get(sample, frame)
-                    bar.advance()
+        if not wanted:
+            return 0
+        _ = self._encoding  # made here, or several threads would make it
+        with (
+            progress("encode images", len(wanted), show=show) as bar,
+            workers(worker_count(self._sam.device)) as pool,
+        ):
+            for done in as_completed([pool.submit(self.get, *one) for one in wanted]):
+                done.result()
+                bar.advance()
         return len(wanted)
+
+    @cached_property
+    def _encoding(self) -> Sam:
+        return for_encoding(self._sam)
 
     def _path(self, sample: Sample, frame: Frame) -> Path:
         if sample.image not in self._hashes:
