@@ -69,9 +69,12 @@ def measure_speed(options: argparse.Namespace) -> dict[str, Any]:
     from toolkit.methods.sam import train as training
     from toolkit.methods.sam.embeddings import EmbeddingCache, embed
     from toolkit.methods.sam.frames import WHOLE, seen_in
+    from toolkit.methods.sam.fused import for_encoding
     from toolkit.methods.sam.model import copy_decoder, load_sam
     from toolkit.methods.sam.settings import SamSettings
+    from toolkit.methods.sam.step import Work
     from toolkit.methods.sam.targets import region_targets
+    from toolkit.methods.sam.workers import workers
     from toolkit.runs.machine import environment, peak_memory_bytes
     from toolkit.runs.run import Run
 
@@ -86,17 +89,24 @@ def measure_speed(options: argparse.Namespace) -> dict[str, Any]:
         sam = load_sam(settings, run)
     cache = EmbeddingCache(sam)
     cache.fill([(t.sample, t.frame) for t in targets])
+    encoding = for_encoding(sam)
 
     class Encoder:
         """Stands in for the cache, and encodes anew."""
 
         def get(self, sample: Any, frame: Any = WHOLE) -> torch.Tensor:
-            return embed(sam, seen_in(read_rgb(sample.image), frame)).half()
+            return embed(encoding, seen_in(read_rgb(sample.image), frame)).half()
 
     def step(source: Any, count: int, how: SamSettings) -> Callable[[], Any]:
         state = training._State(copy_decoder(sam), how, steps=1000)
         rng = np.random.default_rng(0)
-        return lambda: training._step(state, source, targets[:count], how, rng)
+
+        def timed() -> None:
+            with workers(options.threads) as pool:
+                work = Work(state.sam, state.parameters, state.bfloat16, pool, options.threads)
+                training._step(state, work, source, targets[:count], how, rng)
+
+        return timed
 
     stock = _StockStep(copy_decoder(sam))
 
@@ -105,7 +115,7 @@ def measure_speed(options: argparse.Namespace) -> dict[str, Any]:
             stock(cache.get(target.sample).float()[None], target)
 
     def plain() -> None:
-        stock(embed(sam, read_rgb(targets[0].sample.image))[None], targets[0])
+        stock(embed(encoding, read_rgb(targets[0].sample.image))[None], targets[0])
 
     seconds = {
         "cached, batch of 4": step(cache, 4, whole),

@@ -17,7 +17,7 @@ from toolkit.methods.sam.lora import LoraLinear, add_lora, lora_layers, lora_sta
 from toolkit.methods.sam.model import load_tuned, save_tuned
 from toolkit.methods.sam.settings import SamSettings
 from toolkit.methods.sam.targets import region_targets
-from toolkit.methods.sam.train import BEST, train
+from toolkit.methods.sam.train import BEST, Material, train
 from toolkit.runs.run import Run
 
 
@@ -84,7 +84,8 @@ def test_training_adapts_the_encoder_and_the_file_makes_a_plain_sam(
     frozen = sam.image_encoder.blocks[0].attn.qkv.weight.clone()
     add_lora(sam)
     targets = region_targets([sample])
-    train(sam, None, targets=targets, good=[], val=[], settings=settings, run=run)  # type: ignore[arg-type]
+    data = Material(targets=targets, good=[], val=[])
+    train(sam, None, data, settings, run)  # type: ignore[arg-type]
     (layer,) = lora_layers(sam)
     assert torch.equal(layer.linear.weight, frozen)
     assert layer.lora_b.abs().max() > 0

@@ -14,7 +14,7 @@ from toolkit.methods.sam.frames import WHOLE, Frame
 from toolkit.methods.sam.model import copy_decoder
 from toolkit.methods.sam.settings import SamSettings
 from toolkit.methods.sam.targets import Target, low_mask
-from toolkit.methods.sam.train import BEST, train
+from toolkit.methods.sam.train import BEST, Material, train
 from toolkit.runs.run import Run
 
 SETTINGS = SamSettings(
@@ -59,10 +59,8 @@ def _run(folder: Path) -> Run:
 def _train(sam, run: Run, settings: SamSettings = SETTINGS, cache: _Cache | None = None) -> None:
     targets = _targets(4)
     good = [Sample(id="9", image=Path("none.png"), label="good")]
-    train(
-        sam, cache or _Cache(), targets=targets[:3], good=good, val=targets[3:],
-        settings=settings, run=run,
-    )  # type: ignore[arg-type]  # fmt: skip
+    data = Material(targets=targets[:3], good=good, val=targets[3:], specks=[targets[:2]])
+    train(sam, cache or _Cache(), data, settings, run)
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -48,8 +49,9 @@ class Sam(Method[SamSettings]):
         from toolkit.methods.sam.frames import WHOLE
         from toolkit.methods.sam.lora import add_lora
         from toolkit.methods.sam.model import load_sam, save_tuned
+        from toolkit.methods.sam.specks import pictures_with_specks
         from toolkit.methods.sam.targets import closer_targets, region_targets
-        from toolkit.methods.sam.train import BEST, train
+        from toolkit.methods.sam.train import BEST, Material, train
 
         defects = [s for s in split.train if s.is_defect]
         if not defects:
@@ -71,20 +73,32 @@ class Sam(Method[SamSettings]):
         rng = np.random.default_rng(run.seed)
         good = [s for s in split.train if not s.is_defect]
         good = [good[i] for i in rng.permutation(len(good))[: self.settings.negatives]]
-        if self.settings.train == "lora":
-            add_lora(sam)
-        else:
-            cache.fill([(t.sample, t.frame) for t in [*targets, *val]])
-            cache.fill([(sample, WHOLE) for sample in good])
-        train(sam, cache, targets=targets, good=good, val=val, settings=self.settings, run=run)
+        with tempfile.TemporaryDirectory() as folder:
+            pictures = pictures_with_specks(
+                defects, Path(folder), count=self.settings.specks, rng=rng
+            )
+            specks = [region_targets([picture]) for picture in pictures]
+            if self.settings.train == "lora":
+                add_lora(sam)
+            else:
+                small = [t for group in specks for t in group]
+                cache.fill(
+                    [
+                        *((t.sample, t.frame) for t in [*targets, *small, *val]),
+                        *((sample, WHOLE) for sample in good),
+                    ]
+                )
+            data = Material(targets=targets, good=good, val=val, specks=specks)
+            train(sam, cache, data, self.settings, run)
         _say_rebuilt(cache, run)
 
     def predict(self, samples: Sequence[Sample], run: Run) -> Iterator[Prediction]:
         """Encode each image anew, answer every prompt, join the masks that score well."""
         from toolkit.methods.sam.answers import answer_grid, answer_prompts
         from toolkit.methods.sam.embeddings import ImageEmbeddings
+        from toolkit.methods.sam.fused import for_encoding
 
-        sam = self._tuned(run)
+        sam = for_encoding(self._tuned(run))
         for sample, (prompts, confidence) in zip(samples, self._prompts(samples, run), strict=True):
             image = read_rgb(sample.image)
             size_wh = (image.shape[1], image.shape[0])
