@@ -53,23 +53,24 @@ def test_an_interrupted_training_goes_on(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "settings", "stopped_after"),
+    ("name", "settings", "epoch"),
     [
-        ("yolo", {"close_mosaic": 0, "optimizer": "SGD"}, 2),
-        ("yolo", {"close_mosaic": 2}, 2),  # mosaic ends where it goes on
-        ("yolo", {"close_mosaic": 2, "batch": 3, "copy_paste": 0}, 3),  # it had ended before
+        ("yolo", {"mosaic": 1.0, "close_mosaic": 0, "optimizer": "SGD"}, 2),
+        ("yolo", {"mosaic": 1.0, "close_mosaic": 2}, 2),  # mosaic ends where it goes on
+        # It had ended before.
+        ("yolo", {"mosaic": 1.0, "close_mosaic": 2, "batch": 3, "copy_paste": 0}, 3),
         ("yolo", {"batch": 2, "copy_paste": 0}, 1),
         ("yolo-world", {"tune_scale": True, "train": "prompts"}, 2),
         ("yolo-world", {"head_lr_factor": 3.0}, 2),  # the optimiser has groups of its own
     ],
 )
 def test_a_stopped_training_ends_as_one_that_was_not(
-    name: str, settings: dict[str, Any], stopped_after: int, new_run: NewRun, split: Split
+    name: str, settings: dict[str, Any], epoch: int, new_run: NewRun, split: Split
 ) -> None:
     method, whole = new_run(name, run="whole", epochs=4, **settings)
     fit(method, whole, split)
     method, stopped = new_run(name, run="stopped", epochs=4, **settings)
-    stopped_after(stopped_after, method, stopped, split)
+    stopped_after(epoch, method, stopped, split)
     again = Run.open(stopped.path)
     fit(method, again, split)
 
