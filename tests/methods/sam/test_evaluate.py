@@ -23,7 +23,7 @@ class _Said:
     def __init__(self, mask: np.ndarray) -> None:
         self._mask = mask
 
-    def mask(self, threshold: float) -> np.ndarray:
+    def mask(self) -> np.ndarray:
         return self._mask
 
     def mean_quality(self) -> float:
@@ -42,13 +42,13 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Prompt]:
     """Answer one more row of the truth with every prompt."""
     prompts: list[Prompt] = []
 
-    def say(sam, shown, prompt, size_wh, *_):
+    def say(shown, prompt, size_wh, *_):
         prompts.append(prompt)
         mask = TRUTH.copy()
         mask[10 + 10 * int((prompt.labels == 1).sum()) :] = False
         return _Said(mask)
 
-    monkeypatch.setattr(evaluate, "answer", say)
+    monkeypatch.setattr(evaluate, "answer", lambda sam, *args: say(*args))
     monkeypatch.setattr(evaluate, "corrected", say)
     return prompts
 

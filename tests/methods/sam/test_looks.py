@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -91,9 +93,9 @@ def test_a_click_that_the_first_look_misses_is_answered_by_a_default_window_alon
 
 def test_the_threshold_is_of_the_mean_and_not_of_the_sum() -> None:
     total, count = torch.tensor([[-0.9, -0.9, 0.1]]), torch.tensor([[2.0, 4.0, 1.0]])
-    said = Answer(total, count, quality={}, low={})
+    said = Answer(None, total, count, quality={}, low={})  # type: ignore[arg-type]
     assert said.mask().tolist() == [[False, False, True]]
-    assert said.mask(-0.25).tolist() == [[False, True, True]]
+    assert replace(said, threshold=-0.25).mask().tolist() == [[False, True, True]]
 
 
 def test_a_region_that_fills_the_image_has_no_window(monkeypatch) -> None:
@@ -107,11 +109,72 @@ def test_a_correction_tells_every_frame_its_own_answer(monkeypatch, speck: np.nd
     prompt = click_prompt(202, 102)
     first = answer(sam, sam.shown, prompt, SIZE, LOOKS)
     sam.asked.clear()
-    corrected(sam, sam.shown, with_click(prompt, 5, 5, positive=False), SIZE, first)
+    corrected(sam.shown, with_click(prompt, 5, 5, positive=False), SIZE, first)
     assert sam.asked == list(first.low)
     assert sam.told[:2] == [None, None]
     for told, frame in zip(sam.told[2], first.low, strict=True):
         assert torch.equal(told, sam.shown(frame))
+
+
+class _Two:
+    """A tuned and an untouched decoder that answer any prompt with their own mask."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, tuned: np.ndarray, untouched: np.ndarray):
+        self.tuned, self.untouched, self.asked = _Model(tuned), _Model(untouched), []
+        monkeypatch.setattr(looks_module, "decode", self._decode)
+
+    def shown(self, frame: Frame) -> torch.Tensor:
+        self.asked.append(frame)
+        return torch.zeros(1, 1, 1)
+
+    def _decode(self, sam, embeddings, prompts, scales, masks):
+        frames = self.asked[-len(embeddings) :]
+        low = [low_mask(mask_in(sam.in_view(f.view), f)) for f in frames]
+        logits = torch.from_numpy(np.stack(low))[:, None] * 20 - 10
+        return Decoded(logits.expand(-1, 4, -1, -1), torch.ones(len(embeddings), 4))
+
+
+class _Model:
+    device = torch.device("cpu")
+
+    def __init__(self, mask: np.ndarray, other: np.ndarray | None = None) -> None:
+        self.mask, self.other = mask, mask if other is None else other
+
+    def in_view(self, view: int) -> np.ndarray:
+        return self.mask if view == 0 else self.other
+
+
+def _square(side: int, at: int = 100) -> np.ndarray:
+    mask = np.zeros((300, 400), bool)
+    mask[at : at + side, at : at + side] = True
+    return mask
+
+
+@pytest.mark.parametrize(
+    ("prompt", "untouched", "asked"),
+    [
+        # 32 pixels squared of an image of 900 are about 14 squared of one of 400.
+        (box_prompt((100, 100, 108, 108)), _Model(_square(8)), "untouched"),
+        (box_prompt((100, 100, 160, 160)), _Model(_square(8)), "tuned"),  # a large box
+        (click_prompt(104, 104), _Model(_square(8)), "untouched"),
+        (click_prompt(104, 104), _Model(_square(60)), "tuned"),  # it means something large
+        (click_prompt(104, 104), _Model(_square(8), _square(60)), "tuned"),  # or may
+        (click_prompt(104, 104), _Model(_square(8), _square(8, 200)), "tuned"),  # no agreement
+        (click_prompt(104, 104), _Model(_square(0)), "tuned"),  # it says nothing
+    ],
+)
+def test_small_regions_are_left_to_the_untouched_model(
+    monkeypatch, prompt, untouched: _Model, asked: str
+) -> None:
+    two = _Two(monkeypatch, _square(60), _square(8))
+    two.untouched = untouched
+    looks = Looks(views=2, threshold=-0.25, untouched=untouched)
+    said = answer(two.tuned, two.shown, prompt, SIZE, looks)
+    assert said.by is getattr(two, asked)
+    assert said.threshold == (0.0 if asked == "untouched" else -0.25)
+    assert len(said.low) == (1 if asked == "untouched" else 2)
+    more = corrected(two.shown, with_click(prompt, 5, 5, positive=False), SIZE, said)
+    assert (more.by, more.threshold) == (said.by, said.threshold)
 
 
 @pytest.mark.parametrize(

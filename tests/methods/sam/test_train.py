@@ -59,7 +59,7 @@ def _run(folder: Path) -> Run:
 def _train(sam, run: Run, settings: SamSettings = SETTINGS, cache: _Cache | None = None) -> None:
     targets = _targets(4)
     good = [Sample(id="9", image=Path("none.png"), label="good")]
-    data = Material(targets=targets[:3], good=good, val=targets[3:], specks=[targets[:2]])
+    data = Material(targets=targets[:3], good=good, val=targets[3:])
     train(sam, cache or _Cache(), data, settings, run)
 
 

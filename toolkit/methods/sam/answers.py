@@ -53,7 +53,7 @@ def answer_prompts(
     masks, quality = [], []
     for prompt in prompts:
         said = answer(sam, shown, prompt, image_wh, looks, choose)
-        masks.append(under_clicks(said.mask(looks.threshold), prompt))
+        masks.append(under_clicks(said.mask(), prompt))
         quality.append(said.mean_quality())
     return np.stack(masks), np.array(quality, np.float32)
 

@@ -173,7 +173,7 @@ def _answered(
         if number < max(clicks.values()):
             x, y, positive = error
             prompt = with_click(prompt, x, y, positive=positive)
-            said = corrected(sam, shown, prompt, size_wh, said)
+            said = corrected(shown, prompt, size_wh, said)
     return found
 
 
@@ -190,5 +190,5 @@ _BOXES = {"box": _true_box, "jittered-box": _moved_box}
 
 
 def _mask(said: Answer, prompt: Prompt, looks: Looks) -> NDArray[np.bool_]:
-    mask = said.mask(looks.threshold)
+    mask = said.mask()
     return mask if looks == PLAIN else under_clicks(mask, prompt)

@@ -2,12 +2,15 @@
 
 The frames' logits are averaged. A box says where to look closely. A click does not say how large
 its region is: a first look at the whole image does.
+
+Regions under 32 pixels squared are rare in a few dozen masks, so that training makes their answers
+worse. They are left to the untouched model, which is asked first where a prompt may mean one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +19,7 @@ from torch import Tensor
 
 from toolkit.methods.sam.decoder import decode, scale_to_input
 from toolkit.methods.sam.frames import Frame, frames_of, prompt_in, to_image
+from toolkit.methods.sam.losses import SMALL_SHARE
 from toolkit.methods.sam.prompts import BOX_FIRST, POSITIVE, Prompt
 from toolkit.methods.sam.windows import Window, window_around
 
@@ -29,6 +33,8 @@ Box = tuple[float, float, float, float]
 _FEEDBACK_MOST = 32.0
 _UNSEEN_SHARE = 0.1
 """A click that the first look misses is taken for a region of this share of the image's side."""
+_AGREEMENT = 0.5
+"""IoU of the untouched model's answers in two views, from which on they are the same speck."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +46,15 @@ class Looks:
         closer: frames of the window.
         zoom: side of the window in longest sides of the region; 0 for no window.
         threshold: mean logits above it are the mask.
+        untouched: the model before training, which answers where the region is small, once and
+            with its own threshold; None for nobody. It shares the image encoder.
     """
 
     views: int = 1
     closer: int = 0
     zoom: float = 0.0
     threshold: float = 0.0
+    untouched: Sam | None = None
 
 
 PLAIN = Looks()
@@ -57,20 +66,24 @@ class Answer:
     """What SAM says for one prompt, from all frames so far.
 
     Attributes:
+        by: the model that says it, and is told what to correct.
         total: float tensor (H, W), sum of the frames' logits.
         count: float tensor (H, W), how many frames show the pixel.
         quality: predicted IoU by frame.
         low: the frame's own logits (1, 256, 256), which it is told when a click is added.
+        threshold: mean logits above it are the mask.
     """
 
+    by: Sam
     total: Tensor
     count: Tensor
     quality: Mapping[Frame, float]
     low: Mapping[Frame, Tensor]
+    threshold: float = 0.0
 
-    def mask(self, threshold: float = 0.0) -> NDArray[np.bool_]:
-        """Return where the mean logit is above a threshold, (H, W)."""
-        said: NDArray[np.bool_] = (self.total > threshold * self.count).cpu().numpy()
+    def mask(self) -> NDArray[np.bool_]:
+        """Return where the mean logit is above the threshold, (H, W)."""
+        said: NDArray[np.bool_] = (self.total > self.threshold * self.count).cpu().numpy()
         return said
 
     def mean_quality(self) -> float:
@@ -105,6 +118,7 @@ def look(
     said = decoded.logits[:, 0].float()
     total, count = to_image(said, frames, image_wh)
     return Answer(
+        sam,
         total,
         count,
         quality=dict(zip(frames, decoded.quality[:, 0].tolist(), strict=True)),
@@ -126,7 +140,7 @@ def answer(
     """Answer a first prompt from the whole image and, where there is one, from a window.
 
     Where the first look misses the click, the look at the window stands alone: the mean of both
-    would miss it too.
+    would miss it too. Small regions are answered by the untouched model, if there is one.
 
     Args:
         sam: the model.
@@ -136,6 +150,47 @@ def answer(
         looks: how an answer is looked for.
         choose: gives the window for a place; None for the place's own.
     """
+    if looks.untouched is not None:
+        small = _of_small(looks.untouched, shown, prompt, image_wh)
+        if small is not None:
+            return small
+    said = _looked(sam, shown, prompt, image_wh, looks, choose)
+    return replace(said, threshold=looks.threshold)
+
+
+def _of_small(
+    untouched: Sam, shown: Shown, prompt: Prompt, image_wh: tuple[int, int]
+) -> Answer | None:
+    """Return the untouched model's answer if the prompt means a small region.
+
+    That is a box of a small area, or a click of which the untouched model says in two views that
+    it means the same small region.
+    """
+    limit = SMALL_SHARE * max(image_wh) ** 2
+    first, second = frames_of(2)
+    corners = np.flatnonzero(prompt.labels == BOX_FIRST)
+    if len(corners):
+        low, high = prompt.coords[int(corners[0]) : int(corners[0]) + 2]
+        if float(np.prod(high - low + 1)) >= limit:
+            return None
+        return look(untouched, shown, prompt, image_wh, [first])
+    said = look(untouched, shown, prompt, image_wh, [first])
+    mask = said.mask()
+    if not 0 < mask.sum() < limit:
+        return None
+    again = look(untouched, shown, prompt, image_wh, [second]).mask()
+    agreement = (mask & again).sum() / (mask | again).sum()
+    return said if again.sum() < limit and agreement >= _AGREEMENT else None
+
+
+def _looked(
+    sam: Sam,
+    shown: Shown,
+    prompt: Prompt,
+    image_wh: tuple[int, int],
+    looks: Looks,
+    choose: Callable[[Box], Window | None] | None,
+) -> Answer:
     whole = look(sam, shown, prompt, image_wh, frames_of(looks.views))
     if not looks.closer:
         return whole
@@ -148,16 +203,16 @@ def answer(
     return joined(whole, close) if place else close
 
 
-def corrected(
-    sam: Sam, shown: Shown, prompt: Prompt, image_wh: tuple[int, int], before: Answer
-) -> Answer:
-    """Answer a prompt that has got one more click, from the frames of the answer before."""
-    return look(sam, shown, prompt, image_wh, list(before.low), before)
+def corrected(shown: Shown, prompt: Prompt, image_wh: tuple[int, int], before: Answer) -> Answer:
+    """Answer a prompt that has got one more click, as the answer before was given."""
+    said = look(before.by, shown, prompt, image_wh, list(before.low), before)
+    return replace(said, threshold=before.threshold)
 
 
 def joined(one: Answer, other: Answer) -> Answer:
-    """Return the answer from the frames of both."""
+    """Return one model's answer from the frames of both."""
     return Answer(
+        one.by,
         one.total + other.total,
         one.count + other.count,
         quality={**one.quality, **other.quality},

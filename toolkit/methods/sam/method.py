@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +48,6 @@ class Sam(Method[SamSettings]):
         from toolkit.methods.sam.frames import WHOLE
         from toolkit.methods.sam.lora import add_lora
         from toolkit.methods.sam.model import load_sam, save_tuned
-        from toolkit.methods.sam.specks import pictures_with_specks
         from toolkit.methods.sam.targets import closer_targets, region_targets
         from toolkit.methods.sam.train import BEST, Material, train
 
@@ -73,23 +71,12 @@ class Sam(Method[SamSettings]):
         rng = np.random.default_rng(run.seed)
         good = [s for s in split.train if not s.is_defect]
         good = [good[i] for i in rng.permutation(len(good))[: self.settings.negatives]]
-        with tempfile.TemporaryDirectory() as folder:
-            pictures = pictures_with_specks(
-                defects, Path(folder), count=self.settings.specks, rng=rng
-            )
-            specks = [region_targets([picture]) for picture in pictures]
-            if self.settings.train == "lora":
-                add_lora(sam)
-            else:
-                small = [t for group in specks for t in group]
-                cache.fill(
-                    [
-                        *((t.sample, t.frame) for t in [*targets, *small, *val]),
-                        *((sample, WHOLE) for sample in good),
-                    ]
-                )
-            data = Material(targets=targets, good=good, val=val, specks=specks)
-            train(sam, cache, data, self.settings, run)
+        if self.settings.train == "lora":
+            add_lora(sam)
+        else:
+            wanted = [(t.sample, t.frame) for t in [*targets, *val]]
+            cache.fill([*wanted, *((sample, WHOLE) for sample in good)])
+        train(sam, cache, Material(targets=targets, good=good, val=val), self.settings, run)
         _say_rebuilt(cache, run)
 
     def predict(self, samples: Sequence[Sample], run: Run) -> Iterator[Prediction]:
@@ -98,7 +85,8 @@ class Sam(Method[SamSettings]):
         from toolkit.methods.sam.embeddings import ImageEmbeddings
         from toolkit.methods.sam.fused import for_encoding
 
-        sam = for_encoding(self._tuned(run))
+        tuned, looks = self._looking(run)
+        sam = for_encoding(tuned)
         for sample, (prompts, confidence) in zip(samples, self._prompts(samples, run), strict=True):
             image = read_rgb(sample.image)
             size_wh = (image.shape[1], image.shape[0])
@@ -112,7 +100,7 @@ class Sam(Method[SamSettings]):
                 continue
             else:
                 masks, quality = answer_prompts(
-                    sam, shown, prompts, size_wh, self._looks(), limit=self.settings.window_limit
+                    sam, shown, prompts, size_wh, looks, limit=self.settings.window_limit
                 )
                 scores = quality * confidence
             chosen = scores >= self.settings.keep * scores.max()
@@ -136,13 +124,12 @@ class Sam(Method[SamSettings]):
         targets = region_targets(split.test)
         untouched = load_sam(self.settings, run)
         cache = EmbeddingCache(untouched)
-        looks = self._looks()
+        tuned, looks = self._looking(run)
         cache.fill([(t.sample, frame) for t in targets for frame in frames_of(looks.views)])
-        tuned = self._tuned(run)
         adapted = LiveEmbeddings(tuned) if self.settings.train == "lora" else cache
         ways = {
             "zero_shot": (untouched, cache, KINDS, PLAIN),
-            "zero_shot_looks": (untouched, cache, FIRST_KINDS, looks),
+            "zero_shot_looks": (untouched, cache, FIRST_KINDS, replace(looks, untouched=None)),
             "tuned_plain": (tuned, adapted, FIRST_KINDS, PLAIN),
             "tuned": (tuned, adapted, KINDS, looks),
         }
@@ -178,26 +165,27 @@ class Sam(Method[SamSettings]):
         """Write whole and decoder-only checkpoints, and the decoder in Meta's ONNX interface."""
         from toolkit.methods.sam.export import export_sam
 
-        return export_sam(self._tuned(run).cpu(), self.settings.model, out, samples)
+        tuned, _ = self._looking(run)
+        return export_sam(tuned.cpu(), self.settings.model, out, samples)
 
-    def _looks(self) -> Looks:
+    def _looking(self, run: Run) -> tuple[SamModel, Looks]:
+        """Return the tuned model and how it is asked."""
         from toolkit.methods.sam.looks import Looks
-
-        zoomed = self.settings.zoom > 0
-        return Looks(
-            views=self.settings.looks,
-            closer=self.settings.closer if zoomed else 0,
-            zoom=self.settings.zoom,
-            threshold=self.settings.threshold,
-        )
-
-    def _tuned(self, run: Run) -> SamModel:
-        from toolkit.methods.sam.model import load_sam, load_tuned
+        from toolkit.methods.sam.model import copy_decoder, load_sam, load_tuned
         from toolkit.methods.sam.train import BEST
 
-        sam = load_sam(self.settings, run)
-        load_tuned(sam, run.weights / BEST)
-        return sam
+        tuned = load_sam(self.settings, run)
+        untouched = copy_decoder(tuned)
+        load_tuned(tuned, run.weights / BEST)
+        # An adapted encoder's embeddings are not those that the untouched decoder knows.
+        shared = self.settings.small == "untouched" and self.settings.train != "lora"
+        return tuned, Looks(
+            views=self.settings.looks,
+            closer=self.settings.closer if self.settings.zoom > 0 else 0,
+            zoom=self.settings.zoom,
+            threshold=self.settings.threshold,
+            untouched=untouched if shared else None,
+        )
 
     def _prompts(
         self, samples: Sequence[Sample], run: Run

@@ -21,9 +21,9 @@ class SamSettings:
     train: Literal["decoder", "decoder+prompt", "lora"] = setting(
         "decoder", "which parts learn; lora also adapts the encoder, so nothing is cached"
     )
-    epochs: int = setting(18, "passes over all training regions in all frames; 0 is zero-shot")
-    coarse: float = setting(0.95, "share of the epochs on a grid of half the resolution")
-    validate_every: int = setting(6, "epochs between two looks at the validation part")
+    epochs: int = setting(20, "passes over all training regions in all frames; 0 is zero-shot")
+    coarse: float = setting(0.9, "share of the epochs on a grid of half the resolution")
+    validate_every: int = setting(4, "epochs between two looks at the validation part")
     views: int = setting(4, "cached turned, flipped and lightened views per image (1 to 8)")
     windows: int = setting(3, "cached windows per region, of random size, place and view")
     zoom: float = setting(2.0, "side of a window in longest sides of the region; 0 for no windows")
@@ -41,15 +41,15 @@ class SamSettings:
     negatives: int = setting(
         12, "good images, one place each per epoch, that teach the quality to stay low"
     )
-    specks: int = setting(
-        16, "pictures with small defects pasted in, a speck of each per epoch; 0 for none"
-    )
     patience: int = setting(5, "validations without a better IoU before stopping")
     grid: int = setting(8, "points per side of the grid that prompts where no other run does")
     prompt_confidence: float = setting(0.05, "boxes of the prompting run below this are ignored")
     looks: int = setting(4, "views of the image that an answer is the mean of")
     closer: int = setting(1, "views of the window around the prompted place that join the mean")
     threshold: float = setting(-0.25, "of that mean of logits; pixels above it are the mask")
+    small: Literal["untouched", "tuned"] = setting(
+        "untouched", "which decoder answers where a region is under 32 pixels squared of 900"
+    )
     window_limit: int = setting(3, "at most this many windows per image when a run prompts")
     prompt_limit: int = setting(10, "at most this many boxes of the prompting run per image")
     keep: float = setting(0.5, "masks scoring at least this share of the best join the answer")

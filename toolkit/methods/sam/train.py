@@ -46,13 +46,11 @@ class Material:
         targets: training regions in all frames.
         good: good training samples, for places without a defect.
         val: validation regions, of whole images and of windows.
-        specks: for each picture with specks, these; every epoch takes one of each picture.
     """
 
     targets: Sequence[Target]
     good: Sequence[Sample]
     val: Sequence[Target]
-    specks: Sequence[Sequence[Target]] = ()
 
 
 def train(sam: Sam, cache: Embeddings, data: Material, settings: SamSettings, run: Run) -> None:
@@ -219,15 +217,13 @@ def _learning(module: nn.Module) -> list[nn.Parameter]:
 
 
 def _steps(data: Material, settings: SamSettings) -> int:
-    count = len(data.targets) + len(data.specks) + settings.negatives
-    return math.ceil(count / settings.batch)
+    return math.ceil((len(data.targets) + settings.negatives) / settings.batch)
 
 
 def _epoch_targets(data: Material, settings: SamSettings, rng: np.random.Generator) -> list[Target]:
-    """Shuffle the targets among specks and good places; equally many steps in every epoch."""
+    """Shuffle the targets among good places; the number of steps is the same in every epoch."""
     places = good_targets(data.good, list(data.targets), settings.negatives, rng)
-    specks = [group[int(rng.integers(len(group)))] for group in data.specks]
-    mixed = [*data.targets, *specks, *places]
+    mixed = [*data.targets, *places]
     return [mixed[i] for i in rng.permutation(len(mixed))]
 
 
