@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
@@ -36,6 +37,19 @@ def test_without_its_batch_norms_the_encoder_says_the_same() -> None:
     assert not any(isinstance(m, nn.BatchNorm2d) for m in fused.modules())
     assert fused.mask_decoder is sam.mask_decoder
     assert set(sam.state_dict()) == names  # what is saved and exported keeps SAM's names
+
+
+def test_mobile_sam_encodes_the_same(small_sam) -> None:
+    torch.manual_seed(0)
+    block = small_sam.image_encoder.layers[1].blocks[0]
+    fused = for_encoding(small_sam).image_encoder.layers[1].blocks[0]
+    assert type(fused.attn) is not type(block.attn)
+    tokens = torch.randn(3, 49, 128)
+    biases = torch.randn_like(block.attn.ab)
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        for attention in (block.attn, fused.attn.original):
+            patch.setattr(attention, "ab", biases)
+        torch.testing.assert_close(fused.attn(tokens), block.attn(tokens), rtol=1e-4, atol=1e-5)
 
 
 def test_an_encoder_without_batch_norms_is_used_as_it_is() -> None:
