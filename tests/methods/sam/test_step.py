@@ -51,6 +51,19 @@ def _gradients(sam, count: int, settings: SamSettings) -> tuple[float, float, li
     return loss, iou, [p.grad for p in parameters if p.grad is not None]
 
 
+def test_gradients_lie_in_memory_as_their_parameters_do(small_sam) -> None:
+    # A fused update reads both side by side; some gradients are computed transposed.
+    sam = copy_decoder(small_sam)
+    parameters = list(sam.mask_decoder.requires_grad_(True).parameters())
+    with workers(1) as pool:
+        work = Work(sam, parameters, False, pool, 1)
+        batch = coarse_batch(TARGETS, _Cache(), CPU, {})
+        take_step(work, batch, SamSettings(), np.random.default_rng(0))
+    learnt = [p for p in parameters if p.grad is not None]
+    assert len(learnt) > 100
+    assert all(p.grad.stride() == p.stride() for p in learnt)
+
+
 @pytest.mark.parametrize("corrected", [0.0, 1.0])  # share of steps with a second round
 def test_threads_learn_together_what_one_learns_alone(small_sam, corrected: float) -> None:
     settings = SamSettings(correction_share=corrected)

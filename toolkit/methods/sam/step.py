@@ -182,8 +182,13 @@ def _truth(targets: Sequence[Target]) -> Tensor:
 
 def _add(inputs: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> None:
     for tensor, gradient in zip(inputs, gradients, strict=True):
-        if gradient is not None:
-            tensor.grad = gradient if tensor.grad is None else tensor.grad.add_(gradient)
+        if gradient is None:
+            continue
+        if tensor.grad is None:
+            # In the parameter's own order of memory, which the fused update takes for granted.
+            tensor.grad = torch.empty_like(tensor).copy_(gradient)
+        else:
+            tensor.grad.add_(gradient)
 
 
 def _loss(
