@@ -57,6 +57,22 @@ def test_what_a_method_does_not_give_is_not_zero(make: Callable[..., Run]) -> No
         assert row.values[name] == NOT_GIVEN
 
 
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        ({"prompts_source": "not CLIP: closed vocabulary"}, "not CLIP: closed vocabulary"),
+        ({}, ""),  # a method without prompts, or a run of an earlier version
+    ],
+)
+def test_a_row_says_where_its_prompts_come_from(
+    make: Callable[..., Run], facts: dict[str, str], said: str
+) -> None:
+    run = make()
+    run.note(**facts)
+    ((row,),) = [group.rows for group in build_board([run]).groups]
+    assert row.prompts_source == said
+
+
 def test_another_split_is_another_table(make: Callable[..., Run]) -> None:
     groups = build_board([make(), make(split_seed=1, entry="other")]).groups
     assert [len(g.rows) for g in groups] == [1, 1]

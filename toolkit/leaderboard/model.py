@@ -33,6 +33,7 @@ class Row:
         seeds: all seeds.
         spread: standard deviation over the seeds (n - 1) by column; empty for one seed.
         published: `value` and `source` of a figure that others published, where one was named.
+        prompts_source: where the text prompts of its classes come from; empty without prompts.
         rank: 1 + the number of rows that are really better; None where that is not known.
     """
 
@@ -52,6 +53,7 @@ class Row:
     seeds: tuple[int, ...] = ()
     spread: Mapping[str, float] = field(default_factory=dict)
     published: Mapping[str, Any] | None = None
+    prompts_source: str = ""
     rank: int | None = None
 
 

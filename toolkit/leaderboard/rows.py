@@ -111,6 +111,8 @@ def row(seeds: Sequence[Scored], columns: Iterable[str]) -> Row:
         seeds=tuple(one.runs[0].seed for one in seeds),
         spread=spread,
         published=_published(first),
+        # Runs without text prompts, and those of an earlier version, have no such fact.
+        prompts_source=str(facts.get("prompts_source", "")),
     )
 
 
