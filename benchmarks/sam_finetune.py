@@ -75,9 +75,10 @@ def measure_speed(options: argparse.Namespace) -> dict[str, Any]:
     from toolkit.methods.sam.step import Work
     from toolkit.methods.sam.targets import region_targets
     from toolkit.methods.sam.workers import workers
-    from toolkit.runs.machine import environment, peak_memory_bytes
+    from toolkit.runs.machine import environment, keep_freed_memory, peak_memory_bytes
     from toolkit.runs.run import Run
 
+    keep_freed_memory()
     torch.set_num_threads(options.threads)
     settings = SamSettings(corrections=0)
     halved, whole = (replace(settings, coarse=share) for share in (1.0, 0.0))
@@ -160,9 +161,10 @@ def run_folds(options: argparse.Namespace) -> None:
     from toolkit.data.splits import make_plan
     from toolkit.files import write_json
     from toolkit.methods.registry import make_method
-    from toolkit.runs.machine import peak_memory_bytes, seed_everything
+    from toolkit.runs.machine import keep_freed_memory, peak_memory_bytes, seed_everything
     from toolkit.runs.run import Run
 
+    keep_freed_memory()
     torch.set_num_threads(options.threads)
     dataset = read_dataset(options.data)
     plan = make_plan(dataset, protocol="supervised")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
 from toolkit.errors import ConfigError
-from toolkit.runs.machine import choose_device
+from toolkit.runs.machine import choose_device, keep_freed_memory
 
 
 @pytest.fixture
@@ -58,3 +61,34 @@ def test_not_there(wanted: str, there: str) -> None:
     with pytest.raises(ConfigError) as found:
         choose_device(wanted)
     assert str(found.value) == f"--device {wanted}: not available here; this machine has {there}"
+
+
+_FAULTS = """
+import resource, sys
+import torch
+from toolkit.runs.machine import keep_freed_memory
+if sys.argv[1] == "kept":
+    assert keep_freed_memory()
+for _ in range(30):
+    torch.ones(16 * 2**20)  # 64 MiB, the first of which are fresh
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    torch.ones(16 * 2**20)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(not keep_freed_memory(), reason="needs glibc")
+@pytest.mark.parametrize(
+    ("how", "least", "most"),
+    [
+        # 64 MiB are at least 32 pages, even where the system hands out huge ones
+        ("given back", 10 * 32, float("inf")),
+        ("kept", 0, 10),
+    ],
+)
+def test_freed_memory(how: str, least: float, most: float) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _FAULTS, how], capture_output=True, text=True, check=True
+    )
+    assert least <= int(done.stdout) <= most

@@ -21,6 +21,7 @@ from toolkit.runs.footprint import checkpoint_bytes
 from toolkit.runs.machine import (
     choose_device,
     forget_peak_memory,
+    keep_freed_memory,
     peak_memory_bytes,
     seed_everything,
 )
@@ -84,6 +85,7 @@ def run_task(task: Task, split: Split, *, runs: Path, resume: bool = False) -> R
     if run.finished:
         return run
     seed_everything(run.seed)
+    keep_freed_memory()
     forget_peak_memory()
     started = time.perf_counter()
     method.fit(split, run)
