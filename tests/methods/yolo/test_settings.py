@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
+import re
+from typing import get_args, get_type_hints
 
 import pytest
 
+from toolkit import ultralytics_env
 from toolkit.config import build_settings, find_config, read_yaml
 from toolkit.errors import ConfigError
 from toolkit.methods.yolo.method import Yolo
@@ -59,11 +63,37 @@ def test_other_backgrounds_are_refused(text: str) -> None:
         ({"init": "a.pt", "weights": "none"}, "leave out weights=none"),
         ({"extra": {"seed": 3}}, "extra: 'seed'"),  # would break the run's record
         ({"epoch": 3}, "did you mean 'epochs'"),
+        ({"imgsz": "640"}, "imgsz=640: is called image_size here"),  # as with --set
+        ({"extra": {"lr0": 0.1}}, "lr0=0.1: is called lr here"),
+        ({"extra": {"iou": 0.5}}, "iou=0.5: is called nms_iou here"),
+        ({"extra": {"epochs": 3}}, "extra: 'epochs' is a setting of its own"),
+        ({"extra": {"train": "head"}}, "extra: 'train' is a setting"),  # of the other detector
+        ({"freeze_epochs": 2}, "freeze_epochs=2: nothing is frozen"),
     ],
 )
 def test_wrong_values_are_named(values: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build_settings(YoloSettings, values, source="test")
+
+
+@pytest.mark.parametrize("train", ["head", "prompts"])
+@pytest.mark.parametrize("values", [{"freeze": 10}, {"freeze": 10, "freeze_epochs": 2}])
+def test_what_learns_is_not_said_twice(train: str, values: dict[str, int]) -> None:
+    """Ultralytics would thaw the whole network after `freeze_epochs`, whatever `train` says."""
+    with pytest.raises(ConfigError, match=f"freeze=10: train={train} freezes everything else"):
+        build_settings(YoloWorldSettings, {"train": train, **values}, source="test")
+    assert build_settings(YoloWorldSettings, {"train": "full", **values}, source="test").freeze
+
+
+def test_every_optimiser_of_ultralytics_is_taken() -> None:
+    ultralytics_env.prepare()
+    from ultralytics.engine.trainer import BaseTrainer
+
+    source = inspect.getsource(BaseTrainer.build_optimizer)
+    (named,) = re.findall(r"optimizers = \{(.*?)\}", source, re.DOTALL)
+    theirs = {name.lower() for name in re.findall(r'"(\w+)"', named)}
+    ours = {name.lower() for name in get_args(get_type_hints(YoloSettings)["optimizer"])}
+    assert ours == theirs  # it reads the names in any case
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,10 @@ RESERVED = frozenset(
     }
 )  # fmt: skip
 
+# Arguments of Ultralytics that settings of ours stand for under other names. Beside them they would
+# contradict what else the setting does: images are shrunk to image_size, boxes joined by nms_iou.
+RENAMED = {"imgsz": "image_size", "lr0": "lr", "iou": "nms_iou"}
+
 
 @dataclass(frozen=True)
 class YoloSettings:
@@ -45,9 +49,9 @@ class YoloSettings:
     )
     image_size: int = setting(320, "longest side in pixels that images are resized to")
     batch: int = setting(16, "images per optimiser step")
-    optimizer: Literal["AdamW", "Adam", "SGD", "MuSGD", "auto"] = setting(
-        "AdamW", "optimiser; auto lets Ultralytics choose it and lr"
-    )
+    optimizer: Literal[
+        "AdamW", "Adam", "Adamax", "NAdam", "RAdam", "RMSProp", "SGD", "MuSGD", "auto"
+    ] = setting("AdamW", "optimiser; auto lets Ultralytics choose it and lr")
     lr: float = setting(0.0005, "learning rate after warm-up")
     head_lr_factor: float = setting(1.0, "lr of the layers that start untrained, as multiple of lr")
     bn_momentum: float = setting(
@@ -114,6 +118,7 @@ class YoloSettings:
         reserved = sorted(RESERVED & set(self.extra))
         if reserved:
             raise ConfigError(f"extra: '{reserved[0]}' is set by the run itself; leave it out")
+        _refuse_own(self.extra)
         if self.init and self.weights != "pretrained":
             raise ConfigError(f"init={self.init}: leave out weights={self.weights}")
         for name in ("epochs", "image_size", "batch"):
@@ -130,6 +135,11 @@ class YoloSettings:
         for name in ("copy_paste", "paste_beside", "freeze", "freeze_epochs"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name}={getattr(self, name)}: must be at least 0")
+        if self.freeze_epochs and not self.freeze:
+            raise ConfigError(
+                f"freeze_epochs={self.freeze_epochs}: nothing is frozen; say what with freeze "
+                "(10: the backbone) or leave it out"
+            )
         background_choice(self.backgrounds)
         rotation_choice(self.degrees)
 
@@ -165,6 +175,19 @@ class YoloWorldSettings(YoloSettings):
         "", "data.yaml of classes that the base knew; the report has their mAP before and after"
     )
 
+    def __post_init__(self) -> None:
+        """Refuse what `yolo` refuses, and layers to freeze where `train` decides what learns.
+
+        Raises:
+            ConfigError: names the setting and what it takes.
+        """
+        super().__post_init__()
+        if self.train != "full" and self.freeze:
+            raise ConfigError(
+                f"freeze={self.freeze}: train={self.train} freezes everything else itself; leave "
+                "out freeze and freeze_epochs"
+            )
+
 
 @lru_cache(maxsize=1)
 def _ultralytics_arguments() -> frozenset[str]:
@@ -176,6 +199,16 @@ def _ultralytics_arguments() -> frozenset[str]:
         return frozenset()
     text = (Path(found.origin).parent / "cfg/default.yaml").read_text(encoding="utf-8")
     return frozenset(yaml.safe_load(text))
+
+
+def _refuse_own(extra: Mapping[str, Any]) -> None:
+    ours = {field.name for field in dataclasses.fields(YoloWorldSettings)}
+    for key in extra:
+        if key in RENAMED:
+            name = RENAMED[key]
+            raise ConfigError(f"{key}={extra[key]}: is called {name} here; use {name} instead")
+        if key in ours:
+            raise ConfigError(f"extra: '{key}' is a setting of its own; take it out of extra")
 
 
 def _read(value: Any) -> Any:
