@@ -30,6 +30,46 @@ def test_a_network_of_the_other_method_is_refused(
 
 
 @pytest.mark.parametrize(
+    ("name", "settings", "device", "message"),
+    [
+        ("yolo", {"freeze": 99}, "cpu", "freeze=99: yolo11n has 24 layers.* at most 23$"),
+        ("yolo", {"freeze": 24}, "cpu", "freeze=24: .* at most 23$"),  # nothing would learn
+        ("yolo-world", {"freeze": 24}, "cpu", "freeze=24: yolo11n-world has 24 layers"),
+        # Each process would wait for gradients of layers that the others do not have yet.
+        (
+            "yolo", {"freeze": 10, "freeze_epochs": 2}, "cuda:0,1",
+            r"freeze_epochs=2: .*\(cuda:0,1\); use one device",
+        ),
+    ],
+)  # fmt: skip
+def test_freezing_that_cannot_be(
+    name: str,
+    settings: dict[str, Any],
+    device: str,
+    message: str,
+    new_run: NewRun,
+    split: Split,
+) -> None:
+    method, run = new_run(name, **settings)
+    run.record["device"] = device
+    with pytest.raises(ConfigError, match=message):
+        method.fit(split, run)
+    assert not (run.path / "data").exists()
+
+
+@pytest.mark.parametrize("setting", ["init", "weights"])
+def test_a_checkpoint_under_another_name_is_refused(
+    setting: str, new_run: NewRun, split: Split, tmp_path: Path
+) -> None:
+    (tmp_path / "start.pth").write_bytes(b"")
+    values = {"weights": "pretrained", setting: str(tmp_path / "start.pth")}
+    method, run = new_run("yolo", **values)
+    with pytest.raises(WeightsError, match=r"start\.pth: not a \.pt file"):
+        method.fit(split, run)
+    assert not (run.path / "data").exists()
+
+
+@pytest.mark.parametrize(
     ("extra", "message"),
     [
         ({"hsv_w": 0.1}, "no argument 'hsv_w'; did you mean 'hsv_"),

@@ -17,9 +17,7 @@ from toolkit.methods.size import note_parameters
 from toolkit.methods.yolo import network, training
 from toolkit.methods.yolo.alarms import false_alarms
 from toolkit.methods.yolo.checkpoint import check_family, load_network
-from toolkit.methods.yolo.prompts import (
-    PromptBank,
-)
+from toolkit.methods.yolo.prompts import PromptBank
 from toolkit.methods.yolo.settings import YoloSettings
 from toolkit.methods.yolo.training_data import (
     check_split,
@@ -59,7 +57,7 @@ class Detector(Method[S]):
         """
         check_split(split, world=self.world, background=self._background())
         ultralytics_env.prepare()
-        self._check_settings()
+        self._check_settings(run)
         state, checkpoint = training.progress_of(run)
         if state == "finished":
             run.log("training was finished before; nothing to do")
@@ -168,13 +166,26 @@ class Detector(Method[S]):
         self._set_vocabulary(detector, run)
         return detector
 
-    def _check_settings(self) -> None:
-        model = self.settings.model
+    def _check_settings(self, run: Run) -> None:
+        settings = self.settings
+        model = settings.model
         if network.is_world(model) != self.world:
             other = "yolo" if self.world else "yolo-world"
             raise ConfigError(f"model={model}: this network belongs to the method {other}")
-        network.model_yaml(model)
-        training.check_extra(self.settings.extra)
+        layers = network.model_yaml(model)
+        last = len(layers["backbone"]) + len(layers["head"]) - 1
+        if settings.freeze > last:
+            raise ConfigError(
+                f"freeze={settings.freeze}: {model} has {last + 1} layers, of which the last must "
+                f"learn; freeze at most {last}"
+            )
+        if settings.freeze_epochs and "," in run.device:
+            # What joins the gradients of several devices decides at the start whose to expect.
+            raise ConfigError(
+                f"freeze_epochs={settings.freeze_epochs}: layers cannot begin to learn on several "
+                f"devices ({run.device}); use one device, or leave freeze_epochs out"
+            )
+        training.check_extra(settings.extra)
 
     def _start(self, run: Run) -> network.Start:
         settings = self.settings

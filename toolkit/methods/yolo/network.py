@@ -111,11 +111,13 @@ def from_file(file: str) -> Start:
     """Start from a checkpoint file.
 
     Raises:
-        WeightsError: there is none.
+        WeightsError: there is none, or it is of another kind.
     """
     path = Path(file).expanduser()
     if not path.is_file():
         raise WeightsError(f"{path}: no such checkpoint; give an Ultralytics .pt file")
+    if path.suffix.lower() != ".pt":  # Ultralytics reads no other
+        raise WeightsError(f"{path}: not a .pt file; rename it if Ultralytics has written it")
     return Start(name=path.name, source=f"file {path.name}", path=path)
 
 
