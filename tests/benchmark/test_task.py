@@ -15,7 +15,7 @@ from toolkit.benchmark.task import Task, labels_used, run_task, score
 from toolkit.config import build_settings
 from toolkit.data.layouts import read_dataset
 from toolkit.data.splits import Split, make_plan
-from toolkit.errors import ConfigError, RunError, ToolkitError
+from toolkit.errors import ConfigError, DataError, RunError, ToolkitError, WeightsError
 from toolkit.runs.run import Run
 from toolkit.runs.storage import read_predictions
 
@@ -206,6 +206,52 @@ def test_wrong_tasks_write_nothing(
         run_task(replace(TASK, **change), split, runs=tmp_path / "runs")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("error", [ConfigError, DataError, WeightsError])
+def test_input_that_the_method_refuses_leaves_the_name_free(
+    split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[ToolkitError]
+) -> None:
+    def refuse(self: Grey, split: Split, run: Run) -> None:
+        (run.weights / "half.json").write_text("{}")
+        raise error("wrong")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Grey, "fit", refuse)
+        with pytest.raises(error, match="wrong"):
+            run_task(TASK, split, runs=tmp_path)
+    assert not (tmp_path / "grey/one").exists()
+    assert run_task(TASK, split, runs=tmp_path).finished
+
+
+def test_what_was_trained_is_not_thrown_away(
+    split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: Grey, split: Split, run: Run) -> None:
+        run.add_result({"epoch": len(run.results()) + 1})
+        raise DataError("an image vanished")
+
+    monkeypatch.setattr(Grey, "fit", fail)
+    for resume, rows in ((False, 1), (True, 2)):
+        with pytest.raises(DataError):
+            run_task(TASK, split, runs=tmp_path, resume=resume)
+        assert len(Run.open(tmp_path / "grey/one").results()) == rows
+
+
+def test_a_run_that_was_there_before_stays(
+    split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = run_task(TASK, split, runs=tmp_path)
+    (run.path / "metrics.json").unlink()
+    (run.path / "results.csv").unlink()
+
+    def fail(self: Grey, split: Split, run: Run) -> None:
+        raise ConfigError("wrong")
+
+    monkeypatch.setattr(Grey, "fit", fail)
+    with pytest.raises(ConfigError):
+        run_task(TASK, split, runs=tmp_path, resume=True)
+    assert run.path.is_dir()
 
 
 def test_an_unfinished_input_is_refused(split: Split, tmp_path: Path) -> None:

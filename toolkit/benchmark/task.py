@@ -11,7 +11,7 @@ from typing import Any
 from toolkit.config import settings_dict
 from toolkit.data.splits import Budget, Split
 from toolkit.data.types import Dataset
-from toolkit.errors import ConfigError, RunError
+from toolkit.errors import ConfigError, DataError, MissingExtraError, RunError, WeightsError
 from toolkit.files import read_json, write_json
 from toolkit.methods.base import Method
 from toolkit.methods.registry import make_method
@@ -74,21 +74,27 @@ def run_task(task: Task, split: Split, *, runs: Path, resume: bool = False) -> R
         resume: go on with the run of this name if it is there.
 
     Raises:
-        ToolkitError: wrong settings or data, before anything is written where possible.
+        ToolkitError: wrong settings or data; where nothing was trained yet, nothing is left.
     """
     if not 0 <= task.seed < _SEEDS:
         raise ConfigError(f"seed {task.seed}: choose one from 0 to {_SEEDS - 1}")
     method = make_method(task.method, task.settings, source=task.source)
     if task.budget is not None:
         split = split.with_budget(task.budget)
-    run = _open_run(task, method, split, runs, resume=resume)
+    run, new = _open_run(task, method, split, runs, resume=resume)
     if run.finished:
         return run
     seed_everything(run.seed)
     keep_freed_memory()
     forget_peak_memory()
     started = time.perf_counter()
-    method.fit(split, run)
+    try:
+        method.fit(split, run)
+    except (ConfigError, DataError, MissingExtraError, WeightsError):
+        # The name stays free for the corrected command.
+        if new and not run.results():
+            run.discard()
+        raise
     fit_seconds = run.facts.get("fit_seconds", 0.0) + time.perf_counter() - started
     run.note(fit_seconds=round(fit_seconds, 2), checkpoint_bytes=checkpoint_bytes(run))
     for part in ("val", "test"):
@@ -111,7 +117,10 @@ def score(run: Run, dataset: Dataset) -> dict[str, Any]:
     return metrics
 
 
-def _open_run(task: Task, method: Method[Any], split: Split, runs: Path, *, resume: bool) -> Run:
+def _open_run(
+    task: Task, method: Method[Any], split: Split, runs: Path, *, resume: bool
+) -> tuple[Run, bool]:
+    """Return the run of a task, and whether it was made just now."""
     settings = settings_dict(method.settings)
     path = runs / task.method / task.name if task.name else None
     # Absolute, because a finished run predicts from any working folder.
@@ -121,7 +130,7 @@ def _open_run(task: Task, method: Method[Any], split: Split, runs: Path, *, resu
         _check_same(run, method, split, inputs, task)
         if "labels" not in run.facts:  # stopped between the first two writes
             _note_facts(run, method, split, task)
-        return run
+        return run, False
     for role, place in inputs.items():
         if role not in method.inputs:
             raise RunError(f"{task.method} takes no {role}")
@@ -151,7 +160,7 @@ def _open_run(task: Task, method: Method[Any], split: Split, runs: Path, *, resu
         inputs=inputs,
     )
     _note_facts(run, method, split, task)
-    return run
+    return run, True
 
 
 def _note_facts(run: Run, method: Method[Any], split: Split, task: Task) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import re
+import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -200,6 +201,10 @@ class Run:
     def finish(self, metrics: Mapping[str, Any]) -> None:
         """Write `metrics.json`, which marks the run as finished."""
         write_json(self.path / "metrics.json", dict(metrics))
+
+    def discard(self) -> None:
+        """Remove the directory of a run that holds nothing yet, so that its name is free again."""
+        shutil.rmtree(self.path, ignore_errors=True)
 
     def _folder(self, name: str) -> Path:
         folder = self.path / name
