@@ -39,7 +39,7 @@ def test_defaults() -> None:
     )  # fmt: skip
     assert (grid.per_class, grid.folds, grid.seeds) == (20, (0, 1, 2, 3, 4), (0,))
     (entry,) = grid.entries
-    assert (entry.method, entry.settings, entry.prompts_from) == ("patchcore", {}, None)
+    assert (entry.method, entry.settings, entry.reads) == ("patchcore", {}, {})
     assert "/" not in entry.name
 
 
@@ -86,6 +86,15 @@ def test_a_task_comes_after_the_one_that_it_reads() -> None:
         assert (read.entry, read.fold, read.seed) == ("boxes", task.fold, task.seed)
 
 
+def test_a_task_can_read_two_runs() -> None:
+    lent = {**METHODS[0], "name": "lent", "prompts_from": "bank", "decoder_from": "prompted"}
+    tasks = expand(grid_of(folds=[0], methods=[lent, *METHODS]))
+    assert tasks[-1].inputs == {
+        "prompts_from": "patchcore/bank-fold0-seed0",
+        "decoder_from": "sam/prompted-fold0-seed0",
+    }
+
+
 def test_readers_of_readers() -> None:
     methods = [
         {"config": "masks.yaml", "name": "c", "prompts_from": "b"},
@@ -120,11 +129,11 @@ ONE = {"config": "bank.yaml", "name": "a"}
         ({"methods": [{**ONE, "set": ["epochs", 1]}]}, "'set:' of bank.yaml"),
         # names
         ({"methods": [ONE, ONE]}, "two methods are called a"),
-        ({"methods": [{**ONE, "prompts_from": "b"}]}, "takes prompts from b, which is not there"),
-        ({"methods": [{**ONE, "prompts_from": "a"}]}, "from itself"),
+        ({"methods": [{**ONE, "prompts_from": "b"}]}, "prompts_from: b is not there"),
+        ({"methods": [{**ONE, "prompts_from": "a"}]}, "reads its own run in the end"),
         (
             {"methods": [{**ONE, "prompts_from": "b"}, {**ONE, "name": "b", "prompts_from": "a"}]},
-            "from itself",
+            "reads its own run in the end",
         ),
         # the split
         ({"methods": [ONE], "protocol": "supervized"}, "did you mean 'supervised'"),

@@ -90,7 +90,7 @@ def test_a_mended_method_is_all_that_runs_again(
         ({"set": {"ofset": 1}}, "did you mean 'offset'"),
         ({"st": {"offset": 1}}, "did you mean 'set'"),
         ({"config": "gery"}, "gery: no such config"),
-        ({"prompts_from": "b"}, "takes prompts from b, which is not there"),
+        ({"prompts_from": "b"}, "prompts_from: b is not there"),
     ],
 )
 def test_a_wrong_file_writes_nothing(sample_dir: Path, method: dict[str, Any], said: str) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,7 +28,9 @@ _KEYS = {
     "columns",
     "methods",
 }
-_ENTRY_KEYS = {"config", "name", "set", "prompts_from", "published"}
+ROLES = ("prompts_from", "decoder_from")
+"""What an entry may read of another one's runs."""
+_ENTRY_KEYS = {"config", "name", "set", "published", *ROLES}
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ class Entry:
         method: name of the method.
         settings: that differ from the method's defaults.
         source: the config's file.
-        prompts_from: name of the entry whose runs it reads.
+        reads: names of the entries whose runs it reads, by role.
         published: `value` and `source` (and `column`) of a figure that others report.
     """
 
@@ -95,7 +98,7 @@ class Entry:
     method: str
     settings: Mapping[str, Any]
     source: str
-    prompts_from: str | None
+    reads: Mapping[str, str] = field(default_factory=dict)
     published: Mapping[str, Any] | None = None
 
 
@@ -163,12 +166,13 @@ def expand(grid: Grid, *, device: str = "auto") -> list[Task]:
 def _budgets(
     entries: Sequence[Entry], wanted: Sequence[Budget]
 ) -> dict[str, tuple[Budget | None, ...]]:
-    """Return the budgets of each entry: what is prompted has no more than what prompts it."""
+    """Return the budgets of each entry: what reads runs has no more than what it reads."""
     found: dict[str, tuple[Budget | None, ...]] = {}
     for entry in entries:  # what is leant on comes first
         own = budgets_of(entry.method, wanted)
-        theirs = found[entry.prompts_from] if entry.prompts_from is not None else own
-        found[entry.name] = own if theirs == (0,) else tuple(k for k in own if k in theirs)
+        for theirs in (found[other] for other in entry.reads.values()):
+            own = own if theirs == (0,) else tuple(k for k in own if k in theirs)
+        found[entry.name] = own
     return found
 
 
@@ -183,10 +187,10 @@ def _task(
     device: str,
 ) -> Task:
     inputs = {}
-    if entry.prompts_from is not None:
-        method = next(e.method for e in grid.entries if e.name == entry.prompts_from)
-        lent = budget if budget in budgets[entry.prompts_from] else 0  # good-only: run once
-        inputs["prompts_from"] = f"{method}/{_run_name(entry.prompts_from, lent, fold, seed)}"
+    for role, other in entry.reads.items():
+        method = next(e.method for e in grid.entries if e.name == other)
+        lent = budget if budget in budgets[other] else 0  # good-only: run once
+        inputs[role] = f"{method}/{_run_name(other, lent, fold, seed)}"
     return Task(
         method=entry.method,
         entry=entry.name if budget is None else f"{entry.name} k={budget}",
@@ -232,7 +236,7 @@ def _entry(raw: Any, file: Path) -> Entry:
         method=method,
         settings=settings,
         source=source,
-        prompts_from=str(raw["prompts_from"]) if raw.get("prompts_from") else None,
+        reads={role: str(raw[role]) for role in ROLES if raw.get(role)},
         published=_published(raw, file),
     )
 
@@ -267,29 +271,29 @@ def _check_names(entries: Sequence[Entry], file: Path) -> None:
         if names.count(name) > 1:
             raise ConfigError(f"{file}: two methods are called {name}; give one a 'name:'")
     for entry in entries:
-        if entry.prompts_from is not None and entry.prompts_from not in names:
-            raise ConfigError(
-                f"{file}: {entry.name} takes prompts from {entry.prompts_from}, which is not "
-                f"there{did_you_mean(entry.prompts_from, names)}"
-            )
-    leans_on = {entry.name: entry.prompts_from for entry in entries}
-    for entry in entries:
-        other, steps = entry.prompts_from, 0
-        while other is not None:
-            other, steps = leans_on[other], steps + 1
-            if steps > len(entries):
+        for role, other in entry.reads.items():
+            if other not in names:
                 raise ConfigError(
-                    f"{file}: {entry.name} takes prompts from itself in the end; name another"
+                    f"{file}: {entry.name}: {role}: {other} is not there"
+                    f"{did_you_mean(other, names)}"
                 )
+    try:
+        _in_order(entries)
+    except CycleError as error:
+        raise ConfigError(
+            f"{file}: {error.args[1][0]} reads its own run in the end; name another"
+        ) from error
 
 
 def _in_order(entries: Sequence[Entry]) -> list[Entry]:
-    """Sort what is leant on before what leans on it; `_check_names` has seen to it that it ends."""
-    ordered: list[Entry] = []
-    while len(ordered) < len(entries):
-        there = {None, *(entry.name for entry in ordered)}
-        ordered += [e for e in entries if e.name not in there and e.prompts_from in there]
-    return ordered
+    """Sort what is read before what reads it.
+
+    Raises:
+        CycleError: an entry reads itself in the end.
+    """
+    order = TopologicalSorter({entry.name: sorted(entry.reads.values()) for entry in entries})
+    by_name = {entry.name: entry for entry in entries}
+    return [by_name[name] for name in order.static_order()]
 
 
 def _run_name(entry: str, budget: Budget | None, fold: int, seed: int) -> str:

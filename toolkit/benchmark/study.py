@@ -52,8 +52,9 @@ def run_grid(
     choose_device(device)
     for entry in grid.entries:  # a slip of the pen is told now and not after hours
         method = make_method(entry.method, entry.settings, source=entry.source)
-        if entry.prompts_from is not None and "prompts_from" not in method.inputs:
-            raise RunError(f"{entry.name}: {entry.method} takes no prompts_from; remove it")
+        for role in entry.reads:
+            if role not in method.inputs:
+                raise RunError(f"{entry.name}: {entry.method} takes no {role}; remove it")
     require_usable(dataset)
     plan = _plan(grid, dataset, runs / SPLIT_FILE)
     tasks = expand(grid, device=device)

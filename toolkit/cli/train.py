@@ -26,7 +26,10 @@ Runs = Annotated[Path, typer.Option("--runs", help="Folder of all runs.")]
 Name = Annotated[str | None, typer.Option("--name", help="Name of the run; default: numbered.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run of this name.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Another setting, as key=value.")]
-From = Annotated[Path | None, typer.Option("--prompts-from", help="Run whose boxes prompt.")]
+_READS = {
+    "prompts_from": "Run whose boxes, or whose score map's peaks, prompt.",
+    "decoder_from": "Run of the same fold whose decoder answers, so that nothing is trained.",
+}
 
 
 class _Methods(TyperGroup):
@@ -87,8 +90,7 @@ def _method_command(method: str) -> Callable[..., None]:
         "device": (Device, "auto"), "runs": (Runs, Path("runs")), "name": (Name, None),
         "resume": (Resume, False), "set_": (Set, None),
     }  # fmt: skip
-    if "prompts_from" in cls.inputs:
-        common["prompts_from"] = (From, None)
+    common |= {role: (_run_option(role), None) for role in cls.inputs}
     options = {**common, **{f.name: (_option(f, defaults), None) for f in fields}}
     command.__doc__ = (inspect.getdoc(cls) or method).split("\n\n")[0]
     command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
@@ -99,6 +101,14 @@ def _method_command(method: str) -> Callable[..., None]:
     )
     command.__annotations__ = {key: kind for key, (kind, _) in options.items()}
     return command
+
+
+def _run_option(role: str) -> Any:
+    return Annotated[Path | None, typer.Option(_flag(role), help=_READS.get(role, "Run to read."))]
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def _defaults(method: str, settings: type) -> Any:
@@ -118,8 +128,9 @@ def _option(field: dataclasses.Field[Any], defaults: Any) -> Any:
     default = getattr(defaults, field.name)
     shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
     text = f"{field.metadata.get('help', '')} (default: {shown})"
-    flag = "--" + field.name.replace("_", "-")
-    return Annotated[str | None, typer.Option(flag, help=text, rich_help_panel="Settings")]
+    return Annotated[
+        str | None, typer.Option(_flag(field.name), help=text, rich_help_panel="Settings")
+    ]
 
 
 def _train(
@@ -137,7 +148,7 @@ def _train(
     name: str | None,
     resume: bool,
     set_: list[str] | None,
-    prompts_from: Path | None = None,
+    **reads: Path | None,
 ) -> None:
     from toolkit.benchmark.grid import read_method_config
     from toolkit.benchmark.task import Task, run_task
@@ -160,7 +171,7 @@ def _train(
     task = Task(
         method=method, entry=name or method, settings=settings, source=source, fold=fold,
         seed=seed, device=device, name=name,
-        inputs={"prompts_from": str(prompts_from.resolve())} if prompts_from else {},
+        inputs={role: str(place.resolve()) for role, place in reads.items() if place},
     )  # fmt: skip
     run = run_task(task, part, runs=runs, resume=resume)
     say(f"run: {run.path}")

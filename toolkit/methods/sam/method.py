@@ -40,10 +40,14 @@ class Sam(Method[SamSettings]):
     Settings = SamSettings
     labels = "mask"
     scoring = "predicted mask quality (x box confidence, where boxes prompt)"
-    inputs = ("prompts_from",)
+    inputs = ("prompts_from", "decoder_from")
 
     def fit(self, split: Split, run: Run) -> None:
-        """Cache the embeddings, train the decoder, keep the epoch that validates best."""
+        """Cache the embeddings, train the decoder, keep the epoch that validates best.
+
+        Where `decoder_from` is given, that run's decoder is taken and nothing is trained.
+        """
+        from toolkit.methods.sam.borrow import borrow_decoder
         from toolkit.methods.sam.embeddings import EmbeddingCache
         from toolkit.methods.sam.frames import WHOLE
         from toolkit.methods.sam.lora import add_lora
@@ -51,6 +55,8 @@ class Sam(Method[SamSettings]):
         from toolkit.methods.sam.targets import closer_targets, region_targets
         from toolkit.methods.sam.train import BEST, Material, train
 
+        if borrow_decoder(self.settings, run, BEST):
+            return
         defects = [s for s in split.train if s.is_defect]
         if not defects:
             raise DataError(
@@ -112,6 +118,7 @@ class Sam(Method[SamSettings]):
         Zero-shot is one plain look, as SAM is commonly used. So that it can be seen what training
         gave and what looking closer gave, first prompts are answered with only one of them too.
         """
+        from toolkit.methods.sam.borrow import borrowed_report
         from toolkit.methods.sam.compare import compare
         from toolkit.methods.sam.embeddings import EmbeddingCache, LiveEmbeddings
         from toolkit.methods.sam.evaluate import FIRST_KINDS, KINDS, prompted
@@ -121,6 +128,9 @@ class Sam(Method[SamSettings]):
         from toolkit.methods.sam.pictures import plot_training, save_gallery
         from toolkit.methods.sam.targets import region_targets
 
+        known = borrowed_report(self.settings, run)
+        if known is not None:
+            return known
         targets = region_targets(split.test)
         untouched = load_sam(self.settings, run)
         cache = EmbeddingCache(untouched)
