@@ -83,7 +83,10 @@ class Sample:
         ("limit", None, None),
         ("limit", "none", None),
         ("limit", "7", 7),
+        # mappings, also as text
         ("weights", {"a": 1.0}, {"a": 1.0}),
+        ("weights", "{a: 1.0}", {"a": 1.0}),
+        ("weights", "{}", {}),
     ],
 )
 def test_values_become_the_type_of_the_field(key: str, given_: Any, expected: Any) -> None:
@@ -121,6 +124,8 @@ def test_values_become_the_type_of_the_field(key: str, given_: Any, expected: An
         ("pair", "1,2,3", "expected 2 values, got 3"),
         ("limit", "few", "expected int"),
         ("weights", [1], "expected a mapping"),
+        ("weights", "[1]", "expected a mapping, such as {a: 1, b: 2}"),
+        ("weights", "{a", "expected a mapping"),
         # unknown keys, near and far
         ("epoch", 1, "unknown key 'epoch'; did you mean 'epochs'"),
         ("zzz", 1, "unknown key 'zzz'; known: depth, epochs"),

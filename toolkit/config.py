@@ -80,15 +80,14 @@ def build_settings(cls: type[T], values: Mapping[str, Any], *, source: str) -> T
     Raises:
         ConfigError: an unknown key (with the nearest known one), or a value of the wrong type.
     """
-    absorb = getattr(cls, "absorb", None)
-    if absorb is not None:
-        values = absorb(values)
     hints = typing.get_type_hints(cls)
     fields = {f.name: hints[f.name] for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    unknown = [key for key in values if key not in fields]
-    if unknown:
-        raise ConfigError(f"{source}: unknown key '{unknown[0]}'{did_you_mean(unknown[0], fields)}")
+    absorb = getattr(cls, "absorb", None)
     try:
+        values = absorb(values) if absorb is not None else values
+        unknown = [key for key in values if key not in fields]
+        if unknown:
+            raise ValueError(f"unknown key '{unknown[0]}'{did_you_mean(unknown[0], fields)}")
         converted = {key: convert(value, fields[key], key) for key, value in values.items()}
         return cls(**converted)
     except ValueError as error:
@@ -136,9 +135,7 @@ def convert(value: Any, wanted: Any, key: str) -> Any:
     if origin is tuple:
         return _convert_tuple(value, typing.get_args(wanted), key)
     if origin is dict:
-        if not isinstance(value, dict):
-            raise ValueError(f"{key}: expected a mapping, got {value!r}")
-        return value
+        return _convert_mapping(value, key)
     return _convert_plain(value, wanted, key)
 
 
@@ -151,6 +148,19 @@ def _convert_tuple(value: Any, inner: tuple[Any, ...], key: str) -> tuple[Any, .
     if len(kinds) != len(items):
         raise ValueError(f"{key}={value}: expected {len(kinds)} values, got {len(items)}")
     return tuple(convert(item, kind, key) for item, kind in zip(items, kinds, strict=True))
+
+
+def _convert_mapping(value: Any, key: str) -> dict[str, Any]:
+    """Take a mapping, or text that is one in YAML: `{a: 1, b: 2}`."""
+    import yaml
+
+    try:
+        found = yaml.safe_load(value) if isinstance(value, str) else value
+    except yaml.YAMLError:
+        found = None
+    if not isinstance(found, dict):
+        raise ValueError(f"{key}={value}: expected a mapping, such as {{a: 1, b: 2}}")
+    return found
 
 
 def _convert_plain(value: Any, wanted: Any, key: str) -> Any:

@@ -67,6 +67,9 @@ def test_other_backgrounds_are_refused(text: str) -> None:
         ({"extra": {"lr0": 0.1}}, "lr0=0.1: is called lr here"),
         ({"extra": {"iou": 0.5}}, "iou=0.5: is called nms_iou here"),
         ({"extra": {"epochs": 3}}, "extra: 'epochs' is a setting of its own"),
+        ({"extra": "hsv_v=0.2"}, "extra=hsv_v=0.2: expected a mapping, such as {a: 1"),
+        ({"extra": "{hsv_v"}, "extra={hsv_v: expected a mapping"),
+        ({"extra": "hsv_v", "hsv_s": 0.1}, "extra=hsv_v: expected a mapping"),
         ({"extra": {"train": "head"}}, "extra: 'train' is a setting"),  # of the other detector
         ({"freeze_epochs": 2}, "freeze_epochs=2: nothing is frozen"),
     ],
@@ -102,6 +105,9 @@ def test_every_optimiser_of_ultralytics_is_taken() -> None:
         ({"hsv_v": "0.2"}, {"hsv_v": 0.2}),  # from the command line: text
         ({"cos_lr": "true", "lrf": 0.1}, {"cos_lr": True, "lrf": 0.1}),
         ({"hsv_v": "0.2", "extra": {"hsv_s": 0.1}}, {"hsv_s": 0.1, "hsv_v": 0.2}),
+        ({"extra": "{hsv_v: 0.2, cos_lr: true}"}, {"hsv_v": 0.2, "cos_lr": True}),  # --extra
+        ({"extra": "{hsv_s: 0.1}", "hsv_v": "0.2"}, {"hsv_s": 0.1, "hsv_v": 0.2}),
+        ({"extra": "{}"}, {}),
         ({"epochs": "5"}, {}),  # a setting of ours of the same name stays ours
     ],
 )

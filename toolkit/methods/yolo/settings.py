@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from toolkit.config import setting
+from toolkit.config import convert, setting
 from toolkit.errors import ConfigError
 
 Backgrounds = int | float | Literal["all"]
@@ -91,7 +91,10 @@ class YoloSettings:
     )
     extra: dict[str, Any] = field(
         default_factory=dict,
-        metadata={"help": "any other training argument of Ultralytics, by its name there"},
+        metadata={
+            "help": "any other training arguments of Ultralytics, as {hsv_v: 0.2}; one of them: "
+            "--set hsv_v=0.2"
+        },
     )
 
     @staticmethod
@@ -107,7 +110,8 @@ class YoloSettings:
             return dict(values)
         given = {key: _read(values[key]) for key in sorted(foreign)}
         rest = {key: value for key, value in values.items() if key not in foreign}
-        return {**rest, "extra": {**rest.get("extra", {}), **given}}
+        written = convert(rest.get("extra", {}), dict[str, Any], "extra")
+        return {**rest, "extra": {**written, **given}}
 
     def __post_init__(self) -> None:
         """Refuse values that no training can follow.
