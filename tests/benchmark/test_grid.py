@@ -173,3 +173,19 @@ def test_read_method_config(tmp_path: Path) -> None:
 def test_the_shipped_benchmarks_are_right(name: str) -> None:
     tasks = expand(read_grid(name))
     assert len({t.method for t in tasks}) == 5
+
+
+def test_detectors_join_the_study_of_labels() -> None:
+    study, detectors = (
+        read_grid(f"benchmark/{name}") for name in ("label-budget", "label-budget-detectors")
+    )
+    # in one folder and of one split, so that all stand in one table
+    for grid in (study, detectors):
+        assert (grid.name, grid.protocol, grid.split_folds, grid.split_seed) == (
+            "label-budget", "supervised", 5, 0,
+        )  # fmt: skip
+    tasks = [*expand(study), *expand(detectors)]
+    assert len({(t.method, t.name) for t in tasks}) == len(tasks)
+    assert {t.budget for t in expand(detectors)} == {1, 2, 5, 10, "all"}
+    prompted = {t.name: t.inputs.get("prompts_from") for t in tasks if t.method == "sam"}
+    assert prompted["sam-from-yolo-k2-fold3-seed0"] == "yolo/yolo11n-k2-fold3-seed0"
