@@ -89,12 +89,31 @@ def test_an_image_without_a_label_file_has_no_boxes(old: Path) -> None:
         ("names: [a]\n", "'val' and 'names'"),
         ("val: images/val\n", "'val' and 'names'"),
         ("val: nothing/here\nnames: [a]\n", "no images in"),
+        ("val: images/val\nnames: {1: a, 2: b}\n", "number the names from 0 on"),
     ],
 )
 def test_other_files_are_no_old_data(text: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "data.yaml").write_text(text)
     with pytest.raises(ConfigError, match=f"old_data=.*{said}"):
         read_old_data(tmp_path / "data.yaml")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "2 0.5 0.5 0.1 0.1",  # no such class
+        "0.5 0.5 0.5 0.1 0.1",
+        "0 0.5 0.5 0.1 0.1 0.9",  # a prediction, with its confidence
+        "0 0.5 0.5",
+        "0 0.5 nan 0.1 0.1",
+        "cat 0.5 0.5 0.1 0.1",
+    ],
+)
+def test_a_label_that_is_none_is_named_when_the_data_is_read(row: str, old: Path) -> None:
+    label = old.parent / "labels/val/box.txt"
+    label.write_text(f"0 0.5 0.5 0.1 0.1\n\n{row}\n")
+    with pytest.raises(ConfigError, match=r"labels/val/box\.txt: line 3 is no .* from 0 to 1"):
+        read_old_data(old)
 
 
 @pytest.mark.parametrize(

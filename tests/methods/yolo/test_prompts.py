@@ -34,6 +34,16 @@ def test_a_bank_survives_its_file(tmp_path: Path) -> None:
     np.testing.assert_allclose(loaded.vectors, bank.vectors, atol=1e-7)
 
 
+def test_a_stored_bank_is_read_to_the_last_bit(tmp_path: Path) -> None:
+    """So that a training goes on with the very vectors that it began with."""
+    prompts = {f"class {i}": (f"a{i}", f"b{i}") for i in range(40)}
+    bank = class_bank(orthonormal_bank([p for pair in prompts.values() for p in pair]), prompts)
+    path = tmp_path / "bank.safetensors"
+    bank.save(path)
+    np.testing.assert_array_equal(load_bank(path, as_stored=True).vectors, bank.vectors)
+    assert not np.array_equal(load_bank(path).vectors, bank.vectors)  # rounded once more
+
+
 def test_vectors_are_made_unit_vectors() -> None:
     bank = PromptBank(("a",), np.full((1, DIMENSION), 3, np.float32), "test")
     assert np.linalg.norm(bank.vectors[0]) == pytest.approx(1)

@@ -6,15 +6,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
-from tests.methods.yolo.small import NewRun
+from tests.methods.yolo.small import Killed, NewRun
 from toolkit import ultralytics_env
 from toolkit.data.splits import Split
 from toolkit.errors import ConfigError, DataError, RunError, ToolkitError, WeightsError
-from toolkit.methods.yolo import network
-from toolkit.methods.yolo.prompts import orthonormal_bank
+from toolkit.methods.yolo import network, training
+from toolkit.methods.yolo.prompts import PromptBank, load_bank, orthonormal_bank
+from toolkit.methods.yolo.training_data import class_prompts
 
 
 @pytest.mark.parametrize(
@@ -106,6 +108,52 @@ def test_a_bank_without_a_needed_phrase_is_refused(
     method, run = new_run("yolo-world", prompt_bank=str(tmp_path / "bank.safetensors"))
     with pytest.raises(ConfigError, match="no vector for"):
         method.fit(split, run)
+
+
+@pytest.mark.parametrize(
+    ("known", "file", "message"),
+    [
+        (("cat", "dog"), "old.yaml", None),
+        (("cat", "dog"), "typo.yaml", r"typo\.yaml: cannot be read"),
+        (("cat",), "old.yaml", "no vector for 'dog'"),
+    ],
+)
+def test_old_data_is_read_before_training(
+    known: tuple[str, ...],
+    file: str,
+    message: str | None,
+    new_run: NewRun,
+    split: Split,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The report needs it, and after a training it would be too late to correct it."""
+    phrases = [phrase for group in class_prompts(split).values() for phrase in group]
+    made = orthonormal_bank([*phrases, *known])
+    bank = PromptBank(made.phrases, made.vectors, "CLIP ViT-B/32 (a stand-in)")
+    bank.save(tmp_path / "bank.safetensors")
+    (tmp_path / "old.yaml").write_text("val: images\nnames: [cat, dog]\n")
+    (tmp_path / "images").mkdir()
+    assert cv2.imwrite(str(tmp_path / "images/a.png"), np.zeros((8, 8, 3), np.uint8))
+    method, run = new_run(
+        "yolo-world",
+        prompt_bank=str(tmp_path / "bank.safetensors"),
+        old_data=str(tmp_path / file),
+    )
+    if message is None:  # as far as the training itself
+        monkeypatch.setattr(training, "train", _killed)
+        with pytest.raises(Killed):
+            method.fit(split, run)
+        assert load_bank(run.weights / "old_classes.safetensors").phrases == known
+        return
+    with pytest.raises(ConfigError, match=message) as raised:
+        method.fit(split, run)
+    assert "\n" not in str(raised.value)
+    assert not (run.path / "data").exists()
+
+
+def _killed(*args: Any, **kwargs: Any) -> None:
+    raise Killed
 
 
 def test_a_checkpoint_of_another_size_is_refused_before_training(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,10 @@ import pytest
 
 from tests.methods.yolo.small import Killed, NewRun, fit, stopped_after
 from toolkit.data.splits import Split
+from toolkit.errors import ConfigError
 from toolkit.methods.yolo import checkpoint
+from toolkit.methods.yolo.prompts import PromptBank, load_bank, orthonormal_bank
+from toolkit.methods.yolo.training_data import class_prompts
 from toolkit.runs.run import Run
 
 
@@ -128,6 +132,37 @@ def test_epoch_optimiser_and_averages_are_those_of_the_stopped_training(
     for index, moments in state["optimizer"]["state"].items():
         assert moments["exp_avg"].dtype == torch.float32
         assert torch.equal(seen["optimizer"][index]["exp_avg"], moments["exp_avg"])
+
+
+@pytest.mark.slow
+def test_a_training_goes_on_with_the_prompts_it_began_with(
+    new_run: NewRun, split: Split, tmp_path: Path
+) -> None:
+    file = tmp_path / "bank.safetensors"
+    phrases = [phrase for group in class_prompts(split).values() for phrase in group]
+    orthonormal_bank(phrases).save(file)
+    method, run = new_run("yolo-world", prompt_bank=str(file))
+    stopped_after(1, method, run, split)
+    kept = load_bank(run.weights / "prompts.safetensors")
+    orthonormal_bank(phrases, seed=1).save(file)  # another of the same phrases
+
+    seen = []
+
+    def look(self: Any, text: Any) -> Any:
+        seen.append(self)
+        return of(self, text)
+
+    of = PromptBank.of
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(PromptBank, "of", look)
+        fit(method, Run.open(run.path), split)
+    assert seen
+    for bank in (*seen, load_bank(run.weights / "prompts.safetensors")):
+        np.testing.assert_array_equal(bank.vectors, kept.vectors)
+    file.unlink()
+    stopped_method, again = new_run("yolo-world", run="again", prompt_bank=str(file))
+    with pytest.raises(ConfigError, match="no such prompt bank"):  # only the beginning needs it
+        fit(stopped_method, again, split)
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +39,7 @@ def read_old_data(data_yaml: Path) -> OldData:
     """Read the validation part of a data set in YOLO's layout.
 
     Raises:
-        ConfigError: it is no such data set, or has no images.
+        ConfigError: it is no such data set, has no images, or a label file is none of boxes.
     """
     content = read_yaml(data_yaml)
     names = content.get("names")
@@ -46,14 +47,17 @@ def read_old_data(data_yaml: Path) -> OldData:
         names = dict(enumerate(names))
     if not isinstance(names, dict) or "val" not in content:
         raise ConfigError(f"old_data={data_yaml}: needs 'val' and 'names', as YOLO data files do")
+    if set(names) != set(range(len(names))):
+        raise ConfigError(f"old_data={data_yaml}: number the names from 0 on, without a gap")
     folder = data_yaml.parent / content.get("path", "") / str(content["val"])
     images = tuple(sorted(f for f in folder.rglob("*") if is_image_file(f)))
     if not images:
         raise ConfigError(f"old_data={data_yaml}: no images in {folder}")
+    labels = tuple(_label_of(image) for image in images)
+    for label in labels:
+        _rows(label, n_classes=len(names))
     return OldData(
-        names=tuple(str(names[index]) for index in sorted(names)),
-        images=images,
-        labels=tuple(_label_of(image) for image in images),
+        names=tuple(str(names[index]) for index in sorted(names)), images=images, labels=labels
     )
 
 
@@ -110,7 +114,8 @@ def _metrics(
     truth, said = [], []
     for path, label in zip(data.images, data.labels, strict=True):
         image = read_rgb(path)
-        truth.append(_true_boxes(label, size_wh=(image.shape[1], image.shape[0])))
+        rows = _rows(label, n_classes=len(data.names))
+        truth.append(_true_boxes(rows, size_wh=(image.shape[1], image.shape[0])))
         found: Boxes = detect(network, image, image_size=image_size, nms_iou=nms_iou, device=device)
         labels = np.array([index[name] for name in found.labels], np.int64)
         said.append(PredictedBoxes(found.xyxy.astype(np.float64), found.scores, labels))
@@ -126,11 +131,36 @@ def _label_of(image: Path) -> Path:
     return Path(*parts).with_suffix(".txt")
 
 
-def _true_boxes(label: Path, *, size_wh: tuple[int, int]) -> TrueBoxes:
+def _rows(label: Path, *, n_classes: int) -> list[list[float]]:
+    """Read a label file, none for an image without boxes.
+
+    Raises:
+        ConfigError: a row is neither a box nor an outline, or of no class.
+    """
+    if not label.is_file():
+        return []
+    rows = []
+    for number, line in enumerate(label.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            values = [float(v) for v in line.split()]
+        except ValueError:
+            values = [math.nan]
+        if not values:
+            continue
+        boxed = len(values) == 5 or (len(values) >= 7 and len(values) % 2 == 1)
+        if not boxed or not all(map(math.isfinite, values)) or values[0] not in range(n_classes):
+            raise ConfigError(
+                f"{label}: line {number} is no 'class cx cy w h' or 'class x y x y …' of a class "
+                f"from 0 to {n_classes - 1}; mend it"
+            )
+        rows.append(values)
+    return rows
+
+
+def _true_boxes(rows: Sequence[Sequence[float]], *, size_wh: tuple[int, int]) -> TrueBoxes:
     boxes: list[Sequence[float]] = []
     labels: list[int] = []
-    for line in label.read_text(encoding="utf-8").splitlines() if label.is_file() else ():
-        values = [float(v) for v in line.split()]
+    for values in rows:
         if len(values) == 5:
             _, cx, cy, w, h = values
             corners = (cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2)

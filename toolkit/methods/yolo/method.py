@@ -64,7 +64,7 @@ class Detector(Method[S]):
             training.tidy(run)
             self._after_training(run)
             return
-        bank = self._answers(split, run)
+        bank = self._answers(split, run, resumed=checkpoint is not None)
         start = network.SCRATCH if checkpoint else self._start(run)
         settings = self.settings
         data = write_training_data(
@@ -212,7 +212,8 @@ class Detector(Method[S]):
         kind = WorldModel if self.world else DetectionModel
         check_family(kind(network.model_yaml(model), verbose=False), source, model=model, path=path)
 
-    def _answers(self, split: Split, run: Run) -> AbstractContextManager[None]:
+    def _answers(self, split: Split, run: Run, *, resumed: bool) -> AbstractContextManager[None]:
+        """Answer the network's questions while it trains; refuse what has no answer before."""
         return nullcontext()
 
     def _bank_file(self, run: Run) -> Path | None:

@@ -91,8 +91,13 @@ class PromptBank:
             save_file({"vectors": np.ascontiguousarray(self.vectors)}, temporary, metadata=about)
 
 
-def load_bank(path: Path) -> PromptBank:
+def load_bank(path: Path, *, as_stored: bool = False) -> PromptBank:
     """Read a bank file.
+
+    Args:
+        path: the file.
+        as_stored: take unit vectors to the last bit as they are; making them unit vectors once more
+            rounds again.
 
     Raises:
         ConfigError: missing, not a bank, of another dimension.
@@ -112,10 +117,14 @@ def load_bank(path: Path) -> PromptBank:
             f"{path}: not a prompt bank ({error}); it holds a tensor 'vectors' and the texts "
             "'phrases' (a JSON list) and 'source'"
         ) from error
+    vectors = np.asarray(vectors, np.float32)
     try:
-        return PromptBank(tuple(phrases), np.asarray(vectors, np.float32), source)
+        bank = PromptBank(tuple(phrases), vectors, source)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
+    if as_stored:
+        object.__setattr__(bank, "vectors", vectors)
+    return bank
 
 
 def orthonormal_bank(phrases: Sequence[str], *, seed: int = 0) -> PromptBank:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from toolkit import ultralytics_env
 from toolkit.data.splits import Split
@@ -24,8 +24,12 @@ from toolkit.methods.yolo.settings import YoloWorldSettings
 from toolkit.methods.yolo.training_data import class_prompts
 from toolkit.runs.run import Run
 
+if TYPE_CHECKING:
+    from toolkit.methods.yolo.forgetting import OldData
+
 _PROMPTS = "prompts.safetensors"
 _PHRASES = "phrases.safetensors"
+_OLD = "old_classes.safetensors"
 _TUNED = "tuned on"
 
 
@@ -39,9 +43,19 @@ class YoloWorld(Detector[YoloWorldSettings]):
     Settings: ClassVar[type] = YoloWorldSettings
     world: ClassVar[bool] = True
 
-    def _answers(self, split: Split, run: Run) -> AbstractContextManager[None]:
+    def _answers(self, split: Split, run: Run, *, resumed: bool) -> AbstractContextManager[None]:
         from toolkit.methods.yolo.text_seam import answered_from
 
+        # The file that a bank came from may have changed, or be gone, since the run began.
+        kept = run.weights / _PROMPTS
+        if resumed and kept.is_file():
+            bank = load_bank(kept, as_stored=True)
+        else:
+            bank = self._make_bank(split, run)
+        self._check_old_data(run, source=bank.source)
+        return answered_from(bank)
+
+    def _make_bank(self, split: Split, run: Run) -> PromptBank:
         prompts = dict(class_prompts(split))
         if self._background():
             prompts[self._background()] = (self._background(),)
@@ -51,14 +65,39 @@ class YoloWorld(Detector[YoloWorldSettings]):
         bank.save(run.weights / _PROMPTS)
         asked = {name: list(group) for name, group in prompts.items()}
         run.note(prompts=asked, prompts_source=bank.source)
-        return answered_from(bank)
+        return bank
+
+    def _check_old_data(self, run: Run, *, source: str) -> None:
+        """Read what the report will need, since after a training it is too late to correct it."""
+        from toolkit.methods.yolo.forgetting import why_none
+
+        if self.settings.old_data:
+            data = self._old_data()
+            if why_none(source=source, old_data=self.settings.old_data) is None:
+                self._old_bank(run, data.names)
+
+    def _old_data(self) -> OldData:
+        from toolkit.methods.yolo.forgetting import read_old_data
+
+        return read_old_data(Path(self.settings.old_data).expanduser())
+
+    def _old_bank(self, run: Run, names: Sequence[str]) -> PromptBank:
+        """Return the vectors of the old classes, kept in the run from its beginning."""
+        path = run.weights / _OLD
+        kept = load_bank(path) if path.is_file() else None
+        if kept is not None and set(names) <= set(kept.phrases):
+            return kept
+        prompts = {name: (name,) for name in names}
+        bank = class_bank(self._phrases(prompts), prompts)
+        bank.save(path)
+        return bank
 
     def report(self, split: Split, run: Run) -> Mapping[str, Any]:
         """Return what `yolo` reports, and what was forgotten of the classes that the base knew."""
         return {**super().report(split, run), "forgetting": self._forgetting(run)}
 
     def _forgetting(self, run: Run) -> Mapping[str, Any]:
-        from toolkit.methods.yolo.forgetting import forgetting, read_old_data, why_none
+        from toolkit.methods.yolo.forgetting import forgetting, why_none
         from toolkit.methods.yolo.text_seam import answered_from
 
         ultralytics_env.prepare()
@@ -71,8 +110,8 @@ class YoloWorld(Detector[YoloWorldSettings]):
         if reason is not None:
             return {"value": None, "reason": reason}
         device = one_device(run.device)
-        data = read_old_data(Path(settings.old_data).expanduser())
-        bank = self._phrases({name: (name,) for name in data.names})
+        data = self._old_data()
+        bank = self._old_bank(run, data.names)
         tuned = load_network(self._checkpoint(run))
         with answered_from(bank):
             for one in (base, tuned):
