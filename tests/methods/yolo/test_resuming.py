@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.methods.yolo.small import Killed, NewRun, fit, stopped_after
+from toolkit import ultralytics_env
 from toolkit.data.splits import Split
 from toolkit.errors import ConfigError
 from toolkit.methods.yolo import checkpoint
@@ -132,6 +133,81 @@ def test_epoch_optimiser_and_averages_are_those_of_the_stopped_training(
     for index, moments in state["optimizer"]["state"].items():
         assert moments["exp_avg"].dtype == torch.float32
         assert torch.equal(seen["optimizer"][index]["exp_avg"], moments["exp_avg"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "settings", "killed_in", "damage_last", "epochs"),
+    [
+        ("yolo", {}, "strip", False, 2),
+        ("yolo", {}, "row", False, 2),  # killed before the last epoch stood in the results
+        ("yolo", {"patience": 1, "epochs": 4}, "strip", False, 2),  # the second is no better
+        ("yolo", {}, "strip", True, 2),  # killed while the checkpoint was written anew
+        ("yolo-world", {"train": "prompts"}, "strip", False, 2),
+    ],
+)
+def test_a_training_killed_after_its_last_epoch_is_brought_to_its_end(
+    name: str,
+    settings: dict[str, Any],
+    killed_in: str,
+    damage_last: bool,
+    epochs: int,
+    new_run: NewRun,
+    split: Split,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ultralytics_env.prepare()
+    from ultralytics.engine import trainer as engine
+    from ultralytics.nn.tasks import torch_safe_load
+
+    method, run = new_run(name, **settings)
+    add_result, validate = Run.add_result, engine.BaseTrainer.validate
+
+    def kill(*args: Any, **kwargs: Any) -> None:
+        raise Killed
+
+    def kill_before_the_row(self: Run, row: Any) -> None:
+        if row["epoch"] == epochs:
+            raise Killed
+        add_result(self, row)
+
+    def equally_good(self: Any) -> Any:
+        metrics, _ = validate(self)
+        self.best_fitness = 0.5  # so each epoch is also written as the best
+        return metrics, self.best_fitness
+
+    with monkeypatch.context() as patched:
+        patched.setattr(engine.BaseTrainer, "validate", equally_good)
+        if killed_in == "strip":
+            patched.setattr(engine, "strip_optimizer", kill)
+        else:
+            patched.setattr(Run, "add_result", kill_before_the_row)
+        with pytest.raises(Killed):
+            fit(method, run, split)
+    last = run.weights / "last.pt"
+    trained = checkpoint.load_network(last).state_dict()
+    if damage_last:
+        last.write_bytes(last.read_bytes()[:1000])
+
+    again = Run.open(run.path)
+    fit(method, again, split)
+    assert "had come to its end before it was stopped" in (run.path / "log.txt").read_text()
+    assert [row["epoch"] for row in again.results()] == [str(n + 1) for n in range(epochs)]
+    first, final = again.results()[0], again.results()[-1]
+    empty = {"seconds", "loading_share"} if killed_in == "row" else set()
+    assert {key for key in first if not final[key]} == empty
+    assert again.facts["epochs_done"] == epochs
+    assert again.facts["parameters"] > 1e4
+    assert not (run.weights / "resume.pt").exists()
+    found = checkpoint.load_network(last).state_dict()
+    assert all(np.array_equal(found[key], tensor) for key, tensor in trained.items())
+    assert len(list(method.predict(split.val, again))) == len(split.val)
+    for file in ("last.pt", "best.pt"):
+        assert torch_safe_load(run.weights / file)[0]["optimizer"] is None
+    if name == "yolo-world":
+        assert again.facts["prompts_source"].startswith("tuned on")
+    fit(method, again, split)  # and now it is finished
+    assert "training was finished before" in (run.path / "log.txt").read_text()
 
 
 @pytest.mark.slow

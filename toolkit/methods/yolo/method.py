@@ -59,10 +59,8 @@ class Detector(Method[S]):
         ultralytics_env.prepare()
         self._check_settings(run)
         state, checkpoint = training.progress_of(run)
-        if state == "finished":
-            run.log("training was finished before; nothing to do")
-            training.tidy(run)
-            self._after_training(run)
+        if state in ("trained", "finished"):
+            self._finish(run, checkpoint if state == "trained" else None)
             return
         bank = self._answers(split, run, resumed=checkpoint is not None)
         start = network.SCRATCH if checkpoint else self._start(run)
@@ -90,6 +88,20 @@ class Detector(Method[S]):
             trainer = self._trainer(arguments, start=start.path, run=run)
             title = f"{run.method} {run.path.name}"
             training.train(trainer, run=run, title=title, bank=self._bank_file(run))
+        note_parameters(run, load_network(self._checkpoint(run)))
+        self._after_training(run)
+
+    def _finish(self, run: Run, last: Path | None) -> None:
+        """Do what comes after the last epoch; from its checkpoint, if not even that was stored."""
+        from toolkit.methods.yolo.resuming import finish
+
+        if last is None:
+            run.log("training was finished before; nothing to do")
+        else:
+            run.log(f"training had come to its end before it was stopped; keeping {last.name}")
+            with ultralytics_env.logged(run.log):
+                finish(run.weights, source=last)
+        training.conclude(run)
         note_parameters(run, load_network(self._checkpoint(run)))
         self._after_training(run)
 

@@ -11,13 +11,15 @@ Imports torch, so it is imported inside functions or beside it.
 from __future__ import annotations
 
 import random
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from ultralytics.utils import LOGGER, RANK
-from ultralytics.utils.torch_utils import unwrap_model
+from ultralytics.utils.torch_utils import strip_optimizer, unwrap_model
 
 from toolkit.files import written_whole
 
@@ -58,6 +60,35 @@ def restore_state(trainer: Any) -> None:
         trainer.args.close_mosaic = 0
     if RANK == -1:  # processes of one training differ in their random numbers
         _restore_random(state["random"], trainer.train_loader)
+
+
+def has_ended(checkpoint: Mapping[str, Any]) -> bool:
+    """Whether the epoch of a checkpoint was the last one: of all, or for want of patience.
+
+    Ultralytics goes on from neither: it refuses the first, and trains on past the second.
+    """
+    epochs, asked = checkpoint["epoch"] + 1, checkpoint["train_args"]
+    best = (checkpoint.get("stopper") or {}).get("best_epoch", epochs)
+    waited = asked["patience"] and epochs - best >= asked["patience"]
+    return bool(epochs >= asked["epochs"] or waited)
+
+
+def finish(weights: Path, *, source: Path) -> None:
+    """Do what Ultralytics does after the last epoch: drop what only training needs.
+
+    Args:
+        weights: the folder of `last.pt` and `best.pt`.
+        source: the checkpoint of the last epoch, which is `best.pt` where `last.pt` is damaged.
+    """
+    last, best = weights / "last.pt", weights / "best.pt"
+    if source != last:
+        with written_whole(last) as temporary:
+            shutil.copyfile(source, temporary)
+    # The last one at the end, because by it a training is known to be finished.
+    for path in (best, last):
+        if path.is_file():
+            with written_whole(path) as temporary:
+                strip_optimizer(path, s=str(temporary))
 
 
 def forget_state(weights: Path) -> None:

@@ -14,7 +14,7 @@ from toolkit.methods.yolo.settings import RESERVED, YoloSettings
 from toolkit.progress import Progress, progress
 from toolkit.runs.run import Run
 
-State = Literal["new", "interrupted", "finished"]
+State = Literal["new", "interrupted", "trained", "finished"]
 
 _PLOTS = (".png", ".jpg")
 _METRICS = {
@@ -112,10 +112,12 @@ def progress_of(run: Run) -> tuple[State, Path | None]:
     """Tell how far a training got, from its checkpoints.
 
     Returns:
-        `finished` (Ultralytics drops the optimiser's state at the end), `interrupted` with the
-        checkpoint to go on from, or `new`.
+        `finished` (Ultralytics drops the optimiser's state at the end), `trained` (killed between
+        the last epoch and that) or `interrupted`, with the checkpoint to go on from, or `new`.
     """
     from ultralytics.nn.tasks import torch_safe_load
+
+    from toolkit.methods.yolo.resuming import has_ended
 
     # A kill while the last checkpoint was written leaves the best one, which is as complete.
     for path in (run.weights / "last.pt", run.weights / "best.pt"):
@@ -127,7 +129,8 @@ def progress_of(run: Run) -> tuple[State, Path | None]:
             run.log(f"{path.name} is damaged and is not used")
             continue
         if isinstance(checkpoint, dict) and checkpoint.get("optimizer") is not None:
-            return "interrupted", path
+            _mend_results(run, checkpoint)
+            return ("trained" if has_ended(checkpoint) else "interrupted"), path
         return "finished", path
     return "new", None
 
@@ -151,16 +154,16 @@ def train(trainer: Any, *, run: Run, title: str, bank: Path | None) -> None:
         with ExitStack() as stack:
             report_to(trainer, run=run, title=title, stack=stack)
             trainer.train()
-    tidy(run)
-    run.note(epochs_done=int(run.results()[-1]["epoch"]))
+    conclude(run)
 
 
-def tidy(run: Run) -> None:
+def conclude(run: Run) -> None:
     """Keep a finished training's plots, and nothing that only an interrupted one needs."""
     from toolkit.methods.yolo.resuming import forget_state
 
     forget_state(run.weights)
     _keep_plots(output_folder(run), run.plots)
+    run.note(epochs_done=int(run.results()[-1]["epoch"]))
 
 
 def report_to(trainer: Any, *, run: Run, title: str, stack: ExitStack) -> None:
@@ -241,6 +244,29 @@ def result_row(trainer: Any) -> dict[str, float | int]:
     row["lr"] = float(next(iter(trainer.lr.values())))
     row["seconds"] = round(float(trainer.epoch_time), 2)
     return row
+
+
+def _mend_results(run: Run, checkpoint: Mapping[str, Any]) -> None:
+    """Add the row of a checkpoint's epoch where the kill came between the two.
+
+    Ultralytics keeps its own table inside the checkpoint; what it does not know stays empty.
+    """
+    epoch = checkpoint["epoch"] + 1
+    theirs = checkpoint.get("train_results") or {}
+    if epoch not in theirs.get("epoch", ()) or any(
+        row["epoch"] == str(epoch) for row in run.results()
+    ):
+        return
+    place = theirs["epoch"].index(epoch)
+    found = {name.strip(): column[place] for name, column in theirs.items()}
+    row: dict[str, float | int] = {"epoch": epoch}
+    for name, value in found.items():
+        kind, _, figure = name.partition("/")
+        if kind in ("train", "val"):
+            row[f"{kind}_{figure}"] = float(value)
+        elif name in _METRICS:
+            row[_METRICS[name]] = float(value)
+    run.add_result({**row, "lr": float(found["lr/pg0"])})
 
 
 def _keep_plots(source: Path, plots: Path) -> None:
