@@ -71,6 +71,15 @@ def answer_from_prompts(network: Any) -> None:
     network.txt_feats = getattr(network, _PARAMETER).detach().clone()[None]
 
 
+def keep_statistics(network: Any) -> None:
+    """Let no batch norm of a network follow the batches; training mode sets them free again."""
+    from torch.nn import BatchNorm2d
+
+    for module in network.modules():
+        if isinstance(module, BatchNorm2d):
+            module.eval()
+
+
 def tuned_bank(network: Any, names: Sequence[str], *, source: str) -> PromptBank:
     """Return the embeddings that a network has learned.
 

@@ -22,6 +22,7 @@ from toolkit.methods.yolo.precision import InBfloat16
 from toolkit.methods.yolo.prompt_tuning import (
     add_prompts,
     answer_from_prompts,
+    keep_statistics,
     prompts_for_texts,
 )
 from toolkit.methods.yolo.resuming import restore_state, save_state
@@ -81,6 +82,17 @@ class _Recipe:
         if self.recipe.bfloat16:
             trainer: Any = self
             trainer.model = InBfloat16(trainer.model)
+
+    def _model_train(self) -> None:
+        """Begin an epoch's training; where prompts are tuned, no statistics follow the data.
+
+        Ultralytics keeps the batch norms of frozen layers still, but knows the contrastive head
+        only whole, whose scale and bias may learn.
+        """
+        super()._model_train()  # type: ignore[misc]
+        if self.recipe.tuned_prompts is not None:
+            trainer: Any = self
+            keep_statistics(trainer.model)
 
     def save_model(self) -> bool:
         """Write Ultralytics' checkpoints, and beside them what resuming needs."""

@@ -1,0 +1,82 @@
+"""YOLO-World's own network, whose contrastive head has batch norms, trained for one epoch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.methods.yolo.small import NewRun, fit
+from toolkit import ultralytics_env
+from toolkit.data.splits import Split
+from toolkit.methods.yolo import checkpoint, network
+from toolkit.methods.yolo.prompts import load_bank, orthonormal_bank
+from toolkit.methods.yolo.training_data import class_prompts
+
+MODEL = "yolov8s-worldv2"
+SHORT = {"model": MODEL, "epochs": 1, "batch": 2, "copy_paste": 0, "backgrounds": "0"}
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def four(split: Split) -> Split:
+    """Four images to train on, two to validate."""
+    train = [s for s in split.train if s.is_defect][:4]
+    return replace(split, train=tuple(train), val=tuple(s for s in split.val if s.is_defect)[:2])
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    """A checkpoint of the network, untrained, in the half precision that checkpoints have."""
+    import torch
+
+    ultralytics_env.prepare()
+    from ultralytics.nn.tasks import WorldModel
+
+    torch.manual_seed(0)
+    made = WorldModel(network.model_yaml(MODEL), nc=3, verbose=False).half()
+    torch.save({"model": made, "train_args": {}}, tmp_path / "base.pt")
+    return tmp_path / "base.pt"
+
+
+def _changed(run: Any, base: Path) -> set[str]:
+    before = checkpoint.load_network(base).state_dict()
+    after = checkpoint.load_network(run.weights / "last.pt").state_dict()
+    return {
+        key
+        for key, tensor in after.items()
+        if key not in before or not np.array_equal(tensor.numpy(), before[key].numpy())
+    }
+
+
+def test_the_whole_network_learns(new_run: NewRun, four: Split, base: Path) -> None:
+    method, run = new_run("yolo-world", weights="pretrained", init=str(base), **SHORT)
+    fit(method, run, four)
+    changed = _changed(run, base)
+    assert "model.0.conv.weight" in changed
+    assert "model.22.cv4.0.norm.running_mean" in changed
+    assert len(list(method.predict(four.val, run))) == 2
+
+
+@pytest.mark.parametrize("tune_scale", [False, True])
+def test_prompt_tuning_leaves_weights_and_statistics(
+    tune_scale: bool, new_run: NewRun, four: Split, base: Path
+) -> None:
+    method, run = new_run(
+        "yolo-world", weights="pretrained", init=str(base), train="prompts",
+        tune_scale=tune_scale, lr=0.1, head_lr_factor=1.0, **SHORT,
+    )  # fmt: skip
+    fit(method, run, four)
+    may = {f"model.22.cv4.{i}.{name}" for i in range(3) for name in ("bias", "logit_scale")}
+    changed = _changed(run, base)
+    assert "prompts" in changed
+    assert changed - {"prompts"} <= (may if tune_scale else set())
+    assert bool(changed & may) == tune_scale
+    start = orthonormal_bank([p for group in class_prompts(four).values() for p in group])
+    tuned = load_bank(run.weights / "prompts.safetensors")
+    assert not np.allclose(tuned.vectors, start.vectors[: len(tuned.phrases)], atol=1e-3)
+    assert len(list(method.predict(four.val, run))) == 2
