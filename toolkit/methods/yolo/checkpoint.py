@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import WeightsError
-from toolkit.weights.files import file_sha256
-from toolkit.weights.registry import trusted_hashes
 
 # What torch and Ultralytics raise for damaged files, other formats and refused content.
 _UNREADABLE = (
@@ -72,12 +70,6 @@ def load_network(path: Path, *, trust: bool = False) -> Any:
 
     if not path.is_file():
         raise WeightsError(f"{path}: no such checkpoint; see: toolkit weights list")
-    # Before torch 2.6 a checkpoint cannot be read without running it.
-    if not (trust or tasks._SafeLoad.SUPPORTED or file_sha256(path) in trusted_hashes()):
-        raise WeightsError(
-            f"{path}: not in weights/registry.yaml; update torch to read it safely, or repeat with "
-            "--trust true if you know its author"
-        )
     try:
         with _reading(trust=trust):
             network, _ = tasks.load_checkpoint(path)

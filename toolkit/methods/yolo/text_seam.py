@@ -38,7 +38,7 @@ def answered_from(bank: PromptBank) -> Iterator[None]:
     if original is None or tuple(inspect.signature(original).parameters) != _PARAMETERS:
         raise ToolkitError(
             f"ultralytics {__version__} asks for text embeddings in an unknown way; "
-            "install a version from 8.4.100 to 8.4.190"
+            "install version 8.4.190"
         )
 
     def get_text_pe(
