@@ -13,7 +13,7 @@ from tests.methods.yolo.small import NewRun, fit
 from toolkit import ultralytics_env
 from toolkit.data.splits import Split
 from toolkit.methods.yolo import checkpoint, network
-from toolkit.methods.yolo.prompts import load_bank, orthonormal_bank
+from toolkit.methods.yolo.prompts import class_bank, load_bank, orthonormal_bank
 from toolkit.methods.yolo.training_data import class_prompts
 
 MODEL = "yolov8s-worldv2"
@@ -76,7 +76,8 @@ def test_prompt_tuning_leaves_weights_and_statistics(
     assert "prompts" in changed
     assert changed - {"prompts"} <= (may if tune_scale else set())
     assert bool(changed & may) == tune_scale
-    start = orthonormal_bank([p for group in class_prompts(four).values() for p in group])
-    tuned = load_bank(run.weights / "prompts.safetensors")
-    assert not np.allclose(tuned.vectors, start.vectors[: len(tuned.phrases)], atol=1e-3)
+    prompts = class_prompts(four)
+    phrases = orthonormal_bank([phrase for group in prompts.values() for phrase in group])
+    start, tuned = class_bank(phrases, prompts), load_bank(run.weights / "prompts.safetensors")
+    assert not np.allclose(tuned.of(start.phrases), start.vectors, atol=1e-3)
     assert len(list(method.predict(four.val, run))) == 2
