@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CONFIDENCE_FLOOR = 0.001
-"""Boxes below are dropped: enough for any mAP, and what COCO evaluations keep."""
+"""Boxes below it in a view are dropped: enough for any mAP, and what COCO evaluations keep."""
 
 _MOST_BOXES = 300
 

@@ -39,7 +39,8 @@ class Detector(Method[S]):
     """What both detectors do alike.
 
     The image-level score is the highest box score, and 0.0 for an image without any box above the
-    confidence floor of 0.001. What is learned are boxes, but masks are used to make them: a turned
+    confidence floor of 0.001 in any view. Fused over views a box may score less than that: what one
+    of eight views alone sees scores an eighth. What is learned are boxes, but masks are used to make them: a turned
     image has a tight box only with the outline, and defects are cut out by their masks.
     """
 

@@ -43,7 +43,9 @@ class YoloSettings:
     )
     trust: bool = setting(False, "read a checkpoint file although it could run code")
     epochs: int = setting(30, "largest number of passes over the training part")
-    patience: int = setting(30, "stop after so many epochs without a better validation mAP")
+    patience: int = setting(
+        30, "stop after so many epochs without a better validation mAP; 0: never"
+    )
     kept_epoch: Literal["best", "last"] = setting(
         "last", "which epoch predicts: the best on validation, or the last, whose rate is lowest"
     )

@@ -47,7 +47,7 @@ def check_split(split: Split, *, world: bool, background: str = "") -> None:
         raise DataError(f"{root}: the training part is empty; choose another split or fold")
     if not split.val:
         raise DataError(
-            f"{root}: the validation part is empty, and the best epoch is chosen on it; "
+            f"{root}: the validation part is empty, and every epoch is judged on it; "
             "choose another split or fold"
         )
     for part, samples in (("training", split.train), ("validation", split.val)):

@@ -75,7 +75,8 @@ def fuse(answers: Sequence[Boxes]) -> Boxes:
     theirs over the number of views, so that what one view alone sees counts little (Solovyev, Wang,
     Gabruseva, "Weighted boxes fusion", Image and Vision Computing 107, 2021). Of two boxes of one
     view in the same place the second opens no place of its own but is left out, so that a score
-    stays within that of a single view.
+    stays within that of a single view. It may fall below the floor that each view keeps; such boxes
+    stay, since they rank last and leave no other box a worse place.
 
     Args:
         answers: one per view, in pixels of the same picture.
