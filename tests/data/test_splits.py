@@ -188,6 +188,19 @@ def test_the_protocols_on_a_bottle_like_data_set() -> None:
     )
 
 
+@pytest.mark.parametrize(("count", "held_out"), [(3, 1), (10, 1), (200, 20)])
+def test_official_without_test_images_holds_out_a_second_slice(count: int, held_out: int) -> None:
+    alone = dataset_of(rows_of(("train", "good", count)))
+    plan = make_plan(alone, protocol="official")
+    parts = Counter(s.slot for s in plan.slots)
+    assert parts == {"val": held_out, "test": held_out, "train": count - 2 * held_out}
+    # With test images the same good ones validate, and none of them tests.
+    tested = dataset_of(rows_of(("train", "good", count), ("test", "dent", 1)))
+    split = make_plan(tested, protocol="official").fold(tested, 0)
+    assert contents(alone, plan.fold(alone, 0).val) == contents(tested, split.val)
+    assert all(s.part == "test" for s in split.test)
+
+
 def test_another_seed_is_another_split() -> None:
     dataset = dataset_of(BOTTLE)
     hashes = {make_plan(dataset, seed=s, protocol=p).hash for s in (0, 1, -1) for p in PROTOCOLS}
@@ -243,7 +256,8 @@ SMALL = rows_of(("train", "good", 5), ("test", "good", 5), ("test", "dent", 5))
         (SMALL, {"protocol": "balanced", "per_class": 4}, "per class 4"),
         (SMALL, {"protocol": "balanced", "per_class": -1}, "per class -1"),
         # nothing to test
-        (rows_of(("train", "good", 5)), {}, "no test images"),
+        (rows_of(("train", "good", 5)), {}, "no test images.*--protocol official"),
+        (rows_of(("train", "good", 2)), {"protocol": "official"}, "2 different good ones"),
         # nothing to find
         (rows_of(("train", "good", 5), ("test", "good", 5)), {}, "no defect images"),
         # nothing to train on, because every good image is also a test image

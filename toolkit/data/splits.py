@@ -209,7 +209,8 @@ def make_plan(
     """Assign every image to a part, so that equal content never falls on two sides.
 
     Protocols:
-        official: a tenth of `train/good` validates, the rest trains, all of `test/` tests.
+        official: a tenth of `train/good` validates, the rest trains, all of `test/` tests. Where
+            there is no `test/`, another tenth of `train/good` takes its place.
         supervised: `test/` is dealt into folds, stratified by defect type; `train/good` trains.
         balanced: `per_class` images of each class, the same folds inside them; where a class has
             fewer, so many of each. `train/good` fills up where `test/good` is too small.
@@ -223,8 +224,11 @@ def make_plan(
     """
     if protocol not in PROTOCOLS:
         raise DataError(f"protocol {protocol}: unknown{did_you_mean(protocol, PROTOCOLS)}")
-    if not any(s.part == "test" for s in dataset):
-        raise DataError(f"{dataset.root}: no test images, so nothing can be split; check test/")
+    if protocol != "official" and not any(s.part == "test" for s in dataset):
+        raise DataError(
+            f"{dataset.root}: no test images, so nothing can be split; check test/, or use "
+            "--protocol official, which needs good images only"
+        )
     if protocol == "official":
         folds, slots = 1, _official(dataset, seed)
     else:
@@ -254,8 +258,16 @@ def _official(dataset: Dataset, seed: int) -> dict[str, str | int]:
         raise DataError(f"{dataset.root}: no train/good images of its own; nothing to train on")
     held_out = max(1, round(len(good) * _OFFICIAL_VAL_SHARE)) if len(good) > 1 else 0
     slots: dict[str, str | int] = {s.id: TEST for s in dataset if s.part == "test"}
+    # Who has no test image yet shall get a threshold and a yes or no all the same.
+    tested = 0 if slots else held_out
+    if not slots and len(good) < 3:
+        raise DataError(
+            f"{dataset.root}: no test images and {len(good)} different good ones; training, "
+            "validation and test need at least 3"
+        )
     for position, copies in enumerate(good.values()):
-        slots.update(dict.fromkeys(copies, VAL if position < held_out else TRAIN))
+        part = VAL if position < held_out else TEST if position < held_out + tested else TRAIN
+        slots.update(dict.fromkeys(copies, part))
     return slots
 
 
