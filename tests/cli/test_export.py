@@ -40,11 +40,25 @@ def test_an_export_that_agrees(finished: Run, monkeypatch: pytest.MonkeyPatch) -
     assert (out / "model.onnx").read_bytes() == b"model"
     record = json.loads((out / "export.json").read_text())
     assert record["threshold"] == finished.metrics()["thresholds"][0]
+    assert "no_threshold" not in record
     assert record["checked"] == "scores of 3 images"
     test = set(finished.record["split"]["test"])
     assert len(seen[0]) == 3
     assert {s.id for s in seen[0]} <= test
     assert {s.is_defect for s in seen[0]} == {True, False}
+
+
+def test_a_threshold_that_does_not_fit_is_not_given(
+    finished: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def export(self: Grey, run: Run, out: Path, samples: Sequence[Sample]) -> Exported:
+        return Exported((), 0.0, 1e-3, "scores", no_threshold="chosen on other scores")
+
+    monkeypatch.setattr(Grey, "export", export)
+    run("export", finished.path)
+    record = json.loads(Path("exported/grey-001/export.json").read_text())
+    assert record["threshold"] is None
+    assert record["no_threshold"] == "chosen on other scores"
 
 
 @pytest.mark.parametrize("difference", [1.1e-3, math.inf, math.nan])

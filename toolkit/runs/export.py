@@ -20,12 +20,14 @@ class Exported:
         max_difference: largest absolute difference between what the export and the run say.
         tolerance: the largest difference that passes.
         checked: what was compared, on what: "score maps of 4 images".
+        no_threshold: why the run's threshold does not fit what the export gives; empty if it does.
     """
 
     files: tuple[str, ...]
     max_difference: float
     tolerance: float
     checked: str
+    no_threshold: str = ""
 
 
 class ParityError(RunError):
@@ -66,7 +68,8 @@ def write_export(
                 "run": run.path.name,
                 "split": run.record["split"]["hash"],
                 "fingerprint": run.record["data"]["fingerprint"],
-                "threshold": run.metrics()["thresholds"][0],
+                "threshold": None if exported.no_threshold else run.metrics()["thresholds"][0],
+                **({"no_threshold": exported.no_threshold} if exported.no_threshold else {}),
                 "weights": run.facts.get("weights"),
                 "weights_source": run.facts.get("weights_source"),
                 "files": list(exported.files),

@@ -15,6 +15,7 @@ from toolkit.files import write_text
 from toolkit.methods.onnx_graph import write_graph
 from toolkit.methods.yolo.detect import stride_of
 from toolkit.methods.yolo.training_data import shrunk
+from toolkit.methods.yolo.views import PLAIN, View
 from toolkit.runs.export import Exported
 
 if TYPE_CHECKING:
@@ -26,20 +27,29 @@ _TOLERANCE = 1e-3
 
 
 def export_onnx(
-    detector: Any, out: Path, samples: Sequence[Sample], *, image_size: int
+    detector: Any,
+    out: Path,
+    samples: Sequence[Sample],
+    *,
+    image_size: int,
+    views: Sequence[View] = (PLAIN,),
+    background: str = "",
 ) -> Exported:
     """Write `model.onnx` and `model.json`, which says what goes in and comes out.
 
     Input `images`: float32 (1, 3, side, side), RGB from 0 to 1, resized by area to the longest
     side and padded with 114/255 around. Output `candidates`: float32 (1, 4 + classes, n), box
     centre and size in pixels of the input, then a score per class; non-maximum suppression is left
-    to the reader. Prompts are constants inside.
+    to the reader. Prompts are constants inside. The graph looks at one view; a run that fuses
+    several scores otherwise, so its threshold does not fit.
 
     Args:
         detector: from `load_detector`, on the CPU, with its vocabulary.
         out: the folder.
         samples: images on which both are compared.
         image_size: longest side that images are resized to.
+        views: in which the run shows an image to the network.
+        background: name of the class that stands for no defect; empty if there is none.
 
     Raises:
         MissingExtraError: ONNX is not installed.
@@ -61,11 +71,22 @@ def export_onnx(
         )
     finally:
         head.export = False
-    about = {
+    about: dict[str, Any] = {
         "classes": list(detector.names.values()),
         "input": {"name": _INPUT, "shape": [1, 3, side, side], "longest_side": image_size},
         "output": {"name": _OUTPUT, "rows": ["cx", "cy", "w", "h", "one score per class"]},
+        "views": {
+            "exported": 1,
+            "run": [{"turns": view.turns, "mirrored": view.mirrored} for view in views],
+            "meaning": "quarter turns anticlockwise, then left and right exchanged; a run with "
+            "several views joins their boxes by weighted box fusion",
+        },
+        "background": background or None,
     }
+    if background:
+        about["background_meaning"] = (
+            "no defect: the run drops every candidate that scores highest in this class"
+        )
     write_text(out / "model.json", json.dumps(about, indent=2, ensure_ascii=False) + "\n")
 
     scale = np.array([side] * 4 + [1] * len(detector.names), np.float32)[None, :, None]
@@ -78,6 +99,10 @@ def export_onnx(
         max_difference=difference,
         tolerance=_TOLERANCE,
         checked=f"all candidates of {len(samples)} images",
+        no_threshold=""
+        if len(views) == 1
+        else f"the run's was chosen on scores fused over {len(views)} views, and this gives one; "
+        "choose it on scores of this, or make the run with --views one",
     )
 
 

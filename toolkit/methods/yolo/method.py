@@ -40,8 +40,9 @@ class Detector(Method[S]):
 
     The image-level score is the highest box score, and 0.0 for an image without any box above the
     confidence floor of 0.001 in any view. Fused over views a box may score less than that: what one
-    of eight views alone sees scores an eighth. What is learned are boxes, but masks are used to make them: a turned
-    image has a tight box only with the outline, and defects are cut out by their masks.
+    of eight views alone sees scores an eighth. What is learned are boxes, but masks are used to
+    make them: a turned image has a tight box only with the outline, and defects are cut out by
+    their masks.
     """
 
     labels: ClassVar[Labels] = "mask"
@@ -117,10 +118,7 @@ class Detector(Method[S]):
 
         device = one_device(run.device)
         detector = self._detector(run, device=device)
-        settings = self.settings
-        views: tuple[View, ...] = (PLAIN,)
-        if settings.views == "card":
-            views = allowed_views(symmetry_of(run.record["data"].get("name", "")))
+        settings, views = self.settings, self._views(run)
 
         def predictions() -> Iterator[Prediction]:
             for sample in samples:
@@ -162,7 +160,19 @@ class Detector(Method[S]):
         from toolkit.methods.yolo.export import export_onnx
 
         detector = self._detector(run, device="cpu")
-        return export_onnx(detector, out, samples, image_size=self.settings.image_size)
+        return export_onnx(
+            detector,
+            out,
+            samples,
+            image_size=self.settings.image_size,
+            views=self._views(run),
+            background=self._background(),
+        )
+
+    def _views(self, run: Run) -> tuple[View, ...]:
+        if self.settings.views == "one":
+            return (PLAIN,)
+        return allowed_views(symmetry_of(run.record["data"].get("name", "")))
 
     def _checkpoint(self, run: Run) -> Path:
         return run.weights / f"{self.settings.kept_epoch}.pt"
