@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -174,6 +175,63 @@ def test_a_transformer_by_its_stages() -> None:
     extractor = FeatureExtractor(backbone, image_size=64)
     assert extractor.grid_hw == (4, 4)
     assert extractor.layer_channels == (192, 192)
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "layers", "channels"),
+    [
+        # patches of 14 pixels: no stride of 8 or 16, but all blocks have the same
+        ("vit_small_patch14_dinov2", 56, ("6", "9"), (384, 384)),
+        ("wide_resnet50_2", 64, ("layer2", "layer3"), (512, 1024)),
+    ],
+)
+def test_default_layers_of_a_family(
+    name: str, side: int, layers: tuple[str, ...], channels: tuple[int, ...]
+) -> None:
+    backbone = build_backbone(name, weights="none")
+    assert backbone.layers == layers
+    assert FeatureExtractor(backbone, image_size=side).layer_channels == channels
+
+
+class _ChannelsLast(torch.nn.Module):
+    """Gives the image as Swin gives its maps: rows, columns, channels."""
+
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
+        return [images.permute(0, 2, 3, 1)[:, ::4, ::4], images[:, :, ::4, ::4]]
+
+
+def test_channels_last_maps_are_turned() -> None:
+    plain = build_backbone("resnet18", weights="none")
+    backbone = dataclasses.replace(plain, layers=("a", "b"), network=_ChannelsLast())
+    extractor = FeatureExtractor(backbone, image_size=32, patch_size=1)
+    assert extractor.grid_hw == (8, 8)
+    assert extractor.layer_channels == (3, 3)
+    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    rows = extractor(image)
+    assert torch.equal(rows[:, :3], rows[:, 3:])
+
+
+class _Oblong(torch.nn.Module):
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
+        return [images[:, :, ::4]]
+
+
+def test_maps_that_are_not_square_are_refused() -> None:
+    plain = build_backbone("resnet18", weights="none")
+    backbone = dataclasses.replace(plain, layers=("odd",), network=_Oblong())
+    with pytest.raises(ConfigError, match="layer odd of resnet18: gives"):
+        FeatureExtractor(backbone, image_size=32)
+
+
+@pytest.mark.parametrize("contrast", [1.0, 1.6])
+def test_looked_up_pixels_are_those_that_are_computed(contrast: float) -> None:
+    plain = build_backbone("resnet18", weights="none")
+    backbone = dataclasses.replace(plain, layers=("a", "b"), network=_ChannelsLast())
+    extractor = FeatureExtractor(backbone, image_size=32, patch_size=1, contrast=contrast)
+    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float()
+    expected = extractor.normalised(pixels)[0, :, ::4, ::4].flatten(1).T
+    assert torch.equal(extractor(image)[:, :3], expected)
 
 
 def test_image_size_that_does_not_fit() -> None:

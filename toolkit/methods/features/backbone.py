@@ -51,8 +51,8 @@ class Backbone:
         """Return one feature map per layer, in the order of `layers`."""
         found = self.network(images)
         if isinstance(found, dict):  # in the network's order
-            return [found[layer] for layer in self.layers]
-        return list(found)
+            found = [found[layer] for layer in self.layers]
+        return [_channels_first(one) for one in found]
 
 
 def build_backbone(
@@ -89,6 +89,13 @@ def build_backbone(
         network = network.to(memory_format=torch.channels_last)
     fingerprint = tensors_sha256(network.state_dict())[:12]
     return Backbone(name, chosen, label, source, fingerprint, mean, std, network)
+
+
+def _channels_first(found: Tensor) -> Tensor:
+    """Return a map (B, C, h, w) as it is, and one of a square (B, h, w, C), as Swin's, turned."""
+    if found.ndim == 4 and found.shape[1] == found.shape[2] != found.shape[3]:
+        return found.permute(0, 3, 1, 2)
+    return found
 
 
 def best_contrast(backbone: Backbone) -> float:
@@ -177,6 +184,8 @@ def _default_layers(name: str, model: nn.Module) -> tuple[str, ...]:
     strided = [
         str(i) for i, stage in enumerate(stages) if stage.get("reduction") in _DEFAULT_STRIDES
     ]
+    if len(stages) >= 3 and len({stage.get("reduction") for stage in stages}) == 1:
+        strided = [str(i) for i in range(len(stages))]  # a transformer, whatever its patches' side
     if not strided:
         raise ConfigError(f"backbone {name}: has no default layers; name some with --layers")
     # All stages of a transformer have one stride: two from the middle serve as mid-level features.
