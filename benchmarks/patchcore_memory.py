@@ -3,7 +3,8 @@
     python benchmarks/patchcore_memory.py mvtec/bottle --images 10000
 
 The good training images of the category are named again and again until there are enough: each is
-read, embedded and sampled as if it were new. Prints one line per thousand images, then JSON.
+read, embedded and sampled as if it were new. Prints one line per thousand images, then JSON;
+the exit status is 1 where the peak is above 4 GB.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from toolkit.runs.machine import environment, peak_memory_bytes, seed_everything
 from toolkit.runs.run import Run
 
 _EVERY = 1000
+_LIMIT_MB = 4096
 
 
 def main() -> None:
@@ -71,6 +73,8 @@ def main() -> None:
         "growth": growth,
     }
     print(json.dumps(record, indent=2))
+    if record["peak_memory_mb"] > _LIMIT_MB:
+        sys.exit(f"peak memory {record['peak_memory_mb']:.0f} MB: above {_LIMIT_MB}")  # status 1
 
 
 def _watched(growth: list[dict[str, Any]]) -> Any:
