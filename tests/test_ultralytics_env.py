@@ -51,11 +51,10 @@ def test_nothing_is_sent_or_fetched_or_written_at_home(tmp_path: Path) -> None:
         ultralytics_env.prepare()
         from toolkit.methods.yolo import trainers
         from ultralytics.engine.model import Model
-        from ultralytics.utils import SETTINGS, checks, events
+        from ultralytics.utils import SETTINGS, checks
         from ultralytics.utils.callbacks import platform
         assert checks.check_font("Arial.ttf").exists()
         assert checks.check_font("Arial.Unicode.ttf").exists()
-        assert events.events.enabled is False
         assert not any(SETTINGS[name] for name in ("sync", "wandb", "comet", "mlflow", "api_key"))
         import os
         assert "ULTRALYTICS_API_KEY" not in os.environ
@@ -71,6 +70,65 @@ def test_nothing_is_sent_or_fetched_or_written_at_home(tmp_path: Path) -> None:
     assert (tmp_path / "toolkit/cache/ultralytics").is_dir()
 
 
+# An event of analytics as Ultralytics makes one after a training, and the attempts to send it.
+_EVENT = """
+    from types import SimpleNamespace
+    import socket, threading
+    from ultralytics.utils import SETTINGS, TESTS_RUNNING, events
+    assert not TESTS_RUNNING  # which alone would keep it quiet
+    for mode in ("train", "val", "predict", "export"):
+        args = SimpleNamespace(mode=mode, task="detect", model="a.yaml", data="b", format="onnx")
+        events.events.t = 0.0  # as if none was sent for long
+        events.events(args, SimpleNamespace(type="cpu"), None)
+    for thread in threading.enumerate():
+        if thread is not threading.main_thread():
+            thread.join(20)
+    told = [str(a) for a in attempts if "google-analytics" in str(a)]
+"""
+_UNTESTED = ("PYTEST_", "GITHUB_", "RUNNER_")
+
+
+@pytest.mark.parametrize(
+    ("script", "sends"),
+    [
+        # The control: as shipped, and online, it does send.
+        (
+            """
+            import ultralytics.utils
+            ultralytics.utils.ONLINE = True
+            ultralytics.utils.SETTINGS["sync"] = True
+            """,
+            True,
+        ),
+        ("from toolkit import ultralytics_env; ultralytics_env.prepare()", False),
+        # Imported by something else before, when it was online.
+        (
+            """
+            import ultralytics.utils
+            ultralytics.utils.ONLINE = True
+            ultralytics.utils.SETTINGS["sync"] = True
+            import ultralytics.utils.events
+            assert ultralytics.utils.events.events.enabled
+            from toolkit import ultralytics_env
+            ultralytics_env.prepare()
+            """,
+            False,
+        ),
+    ],
+    ids=["as shipped", "prepared", "prepared late"],
+)
+def test_analytics_are_sent_as_shipped_and_never_by_us(
+    script: str, sends: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in list(os.environ):  # nor may a proxy take the attempt's place
+        if name.startswith(_UNTESTED) or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    check = f"assert bool(told) is {sends}, attempts"
+    parts = (script, _EVENT, check)
+    done = _run("\n".join(textwrap.dedent(part) for part in parts), tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
 def test_it_also_works_where_ultralytics_was_imported_first(tmp_path: Path) -> None:
     done = _run(
         """
@@ -80,8 +138,7 @@ def test_it_also_works_where_ultralytics_was_imported_first(tmp_path: Path) -> N
         attempts.clear()
         from toolkit import ultralytics_env
         ultralytics_env.prepare()
-        from ultralytics.utils import SETTINGS, checks, events
-        assert events.events.enabled is False
+        from ultralytics.utils import SETTINGS, checks
         assert SETTINGS["sync"] is False
         assert checks.check_font("Arial.ttf").exists()
         assert checks.check_requirements("surely-not-a-package-name>=9", install=True) is False
