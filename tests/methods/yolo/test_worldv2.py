@@ -68,7 +68,8 @@ def test_prompt_tuning_leaves_weights_and_statistics(
 ) -> None:
     method, run = new_run(
         "yolo-world", weights="pretrained", init=str(base), train="prompts",
-        tune_scale=tune_scale, lr=0.1, head_lr_factor=1.0, **SHORT,
+        tune_scale=tune_scale, lr=0.1, head_lr_factor=1.0,
+        extra={"plots": False, "warmup_epochs": 0.0}, **SHORT,
     )  # fmt: skip
     fit(method, run, four)
     may = {f"model.22.cv4.{i}.{name}" for i in range(3) for name in ("bias", "logit_scale")}
