@@ -88,8 +88,14 @@ def test_where_all_are_equally_far_the_full_product_takes_over(
 ) -> None:
     bank = torch.zeros(4000, 4)
     screened = ScreenedSearch(bank)
-    monkeypatch.setattr(module, "_MANY", 8)
+    calls = []
+    real = screened._exact.distances
+    monkeypatch.setattr(screened._exact, "distances", lambda *w: calls.append(w) or real(*w))
     assert screened.distances(torch.ones(3, 4), 1).tolist() == [2.0, 2.0, 2.0]
+    assert len(calls) == 1
+    monkeypatch.setattr(module, "_MANY", 10**6)
+    assert screened.distances(torch.ones(3, 4), 1).tolist() == [2.0, 2.0, 2.0]
+    assert len(calls) == 1  # the other way gives the same
 
 
 @pytest.mark.parametrize("k", [1, 3, 40])

@@ -56,7 +56,7 @@ def exact_coreset(features: Tensor, size: int, *, seed: int, show: bool = False)
     generator = torch.Generator().manual_seed(seed)
     first = int(torch.randint(count, (1,), generator=generator))
     chosen = torch.empty(size, dtype=torch.int64)
-    # Half the squared distances, as |x|²/2 - x·c + |c|²/2: one matrix-vector product per choice.
+    # One distance per patch, that to the nearest choice so far: O(n) memory.
     nearest = torch.full((count, 1), math.inf, dtype=features.dtype, device=features.device)
     latest = first
     with progress("coreset", size, show=show) as bar:
