@@ -154,12 +154,10 @@ def test_no_good_images(tmp_path: Path, split: Split) -> None:
     ("changes", "error", "words"),
     [
         ({"coreset_ratio": 0.0001}, DataError, "coreset of 0"),
-        ({"coreset_ratio": 2.0, "coreset_size": 10**6}, DataError, "cannot give a coreset"),
         ({"backbone": "resnet81"}, ConfigError, "did you mean"),
         ({"layers": ("blocks.99",)}, ConfigError, "blocks.99"),
         ({"layers": ("act",)}, ConfigError, "act"),
         ({"patch_size": 2}, ConfigError, "odd"),
-        ({"stride": -1}, ConfigError, "stride"),
         ({"weights": "/nowhere/lite0.pth"}, WeightsError, "/nowhere/lite0.pth"),
     ],
 )
@@ -171,9 +169,53 @@ def test_bad_settings(
         PatchCore(settings).fit(split, _run(tmp_path, settings))
 
 
-def test_a_memory_that_holds_nothing() -> None:
-    with pytest.raises(ConfigError, match="max_patches=0: must be at least 1"):
-        build_settings(PatchCoreSettings, {"max_patches": 0}, source="test")
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("max_patches", 0),
+        ("coreset_size", 0),
+        ("coreset_ratio", 0.0),
+        ("coreset_ratio", 1.5),
+        ("neighbours", 0),  # whose mean distance would be no number
+        ("reweight", -1),
+        ("projection", -1),
+        ("image_size", 0),
+        ("patch_size", 0),
+        ("stride", -1),
+        ("contrast", -0.1),
+        ("sigma", -1.0),
+        ("false_alarms", 1.0),
+    ],
+)
+def test_settings_out_of_range_are_refused_by_name(key: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=rf"test: {key}={value}: must be "):
+        build_settings(PatchCoreSettings, {key: value}, source="test")
+
+
+def test_the_log_tells_what_the_bank_holds(tmp_path: Path, split: Split) -> None:
+    for size, told in ((100, False), (10**6, True)):
+        settings = dataclasses.replace(SMALL, coreset_size=size, coreset_ratio=0.9)
+        run = _run(tmp_path, settings)
+        PatchCore(settings).fit(split, run)
+        log = (run.path / "log.txt").read_text()
+        held = run.facts["patches_in_bank"]
+        assert (f"bank holds {held} patches, not the {size} asked for" in log) is told
+        radius = log.split("largest distance to the coreset ")[1].split(",")[0]
+        assert float(radius) == pytest.approx(run.facts["coreset_radius"], rel=1e-3, abs=1e-4)
+
+
+def test_an_extended_bank_holds_no_more_than_max_patches(tmp_path: Path, split: Split) -> None:
+    whole = dataclasses.replace(SMALL, coreset_size=150, max_patches=150)
+    first = _run(tmp_path / "a", whole)
+    PatchCore(whole).fit(dataclasses.replace(split, train=split.train[:3]), first)
+    held = first.facts["patches_in_bank"]
+    more = dataclasses.replace(whole, extend=str(first.path), max_patches=held + 20)
+    run = _run(tmp_path / "b", more)
+    PatchCore(more).fit(split, run)
+    assert read_json(run.weights / "bank.json")["kept"] == held + 20
+    full = dataclasses.replace(more, max_patches=held)
+    with pytest.raises(ConfigError, match=f"max_patches={held}: .* holds {held} already"):
+        PatchCore(full).fit(split, _run(tmp_path / "c", full))
 
 
 def test_ratio_counts_all_patches_and_not_only_those_held(tmp_path: Path, split: Split) -> None:

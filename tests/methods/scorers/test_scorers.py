@@ -14,7 +14,7 @@ from toolkit.config import build_settings, find_config, read_yaml, settings_dict
 from toolkit.data.layouts import read_dataset
 from toolkit.data.splits import Split, make_plan
 from toolkit.data.types import Sample
-from toolkit.errors import DataError, WeightsError
+from toolkit.errors import ConfigError, DataError, WeightsError
 from toolkit.methods.base import Method
 from toolkit.methods.registry import method_class
 from toolkit.runs.machine import seed_everything
@@ -31,6 +31,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "patchcore+": {"coreset_size": 50, "coreset_ratio": 1.0, "pseudo_count": 4},
 }
 FEW_LABELS = ("deviation", "patchcore+")
+_REFUSED = ("deviation", "top1")
 
 
 @pytest.fixture(scope="module")
@@ -115,8 +116,10 @@ def test_no_label_and_no_pseudo_defects(name: str, split: Split, tmp_path: Path)
         _fit(_method(name, pseudo="never"), split.with_budget(0), tmp_path)
 
 
-@pytest.mark.parametrize("image_score", ["max", "top1"])
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize(
+    ("name", "image_score"),
+    [(name, how) for name in SMALL for how in ("max", "top1") if (name, how) != _REFUSED],
+)
 def test_onnx_says_what_the_run_says(
     name: str, image_score: str, split: Split, tmp_path: Path
 ) -> None:
@@ -171,6 +174,47 @@ def test_constant_images(name: str, split: Split, tmp_path: Path) -> None:
     run = _fit(method, dataclasses.replace(split, train=grey + defects, val=()), tmp_path / "r")
     predictions = list(method.predict([grey[0], *split.test[:2]], run))
     assert np.isfinite(_scores(predictions)).all()
+    if name == "padim":  # without a variance to measure by, differences still have a size
+        assert 0 <= predictions[0].score < 1e-2
+        assert 0.1 < predictions[1].score < 1e3
+        assert "hardly vary" in (run.path / "log.txt").read_text()
+
+
+def test_images_that_vary_are_not_called_still(split: Split, tmp_path: Path) -> None:
+    run = _fit(_method("padim"), split, tmp_path)
+    log = run.path / "log.txt"
+    assert not log.exists() or "hardly vary" not in log.read_text()
+
+
+@pytest.mark.parametrize("name", ["padim", "student", "patchcore+"])
+def test_the_image_score_that_was_asked_for(name: str, split: Split, tmp_path: Path) -> None:
+    run = _fit(_method(name), split, tmp_path)
+    (prediction,) = _method(name, image_score="top1").predict(split.test[:1], run)
+    assert prediction.score_map is not None
+    highest = np.sort(prediction.score_map.ravel())[-round(0.01 * 64 * 64) :]
+    assert prediction.score == pytest.approx(float(highest.mean()), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("deviation", "image_score", "top1"),  # which it would not follow
+        ("deviation", "top", 0.0),
+        ("deviation", "steps", -1),
+        ("deviation", "max_images", 0),
+        ("student", "bottleneck", 0),
+        ("student", "max_images", 1),
+        ("padim", "channels", -1),
+        ("padim", "shrinkage", -0.1),
+        ("padim", "sigma", -1.0),
+        ("patchcore+", "boost", -1.0),
+        ("patchcore+", "defect_patches", 0),
+        ("patchcore+", "neighbours", 0),
+    ],
+)
+def test_settings_out_of_range_are_refused_by_name(name: str, key: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=f"test: {key}={value}: "):
+        _method(name, **{key: value})
 
 
 @pytest.mark.parametrize("name", SMALL)

@@ -28,7 +28,7 @@ from toolkit.methods.features.scorer import (
     save_state,
     training_extractor,
 )
-from toolkit.methods.features.settings import FeatureSettings
+from toolkit.methods.features.settings import FeatureSettings, at_least, share
 from toolkit.methods.features.training import Whitened, good_features
 from toolkit.methods.size import note_parameters
 from toolkit.progress import progress, track
@@ -61,6 +61,22 @@ class DeviationSettings(FeatureSettings):
     )
     pseudo_count: int = setting(64, "how many pseudo-defects are made")
     max_images: int = setting(2000, "good images held in memory at most; more are drawn evenly")
+
+    def __post_init__(self) -> None:
+        """Reject values that nothing can be learnt with.
+
+        Raises:
+            ValueError: the message names the key.
+        """
+        super().__post_init__()
+        if self.image_score != "max":
+            raise ValueError(
+                f"image_score={self.image_score}: deviation scores an image as it was trained to, "
+                "by the mean of its highest patches; set --top"
+            )
+        share(self, "top")
+        at_least(self, hidden=0, steps=0, lr=0, weight_decay=0, whitening=0)
+        at_least(self, pseudo_count=1, max_images=1)
 
 
 class Deviation(Method[DeviationSettings]):

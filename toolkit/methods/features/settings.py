@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,10 +32,35 @@ class FeatureSettings:
     )
 
     def __post_init__(self) -> None:
-        """Reject a rate that is no share.
+        """Reject values that no image could be scored with.
 
         Raises:
             ValueError: the message names the key.
         """
         if not 0 <= self.false_alarms < 1:
             raise ValueError(f"false_alarms={self.false_alarms}: must be from 0 to below 1")
+        at_least(self, image_size=1, patch_size=1, stride=0, contrast=0, sigma=0)
+
+
+def at_least(settings: object, **lows: float) -> None:
+    """See to it that settings are numbers from a lowest value on.
+
+    Raises:
+        ValueError: the message names the first that is not.
+    """
+    for key, low in lows.items():
+        value = getattr(settings, key)
+        if not low <= value < math.inf:  # false of what is not a number, too
+            raise ValueError(f"{key}={value}: must be at least {low}")
+
+
+def share(settings: object, *keys: str) -> None:
+    """See to it that settings are shares, above 0 and up to 1.
+
+    Raises:
+        ValueError: the message names the first that is not.
+    """
+    for key in keys:
+        value = getattr(settings, key)
+        if not 0 < value <= 1:
+            raise ValueError(f"{key}={value}: must be above 0 and at most 1")

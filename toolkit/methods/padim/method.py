@@ -19,7 +19,7 @@ from toolkit.methods.features.scorer import (
     save_state,
     training_extractor,
 )
-from toolkit.methods.features.settings import FeatureSettings
+from toolkit.methods.features.settings import FeatureSettings, at_least
 from toolkit.methods.size import note_parameters
 from toolkit.progress import track
 from toolkit.runs.prediction import Prediction
@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 
 _STATE = ("channels", "mean", "whitening")
 _FLOOR = 1e-6
-"""Variance that is always added: images without any give finite distances."""
+"""Variance that is always added: places without any give finite distances."""
+_STILL = 1e-8
+"""Mean variance, as a share of the mean square, up to which images count as all the same."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,15 @@ class PaDiMSettings(FeatureSettings):
 
     channels: int = setting(100, "channels that are kept, drawn at random (paper: 100); 0: all")
     shrinkage: float = setting(0.01, "share of the mean variance that is added to each variance")
+
+    def __post_init__(self) -> None:
+        """Reject values that nothing can be learnt with.
+
+        Raises:
+            ValueError: the message names the key.
+        """
+        super().__post_init__()
+        at_least(self, channels=0, shrinkage=0)
 
 
 class PaDiM(Method[PaDiMSettings]):
@@ -75,6 +86,10 @@ class PaDiM(Method[PaDiMSettings]):
         for sample in track(good, "features"):
             moments.add(features_of(sample, extractor).cpu()[:, chosen])
         mean, covariance = moments.mean_and_covariance()
+        still = _is_still(covariance, mean)
+        if still:
+            run.log("features of the good images hardly vary: are they all the same image?")
+            covariance = _assumed(covariance, mean)
         whitening = _whitening(covariance, self.settings.shrinkage)
         state = {"channels": chosen, "mean": mean.float(), "whitening": whitening.float()}
         save_state(run, state, extractor)
@@ -151,6 +166,23 @@ class _Moments:
         outer = mean[:, :, None] * mean[:, None, :]
         covariance = (self._squares.double() - self._count * outer) / (self._count - 1)
         return self._origin + mean, covariance
+
+
+def _is_still(covariance: Tensor, mean: Tensor) -> bool:
+    """Whether variances are nothing but rounding beside the features' squares."""
+    variance = covariance.diagonal(dim1=1, dim2=2).clamp_min(0).mean()
+    return bool(variance <= _STILL * mean.square().mean())
+
+
+def _assumed(covariance: Tensor, mean: Tensor) -> Tensor:
+    """Return the variances that are assumed where none was seen: a tenth of the features' size.
+
+    Divided by the rounding that is left, any other image would be thousands of deviations away.
+    """
+    import torch
+
+    variance = 0.01 * mean.square().mean() + _FLOOR
+    return variance * torch.eye(covariance.shape[1]).to(covariance).expand_as(covariance)
 
 
 def _whitening(covariance: Tensor, shrinkage: float) -> Tensor:

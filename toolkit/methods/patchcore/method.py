@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from toolkit.data.splits import Split
 from toolkit.data.types import Sample, file_sha256
-from toolkit.errors import DataError
+from toolkit.errors import ConfigError, DataError
 from toolkit.files import write_json
 from toolkit.methods.base import Labels, Method
 from toolkit.methods.features.extractor import FeatureExtractor
@@ -77,7 +77,7 @@ class PatchCore(Method[PatchCoreSettings]):
         known = set() if old is None else set(old.images)
         contents = {s.id: file_sha256(s.image) for s in good}
         new = [s for s in good if contents[s.id] not in known]
-        reservoir = self._embed(new, extractor, run)
+        reservoir = self._embed(new, extractor, run, held=0 if old is None else len(old.features))
         embedded = time.perf_counter()
         features = reservoir.rows()
         if old is not None:
@@ -103,6 +103,7 @@ class PatchCore(Method[PatchCoreSettings]):
             kept=len(features),
             radius=radius,
         )
+        self._tell(size, radius, run)
         bank = MemoryBank(features[chosen] @ whitening, whitening, meta)
         bank.save(run.weights)
         write_json(run.weights / IMAGES, sorted(known.union(contents.values())))
@@ -191,10 +192,19 @@ class PatchCore(Method[PatchCoreSettings]):
             read_extended(self.settings.extend, extractor, split) if self.settings.extend else None
         )
 
-    def _embed(self, samples: Sequence[Sample], extractor: FeatureExtractor, run: Run) -> Reservoir:
+    def _embed(
+        self, samples: Sequence[Sample], extractor: FeatureExtractor, run: Run, *, held: int
+    ) -> Reservoir:
+        """Embed images; `held` patches of an earlier bank count towards `max_patches`."""
         rows, columns = extractor.grid_hw
         patches = len(samples) * rows * columns
-        capacity = min(self.settings.max_patches, patches)
+        room = self.settings.max_patches - held
+        if samples and room < 1:
+            raise ConfigError(
+                f"max_patches={self.settings.max_patches}: {self.settings.extend} holds {held} "
+                "already, so nothing new fits; set --max-patches higher"
+            )
+        capacity = min(max(room, 0), patches)
         if capacity < patches:
             run.log(f"{patches} patches, of which {capacity} drawn evenly are held (max_patches)")
         reservoir = Reservoir(capacity, extractor.channels, seed=run.seed)
@@ -211,6 +221,15 @@ class PatchCore(Method[PatchCoreSettings]):
                 "images, or set --coreset-size to at least 1 and --coreset-ratio between 0 and 1"
             )
         return min(size, held)
+
+    def _tell(self, size: int, radius: float, run: Run) -> None:
+        wanted = self.settings.coreset_size
+        if size < wanted:
+            run.log(
+                f"bank holds {size} patches, not the {wanted} asked for: coreset_ratio, "
+                "max_patches or the number of images allows no more"
+            )
+        run.log(f"largest distance to the coreset {radius:.4g}, of {_PROBES} patches at most")
 
     def _whitening(self, features: Tensor, extractor: FeatureExtractor, run: Run) -> Tensor:
         import torch

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from toolkit.config import setting
-from toolkit.methods.features.settings import FeatureSettings
+from toolkit.methods.features.settings import FeatureSettings, at_least, share
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,11 @@ class PatchCoreSettings(FeatureSettings):
     extend: str = setting("", "run whose bank is gone on with: only images new to it are embedded")
 
     def __post_init__(self) -> None:
-        """Reject a memory that holds nothing.
+        """Reject a memory that holds nothing, and a search for nothing.
 
         Raises:
             ValueError: the message names the key.
         """
         super().__post_init__()
-        if self.max_patches < 1:
-            raise ValueError(f"max_patches={self.max_patches}: must be at least 1")
+        share(self, "coreset_ratio")
+        at_least(self, coreset_size=1, max_patches=1, neighbours=1, projection=0, reweight=0)

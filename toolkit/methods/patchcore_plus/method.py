@@ -22,6 +22,7 @@ from toolkit.methods.features.defects import (
 )
 from toolkit.methods.features.extractor import FeatureExtractor
 from toolkit.methods.features.scorer import features_of, good_images
+from toolkit.methods.features.settings import at_least
 from toolkit.methods.patchcore.bank import MemoryBank
 from toolkit.methods.patchcore.method import PatchCore
 from toolkit.methods.patchcore.settings import PatchCoreSettings
@@ -47,6 +48,15 @@ class PatchCorePlusSettings(PatchCoreSettings):
         "auto", "pseudo-defects (CutPaste, Perlin): where no defect is labelled, always, or never"
     )
     pseudo_count: int = setting(64, "how many pseudo-defects are made")
+
+    def __post_init__(self) -> None:
+        """Reject values that nothing can be learnt with.
+
+        Raises:
+            ValueError: the message names the key.
+        """
+        super().__post_init__()
+        at_least(self, boost=0, defect_patches=1, pseudo_count=1)
 
 
 class PatchCorePlus(Method[PatchCorePlusSettings]):

@@ -20,7 +20,7 @@ from toolkit.methods.features.scorer import (
     save_state,
     training_extractor,
 )
-from toolkit.methods.features.settings import FeatureSettings
+from toolkit.methods.features.settings import FeatureSettings, at_least
 from toolkit.methods.features.training import Whitened, good_features
 from toolkit.methods.size import note_parameters
 from toolkit.progress import progress
@@ -48,6 +48,15 @@ class StudentSettings(FeatureSettings):
     lr: float = setting(2e-3, "learning rate at the start; it falls to zero along a cosine")
     whitening: float = setting(0.01, "shrinkage of the whitening of each layer's features")
     max_images: int = setting(2000, "good images held in memory at most; more are drawn evenly")
+
+    def __post_init__(self) -> None:
+        """Reject values that nothing can be learnt with.
+
+        Raises:
+            ValueError: the message names the key.
+        """
+        super().__post_init__()
+        at_least(self, width=1, bottleneck=1, epochs=0, lr=0, whitening=0, max_images=2)
 
 
 class Student(Method[StudentSettings]):
