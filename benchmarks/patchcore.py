@@ -3,9 +3,9 @@
     python benchmarks/patchcore.py DATA [--threads 2] [--coreset-patches 214000]
     python benchmarks/patchcore.py DATA --anomalib-python /path/to/env/bin/python
 
-The other tool runs in its own process and environment, on the same images at the same size, with
-the same backbone weights, layers and coreset ratio. It normalises pixels by ImageNet's mean and
-deviation; for Lite0 that is contrast=2.2 here (but for a shift of colour by less than a tenth).
+Beside anomalib both coresets of ours are measured, the exact one and the grouped default, each in
+a process of its own: the same training images, size, backbone weights, layers, normalisation and
+coreset ratios, and raw maps of both judged by the same metrics at the size of the images.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -26,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from toolkit.config import build_settings, parse_overrides, settings_dict
 from toolkit.data.layouts import read_dataset
 from toolkit.data.splits import Split, make_plan
+from toolkit.methods.patchcore.settings import PatchCoreSettings
 from toolkit.runs.machine import environment, peak_memory_bytes, seed_everything
 
 
@@ -48,23 +51,23 @@ def main() -> None:
         "--anomalib-python", type=Path, help="python of an environment that has anomalib"
     )
     parser.add_argument(
-        "--anomalib-choices",
-        type=int,
-        default=0,
-        help="let anomalib choose so many patches and extrapolate the rest; 0: all. The others are "
-        "drawn at random then, so that its accuracy means nothing",
-    )
+        "--ratios", type=float, nargs="+", default=[0.01, 0.1],
+        help="coreset ratios beside anomalib; its fit is measured at the first, extrapolated to "
+        "the others",
+    )  # fmt: skip
     parser.add_argument("--ours", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--train-all", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.ours:  # in a process of its own, so that the peak memory is this measurement's alone
         options.ours.write_text(json.dumps(_measure_method(options)))
         return
     record: dict[str, Any] = {"environment": environment(), "threads": options.threads}
-    record["ours"] = _in_own_process(options)
+    if options.anomalib_python:
+        record |= _beside_anomalib(options)
+    else:
+        record["ours"] = _in_own_process(options, options.set)
     if options.coreset_patches:
         record["coreset"] = _measure_coreset(options)
-    if options.anomalib_python:
-        record["anomalib"] = _measure_anomalib(options)
     print(json.dumps(record, indent=2))
 
 
@@ -72,10 +75,15 @@ class _Raw(argparse.RawDescriptionHelpFormatter):
     pass
 
 
-def _in_own_process(options: argparse.Namespace) -> Any:
+def _in_own_process(
+    options: argparse.Namespace, settings: Sequence[str], *, train_all: bool = False
+) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder) / "ours.json"
-        subprocess.run([sys.executable, *sys.argv, "--ours", str(answer)], check=True)
+        words = [str(options.data), "--threads", str(options.threads), "--ours", str(answer)]
+        words += [word for pair in settings for word in ("--set", pair)]
+        words += ["--train-all"] * train_all
+        subprocess.run([sys.executable, sys.argv[0], *words], check=True)
         return json.loads(answer.read_text())
 
 
@@ -99,6 +107,8 @@ def _measure_method(options: argparse.Namespace) -> dict[str, Any]:
     _limit_threads(options.threads)
     seed_everything(0)
     split = _split(options.data)
+    if options.train_all:  # fitting does not look at the validation part
+        split = replace(split, train=(*split.train, *split.val))
     settings = build_settings(PatchCore.Settings, parse_overrides(options.set), source="--set")
     method = PatchCore(settings)
     with tempfile.TemporaryDirectory() as folder:
@@ -108,7 +118,7 @@ def _measure_method(options: argparse.Namespace) -> dict[str, Any]:
         started = time.perf_counter()
         method.fit(split, run)
         fit_seconds = time.perf_counter() - started
-        list(method.predict(split.val[:2], run))  # first calls set up kernels and threads
+        list(method.predict(split.train[:2], run))  # first calls set up kernels and threads
         predictions, seconds, cpu_seconds = [], [], []
         iterator = method.predict(split.test, run)
         for _ in split.test:
@@ -119,6 +129,7 @@ def _measure_method(options: argparse.Namespace) -> dict[str, Any]:
         peak = peak_memory_bytes()
         return {
             "settings": settings_dict(settings),
+            "train_images": len(split.train),
             "facts": run.facts,
             "fit_seconds": fit_seconds,
             # The first one also reads the bank and builds the network.
@@ -169,7 +180,6 @@ def _measure_coreset(options: argparse.Namespace) -> dict[str, Any]:
         grouped_coreset,
         projection,
     )
-    from toolkit.methods.patchcore.settings import PatchCoreSettings
 
     _limit_threads(options.threads)
     settings = build_settings(PatchCoreSettings, parse_overrides(options.set), source="--set")
@@ -216,79 +226,63 @@ def _measure_coreset(options: argparse.Namespace) -> dict[str, Any]:
     return record
 
 
-_ANOMALIB = """
-import json, resource, sys, time
-options = json.loads(sys.argv[1])
-import torch
-torch.set_num_threads(options["threads"])
-started = time.perf_counter()
-from anomalib.data import MVTecAD
-from anomalib.engine import Engine
-from anomalib.models import Patchcore
-from anomalib.models.components import feature_extractors
-imported = time.perf_counter() - started
-import timm
-original = timm.create_model
-def with_our_weights(name, pretrained=False, **words):
-    network = original(name, pretrained=False, **words)
-    if options["state"]:
-        state = torch.load(options["state"], weights_only=True)
-        missing = network.load_state_dict(state, strict=False).missing_keys
-        assert not missing, missing
-    return network
-timm.create_model = with_our_weights
-datamodule = MVTecAD(root=options["root"], category=options["category"],
-                     train_batch_size=8, eval_batch_size=1, num_workers=0)
-size = (options["image_size"], options["image_size"])
-from anomalib.models.components.sampling.k_center_greedy import KCenterGreedy
-choices = {}
-original_choose, original_next = KCenterGreedy.select_coreset_idxs, KCenterGreedy.get_new_idx
-def next_and_time(self):
-    choices.setdefault("times", []).append(time.perf_counter())
-    return original_next(self)
-def choose_some(self):
-    size, limit = self.coreset_size, options["choices"] or self.coreset_size
-    self.coreset_size = min(size, limit)
-    chosen = original_choose(self)
-    times = choices.pop("times")
-    choices.update(patches=self.n_observations, size=size, chosen=len(chosen),
-                   dimensions=self.features.shape[1],
-                   seconds_per_choice=(times[-1] - times[0]) / (len(times) - 1))
-    rest = torch.randperm(self.n_observations)
-    rest = rest[~torch.isin(rest, torch.tensor(chosen))][: size - len(chosen)]
-    return chosen + rest.tolist()
-KCenterGreedy.select_coreset_idxs, KCenterGreedy.get_new_idx = choose_some, next_and_time
-model = Patchcore(backbone=options["backbone"], layers=options["layers"], pre_trained=False,
-                  coreset_sampling_ratio=options["ratio"],
-                  pre_processor=Patchcore.configure_pre_processor(image_size=size))
-engine = Engine(accelerator="cpu", default_root_dir=options["out"])
-started = time.perf_counter()
-engine.fit(model=model, datamodule=datamodule)
-fitted = time.perf_counter()
-results = engine.test(model=model, datamodule=datamodule)
-tested = time.perf_counter()
-count = len(datamodule.test_data)
-print("RESULT " + json.dumps({
-    "import_seconds": imported, "fit_seconds": fitted - started, "coreset": choices,
-    "fit_seconds_extrapolated": fitted - started
-        + (choices["size"] - choices["chosen"]) * choices["seconds_per_choice"],
-    "test_ms_per_image": 1000 * (tested - fitted) / count,
-    "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-    "results": [{k: float(v) for k, v in r.items()} for r in results]}))
-"""
+def _beside_anomalib(options: argparse.Namespace) -> dict[str, Any]:
+    """Measure both with the same weights, size, layers, normalisation and training images.
+
+    Anomalib chooses one patch after the other, each in the same time, so its fit at further ratios
+    is what it took at the first plus the further choices.
+    """
+    settings = build_settings(PatchCoreSettings, _like_anomalib(options, 0.1), source="--set")
+    theirs = _measure_anomalib(options, settings, options.ratios[0])
+    record: dict[str, Any] = {"anomalib": theirs, "ratios": {}}
+    for ratio in options.ratios:
+        coreset = theirs["coreset"]
+        further = int(coreset["patches"] * ratio) - coreset["chosen"]
+        their_fit = theirs["fit_seconds"] + further * coreset["seconds_per_choice"]
+        row: dict[str, Any] = {
+            "anomalib_fit_seconds": their_fit,
+            "anomalib_fit_is": "measured" if ratio == options.ratios[0] else "extrapolated",
+        }
+        for kind in ("exact", "grouped"):
+            values = _like_anomalib(options, ratio) | {"coreset": kind}
+            ours = _in_own_process(
+                options, [f"{key}={value}" for key, value in values.items()], train_all=True
+            )
+            row[kind] = ours | {
+                "times_as_fast": {
+                    "fit": their_fit / ours["fit_seconds"],
+                    "predict": theirs["predict_ms_median"] / ours["predict_ms_median"],
+                },
+                "share_of_memory": ours["peak_memory_mb"] / theirs["peak_memory_mb"],
+            }
+        record["ratios"][str(ratio)] = row
+    return record
 
 
-def _measure_anomalib(options: argparse.Namespace) -> Any:
+def _like_anomalib(options: argparse.Namespace, ratio: float) -> dict[str, Any]:
+    """Return what makes ours do the same work: nothing is capped, pixels normalised as ImageNet's.
+
+    For Lite0 that is contrast=2.2, but for a shift of colour by less than a tenth.
+    """
+    same = {
+        "layers": "blocks.2,blocks.4", "image_size": 256, "stride": 0, "contrast": 2.2,
+        "max_patches": 10**6, "coreset_size": 10**6, "coreset_ratio": ratio,
+    }  # fmt: skip
+    return same | parse_overrides(options.set)
+
+
+def _measure_anomalib(
+    options: argparse.Namespace, settings: PatchCoreSettings, ratio: float
+) -> dict[str, Any]:
+    import numpy as np
     import torch
 
     from toolkit.methods.features.backbone import build_backbone
-    from toolkit.methods.patchcore.settings import PatchCoreSettings
     from toolkit.weights.lite0 import LITE0_NAME, lite0_state_dict
 
-    settings = build_settings(PatchCoreSettings, parse_overrides(options.set), source="--set")
     layers = build_backbone(settings.backbone, weights="none", layers=settings.layers).layers
     with tempfile.TemporaryDirectory() as folder:
-        state = Path(folder) / "state.pt"
+        state, answer = Path(folder) / "state.pt", Path(folder) / "answer.npz"
         if settings.backbone == LITE0_NAME and settings.weights == "auto":
             torch.save(lite0_state_dict(), state)
         words = {
@@ -298,23 +292,26 @@ def _measure_anomalib(options: argparse.Namespace) -> Any:
             "backbone": settings.backbone,
             "layers": list(layers),
             "image_size": settings.image_size,
-            "ratio": settings.coreset_ratio,
-            "choices": options.anomalib_choices,
+            "ratio": ratio,
             "state": str(state) if state.exists() else "",
-            "out": folder,
         }
-        script = Path(folder) / "anomalib_patchcore.py"
-        script.write_text(_ANOMALIB)
+        script = Path(__file__).with_name("anomalib_side.py")
         done = subprocess.run(
-            [str(options.anomalib_python), str(script), json.dumps(words)],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    for line in done.stdout.splitlines():
-        if line.startswith("RESULT "):
-            return json.loads(line.removeprefix("RESULT "))
-    raise SystemExit(f"{options.anomalib_python}: anomalib failed\n{done.stderr[-2000:]}")
+            [str(options.anomalib_python), str(script), json.dumps(words), str(answer)],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        if done.returncode:
+            raise SystemExit(f"{options.anomalib_python}: anomalib failed\n{done.stderr[-2000:]}")
+        found = np.load(answer)
+        by_image = {
+            Path(name).resolve(): SimpleNamespace(score=score, score_map=score_map)
+            for name, score, score_map in zip(
+                found["names"], found["scores"], found["maps"], strict=True
+            )
+        }
+    record: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    split = _split(options.data)
+    return record | _accuracy(split, [by_image[s.image.resolve()] for s in split.test])
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import subprocess
 import sys
 from pathlib import Path
 
@@ -63,3 +64,14 @@ def test_one_run_does_not_inherit_the_peak_of_another() -> None:
         assert peak_memory_bytes() - before >= size // 2
     forget_peak_memory()
     assert peak_memory_bytes() - before < 16 << 20
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere only getrusage knows")
+def test_a_process_does_not_inherit_the_peak_of_the_one_that_started_it() -> None:
+    said = "from toolkit.runs.machine import peak_memory_bytes; print(peak_memory_bytes())"
+    with mmap.mmap(-1, 256 << 20) as block:
+        block.write(b"x" * len(block))
+        done = subprocess.run(
+            [sys.executable, "-c", said], capture_output=True, text=True, check=True
+        )
+    assert 1 << 20 < int(done.stdout) < 128 << 20
