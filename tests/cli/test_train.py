@@ -19,6 +19,7 @@ from toolkit.cli import main as cli
 from toolkit.cli.main import app
 from toolkit.cli.train import _method_command, _train
 from toolkit.config import build_settings
+from toolkit.data.synthetic import make_sample
 from toolkit.methods.registry import _BUILT_IN, method_class
 
 METHODS = sorted(_BUILT_IN)
@@ -160,3 +161,27 @@ def test_what_is_wrong_is_named(
     assert ended.value.code == 2
     assert said in capsys.readouterr().err
     assert [f.name for f in Path().iterdir()] == ["grey.yaml"]
+
+
+def test_a_bank_is_gone_on_with_when_good_images_come_in() -> None:
+    # Three of thirty validate and two of twenty-four, so that one more is wanted afterwards.
+    data = make_sample(
+        Path("data"), seed=1, size=64, train_good=30, test_good=2, per_defect=2
+    )  # fmt: skip
+    kept_back = sorted((data / "train/good").glob("*.png"))[::5]
+    for image in kept_back:
+        image.rename(image.name)
+    words = (
+        "train", "patchcore", "--data", data, "--protocol", "official", "--weights", "none",
+        "--backbone", "resnet18", "--image-size", 64,
+    )  # fmt: skip
+    assert run(*words, "--name", "first")[0] == 0
+    for image in kept_back:
+        Path(image.name).rename(image)
+    code, said = run(*words, "--name", "more", "--extend", "runs/patchcore/first")
+    assert (code, "held out" in said) == (0, False), said
+    learnt, before = (
+        set(json.loads(Path(f"runs/patchcore/{name}/weights/images.json").read_text()))
+        for name in ("more", "first")
+    )
+    assert before < learnt

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,19 +26,23 @@ def open_dataset(data: Path | None) -> Dataset:
 
 def open_plan(
     dataset: Dataset, split: Path | None, *, protocol: str, folds: int = 5, seed: int = 0,
-    per_class: int = 20,
+    per_class: int = 20, learnt: Collection[str] = (),
 ) -> SplitPlan:  # fmt: skip
     """Read the plan of `--split`, or make the one of the protocol."""
     from toolkit.data.splits import SplitPlan, make_plan
 
     if split is not None:
         return SplitPlan.read(split)
-    return make_plan(dataset, protocol=protocol, folds=folds, seed=seed, per_class=per_class)
+    return make_plan(
+        dataset, protocol=protocol, folds=folds, seed=seed, per_class=per_class, learnt=learnt
+    )
 
 
-def open_split(dataset: Dataset, split: Path | None, *, protocol: str, fold: int) -> Split:
+def open_split(
+    dataset: Dataset, split: Path | None, *, protocol: str, fold: int, learnt: Collection[str] = ()
+) -> Split:
     """Return one fold of a plan, see `open_plan`."""
-    return open_plan(dataset, split, protocol=protocol).fold(dataset, fold)
+    return open_plan(dataset, split, protocol=protocol, learnt=learnt).fold(dataset, fold)
 
 
 def say(message: str) -> None:

@@ -156,6 +156,7 @@ def _train(
     from toolkit.data.usable import require_usable
     from toolkit.errors import ConfigError
     from toolkit.leaderboard.summary import run_summary
+    from toolkit.methods.registry import make_method
 
     if resume and name is None:
         raise ConfigError("--resume: needs --name of the run to go on with")
@@ -167,7 +168,8 @@ def _train(
         source += " with the options given"
     dataset = open_dataset(data)
     require_usable(dataset)
-    part = open_split(dataset, split, protocol=protocol, fold=fold)
+    learnt = make_method(method, settings, source=source).learnt()
+    part = open_split(dataset, split, protocol=protocol, fold=fold, learnt=learnt)
     task = Task(
         method=method, entry=name or method, settings=settings, source=source, fold=fold,
         seed=seed, device=device, name=name,

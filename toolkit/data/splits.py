@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -205,6 +205,7 @@ def make_plan(
     folds: int = 5,
     seed: int = 0,
     per_class: int = 20,
+    learnt: Collection[str] = (),
 ) -> SplitPlan:
     """Assign every image to a part, so that equal content never falls on two sides.
 
@@ -219,6 +220,15 @@ def make_plan(
     on file names nor on a random generator's version. Of a picture that is in both parts, only
     the copies in `test/` take part; defects outside of `test/` never do.
 
+    Args:
+        dataset: what is split.
+        protocol: see above.
+        folds: of `supervised` and `balanced`.
+        seed: of the order.
+        per_class: of `balanced`.
+        learnt: contents (sha256) in `train/good` that something has learnt from already, so that
+            `official` may not validate with them although images that came later change the order.
+
     Raises:
         DataError: unknown protocol, a class too small for the folds, or nothing to train or test.
     """
@@ -230,7 +240,7 @@ def make_plan(
             "--protocol official, which needs good images only"
         )
     if protocol == "official":
-        folds, slots = 1, _official(dataset, seed)
+        folds, slots = 1, _official(dataset, seed, learnt)
     else:
         if folds < 3:
             raise DataError(f"folds {folds}: test, validation and training need at least 3")
@@ -252,7 +262,7 @@ def make_plan(
     )
 
 
-def _official(dataset: Dataset, seed: int) -> dict[str, str | int]:
+def _official(dataset: Dataset, seed: int, learnt: Collection[str]) -> dict[str, str | int]:
     good = _spare_good(dataset, seed)
     if not good:
         raise DataError(f"{dataset.root}: no train/good images of its own; nothing to train on")
@@ -265,9 +275,11 @@ def _official(dataset: Dataset, seed: int) -> dict[str, str | int]:
             f"{dataset.root}: no test images and {len(good)} different good ones; training, "
             "validation and test need at least 3"
         )
-    for position, copies in enumerate(good.values()):
-        part = VAL if position < held_out else TEST if position < held_out + tested else TRAIN
-        slots.update(dict.fromkeys(copies, part))
+    free = [content for content in good if content not in learnt]
+    parts = dict.fromkeys(free[:held_out], VAL)
+    parts |= dict.fromkeys(free[held_out : held_out + tested], TEST)
+    for content, copies in good.items():
+        slots.update(dict.fromkeys(copies, parts.get(content, TRAIN)))
     return slots
 
 

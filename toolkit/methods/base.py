@@ -46,6 +46,13 @@ class Method(ABC, Generic[S]):
     def __init__(self, settings: S) -> None:
         self.settings = settings
 
+    def learnt(self) -> frozenset[str]:
+        """Return the contents (sha256) of images that its settings make it start from.
+
+        A split that is made for it does not hold them out.
+        """
+        return frozenset()
+
     @abstractmethod
     def fit(self, split: Split, run: Run) -> None:
         """Learn from `split.train` (choose by `split.val`) and leave all state in `run.weights`.

@@ -40,6 +40,16 @@ class Extended:
     images: tuple[str, ...]
 
 
+def learnt_images(place: str) -> frozenset[str]:
+    """Return the contents of the images that a run learnt from; empty where it does not say.
+
+    Raises:
+        RunError: no run there.
+    """
+    path = Run.open(Path(place)).weights / IMAGES
+    return frozenset(read_json(path)) if path.is_file() else frozenset()
+
+
 def read_extended(place: str, extractor: FeatureExtractor, split: Split) -> Extended:
     """Read the bank of a run, as if its images had just been embedded.
 

@@ -28,7 +28,7 @@ from toolkit.methods.patchcore.coreset import (
     grouped_coreset,
     projection,
 )
-from toolkit.methods.patchcore.extend import IMAGES, Extended, read_extended
+from toolkit.methods.patchcore.extend import IMAGES, Extended, learnt_images, read_extended
 from toolkit.methods.patchcore.settings import PatchCoreSettings
 from toolkit.methods.size import note_parameters
 from toolkit.progress import track
@@ -59,6 +59,10 @@ class PatchCore(Method[PatchCoreSettings]):
     labels: ClassVar[Labels] = "none"
     scoring: ClassVar[str] = "distance to the nearest good patches"
     least_defects: ClassVar[int] = 0
+
+    def learnt(self) -> frozenset[str]:
+        """Return the images of the bank that is gone on with."""
+        return learnt_images(self.settings.extend) if self.settings.extend else frozenset()
 
     def fit(self, split: Split, run: Run) -> None:
         """Fill the memory bank from the good images of `split.train`; see `Method.fit`.
