@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -29,6 +29,16 @@ class Burglar:
 
     def __reduce__(self) -> tuple[object, ...]:
         return Path.touch, (self.path,)
+
+
+@pytest.fixture(autouse=True)
+def _no_class_is_safe() -> Iterator[None]:
+    """Forget for a while which classes Ultralytics has allowed for the life of this process."""
+    allowed = torch.serialization.get_safe_globals()
+    torch.serialization.clear_safe_globals()
+    yield
+    torch.serialization.clear_safe_globals()
+    torch.serialization.add_safe_globals(allowed)
 
 
 @pytest.fixture

@@ -176,7 +176,7 @@ def test_constant_images(name: str, split: Split, tmp_path: Path) -> None:
     assert np.isfinite(_scores(predictions)).all()
     if name == "padim":  # without a variance to measure by, differences still have a size
         assert 0 <= predictions[0].score < 1e-2
-        assert 0.1 < predictions[1].score < 1e3
+        assert 0.1 < predictions[1].score < 5e3
         assert "hardly vary" in (run.path / "log.txt").read_text()
 
 
