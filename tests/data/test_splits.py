@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import itertools
 import json
 from collections import Counter
@@ -14,54 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.data.made import BOTTLE, Row, dataset_of, rows_of
 from toolkit.data.layouts import read_dataset
 from toolkit.data.splits import PROTOCOLS, Split, SplitPlan, make_plan, part_counts
 from toolkit.data.types import Dataset, Sample
 from toolkit.errors import DataError, ToolkitError
-
-Row = tuple[str, str, int]
-"""Part, label and a number that stands for the content."""
-
-
-def dataset_of(rows: list[Row], *, names: list[int] | None = None) -> Dataset:
-    """Make a data set without files: its contents are given instead of hashed.
-
-    Args:
-        rows: one per sample.
-        names: number of each sample's file name; by default its place in `rows`.
-    """
-    samples, content = [], {}
-    for place, (part, label, number) in enumerate(rows):
-        name = f"{part}/{label}/{names[place] if names else place:03d}.png"
-        samples.append(Sample(id=name, image=Path(name), label=label, part=part))
-        content[name] = hashlib.sha256(str(number).encode()).hexdigest()
-    dataset = Dataset(name="made", root=Path("made"), samples=tuple(sorted(samples, key=_id)))
-    # What the cached properties would read from disk.
-    dataset.__dict__["content"] = content
-    lines = [f"{s.id}{s.label}{content[s.id]}" for s in dataset]
-    dataset.__dict__["fingerprint"] = hashlib.sha256("\n".join(lines).encode()).hexdigest()
-    return dataset
-
-
-def _id(sample: Sample) -> str:
-    return sample.id
-
-
-def rows_of(*groups: tuple[str, str, int]) -> list[Row]:
-    """Expand (part, label, how many) into rows of different content."""
-    rows: list[Row] = []
-    for part, label, count in groups:
-        rows += [(part, label, len(rows) + i) for i in range(count)]
-    return rows
-
-
-BOTTLE = rows_of(
-    ("train", "good", 209),
-    ("test", "good", 20),
-    ("test", "broken_large", 20),
-    ("test", "broken_small", 22),
-    ("test", "contamination", 21),
-)
 
 # Few different numbers make duplicates within a class, across classes and across parts likely.
 mixtures = st.builds(
@@ -407,31 +363,3 @@ def test_copies_count_once_in_a_budget() -> None:
 def test_a_negative_budget_is_refused() -> None:
     with pytest.raises(DataError, match="budget -1"):
         _train_of(-1)
-
-
-@pytest.mark.parametrize("added", [1, 10, 50])
-@pytest.mark.parametrize("attempt", range(5))
-def test_what_was_learnt_stays_in_training_when_images_are_added(added: int, attempt: int) -> None:
-    before = make_plan(dataset_of(BOTTLE), protocol="official")
-    learnt = {slot.sha256 for slot in before.slots if slot.slot == "train"}
-    validated = {slot.sha256 for slot in before.slots if slot.slot == "val"}
-    new = [("train", "good", 10_000 * (attempt + 1) + i) for i in range(added)]
-    grown = dataset_of(BOTTLE + new)
-    after = make_plan(grown, protocol="official", learnt=learnt)
-    parts = {
-        part: {slot.sha256 for slot in after.slots if slot.slot == part}
-        for part in ("train", "val", "test")
-    }
-    assert learnt <= parts["train"]
-    # as many validate as ever, and those that did are not all given up
-    assert len(parts["val"]) == round((209 + added) * 0.1)
-    assert validated & parts["val"]
-    assert parts["test"] == {slot.sha256 for slot in before.slots if slot.slot == "test"}
-    assert {s.sha256 for s in after.slots} == set(grown.content.values())
-
-
-def test_nothing_learnt_changes_no_split() -> None:
-    dataset = dataset_of(BOTTLE)
-    plain = make_plan(dataset, protocol="official")
-    trained = {slot.sha256 for slot in plain.slots if slot.slot == "train"}
-    assert make_plan(dataset, protocol="official", learnt=trained).hash == plain.hash
