@@ -29,7 +29,7 @@ from toolkit.config import build_settings, parse_overrides, settings_dict
 from toolkit.data.layouts import read_dataset
 from toolkit.data.splits import Split, make_plan
 from toolkit.methods.patchcore.settings import PatchCoreSettings
-from toolkit.runs.machine import environment, peak_memory_bytes, seed_everything
+from toolkit.runs.machine import environment, keep_freed_memory, peak_memory_bytes, seed_everything
 
 
 def main() -> None:
@@ -104,6 +104,7 @@ def _measure_method(options: argparse.Namespace) -> dict[str, Any]:
     from toolkit.methods.patchcore.method import PatchCore
     from toolkit.runs.run import Run
 
+    keep_freed_memory()  # as every run of the command line does
     _limit_threads(options.threads)
     seed_everything(0)
     split = _split(options.data)

@@ -11,6 +11,7 @@ variant that is finished is not trained again, so the command can be repeated.
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import sys
 import time
@@ -128,7 +129,8 @@ def _images(split: Split, settings: Any) -> int:
     defects = sum(s.is_defect for s in split.train)
     good = len(split.train) - defects
     choice = background_choice(settings.backgrounds)
-    pasted: int = settings.copy_paste
+    pasted = max(settings.copy_paste, math.ceil(settings.paste_least / defects))
+    pasted = pasted if settings.copy_paste else 0
     if choice == "all":
         backgrounds = good
     elif isinstance(choice, float):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from sklearn.decomposition import PCA
 
 from toolkit.errors import WeightsError
 from toolkit.methods.patchcore.bank import BankMeta, MemoryBank
@@ -38,6 +40,44 @@ def test_distances_equal_all_distances(k: int, count: int) -> None:
     queries = torch.randn(count, 5, generator=generator)
     expected = torch.cdist(queries, features).topk(min(k, 40), largest=False).values.mean(dim=1)
     torch.testing.assert_close(_bank(features).distances(queries, k), expected)
+
+
+def _reduced(features: torch.Tensor, dimensions: int) -> MemoryBank:
+    meta = replace(META, dimensions=dimensions)
+    return MemoryBank(features, torch.eye(features.shape[1]), meta)
+
+
+@pytest.mark.parametrize("dimensions", [1, 3, 7, 8, 9])  # 8 channels: from 8 on nothing is cut
+def test_distances_along_axes_are_those_of_the_leading_principal_components(
+    dimensions: int,
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(60, 8, generator=generator) * torch.arange(1, 9) + 5
+    queries = torch.randn(30, 8, generator=generator) * 4 + 5
+    pca = PCA(min(dimensions, 8), svd_solver="full").fit(features.double().numpy())
+    of_bank, of_queries = (torch.tensor(pca.transform(x.numpy())) for x in (features, queries))
+    expected = torch.cdist(of_queries, of_bank).amin(dim=1).float()
+    bank = _reduced(features, dimensions)
+    torch.testing.assert_close(bank.distances(queries), expected, rtol=1e-4, atol=1e-3)
+    assert (bank.axes is None) == (dimensions >= 8)
+
+
+def test_axes_lose_nothing_of_features_that_lie_in_few_directions() -> None:
+    generator = torch.Generator().manual_seed(0)
+    few = torch.randn(3, 8, generator=generator)
+    features = torch.randn(50, 3, generator=generator) @ few
+    queries = torch.randn(20, 3, generator=generator) @ few
+    expected = _bank(features).distances(queries)
+    torch.testing.assert_close(_reduced(features, 3).distances(queries), expected)
+
+
+def test_dimensions_come_back_from_the_file(tmp_path: Path) -> None:
+    features = torch.randn(50, 8, generator=torch.Generator().manual_seed(0))
+    bank = _reduced(features, 2)
+    bank.save(tmp_path)
+    loaded = MemoryBank.load(tmp_path)
+    assert loaded.meta.dimensions == 2
+    assert torch.equal(loaded.distances(features + 1), bank.distances(features + 1))
 
 
 def test_nearest_equals_all_distances() -> None:

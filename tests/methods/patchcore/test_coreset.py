@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from toolkit.methods.patchcore import coreset
 from toolkit.methods.patchcore.coreset import (
     covering_radius,
     exact_coreset,
@@ -57,7 +58,7 @@ def test_exact_equals_reference_with_ties() -> None:
     [
         (10, 10),  # all
         (10, 1),  # one
-        (9000, 7),  # fewer choices than would go evenly into the groups
+        (9000, 341),  # fewer choices than would go evenly into the groups
         (9001, 100),  # groups of unequal size
     ],
 )
@@ -78,9 +79,35 @@ def test_equal_patches_are_never_chosen_twice_over(choose) -> None:  # type: ign
 def test_grouped_multiplies_group_by_group() -> None:
     features = torch.randn(9000, 6, generator=torch.Generator().manual_seed(0))
     matrix = torch.randn(6, 3, generator=torch.Generator().manual_seed(1))
-    chosen = grouped_coreset(features, 40, seed=2, matrix=matrix)
-    assert torch.equal(chosen, grouped_coreset(features @ matrix, 40, seed=2))
-    assert not torch.equal(chosen, grouped_coreset(features, 40, seed=2))
+    chosen = grouped_coreset(features, 700, seed=2, matrix=matrix)
+    assert torch.equal(chosen, grouped_coreset(features @ matrix, 700, seed=2))
+    assert not torch.equal(chosen, grouped_coreset(features, 700, seed=2))
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "groups"),
+    [
+        (4096, 160, 1),  # one group of 4,096
+        (8192, 320, 2),  # two of them, 160 choices each
+        (8192, 160, 1),  # 80 each would be too few
+        (8192, 1, 1),  # never none
+        (20000, 320, 2),  # 160 of 10,000 each
+        (20000, 20000, 5),  # all: groups do not shrink
+    ],
+)
+def test_groups_grow_until_enough_is_chosen_from_each(
+    count: int, size: int, groups: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shares = []
+
+    def spy(features: torch.Tensor, share: int, **_: object) -> torch.Tensor:
+        shares.append(share)
+        return torch.arange(share)
+
+    monkeypatch.setattr(coreset, "exact_coreset", spy)
+    grouped_coreset(torch.zeros(count, 1), size, seed=0)
+    assert len(shares) == groups
+    assert sum(shares) == size
 
 
 def test_grouped_covers_nearly_as_well_as_exact_and_better_than_chance() -> None:

@@ -348,7 +348,10 @@ def test_extending_with_another_backbone(tmp_path: Path, split: Split) -> None:
         PatchCore(more).fit(split, _run(tmp_path / "b", more))
 
 
-@pytest.mark.parametrize("changes", [{}, {"neighbours": 3, "reweight": 0, "stride": 0}])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"dimensions": 3}, {"dimensions": 0, "neighbours": 3, "reweight": 0, "stride": 0}],
+)
 def test_onnx_says_what_the_run_says(tmp_path: Path, split: Split, changes: dict[str, Any]) -> None:
     pytest.importorskip("onnx")
     session_of = pytest.importorskip("onnxruntime").InferenceSession

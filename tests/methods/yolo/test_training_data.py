@@ -15,6 +15,7 @@ from toolkit.data.regions import regions_of
 from toolkit.data.splits import Split
 from toolkit.data.types import Dataset, Sample
 from toolkit.errors import DataError
+from toolkit.methods.yolo import training_data
 from toolkit.methods.yolo.copy_paste import pasted_images
 from toolkit.methods.yolo.training_data import (
     check_split,
@@ -105,6 +106,30 @@ def test_pasted_images_are_added_with_their_labels(split: Split, tmp_path: Path)
     before = {p.name: p.read_bytes() for p in pasted}
     _write(split, tmp_path / "data", image_size=64, copy_paste=2)  # as a resumed run does
     assert before == {p.name: p.read_bytes() for p in pasted}
+
+
+@pytest.mark.parametrize(
+    ("least", "per_defect"),
+    [
+        (0, 1),  # as copy_paste says
+        (5, 2),  # three defects: two images of each are six, of which five are enough
+        (9, 3),
+    ],
+)
+def test_few_defects_are_pasted_more_often(
+    split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, least: int, per_defect: int
+) -> None:
+    asked = []
+
+    def spy(train: object, *, per_defect: int, **_: object) -> list[object]:
+        asked.append(per_defect)
+        return []
+
+    monkeypatch.setattr(training_data, "pasted_images", spy)
+    few = dataclasses.replace(split, train=tuple(s for s in split.train if s.masks)[:3])
+    _write(few, tmp_path / "data", copy_paste=1, paste_least=least)
+    _write(few, tmp_path / "none", copy_paste=0, paste_least=least)
+    assert asked == [per_defect]
 
 
 def test_every_defect_of_a_pasted_image_has_its_own_type(split: Split, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from toolkit.errors import WeightsError
 from toolkit.files import read_json, write_json, written_whole
 from toolkit.methods.features.scorer import stamp
-from toolkit.methods.patchcore.search import SearchName, make_search
+from toolkit.methods.patchcore.search import SearchName, make_search, principal_axes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,6 +33,7 @@ class BankMeta:
             coreset covers.
         seen: number of patches that the training images had.
         kept: number of them that the coreset was chosen from.
+        dimensions: principal axes of the bank along which patches are compared; 0: all.
     """
 
     backbone: str
@@ -47,6 +48,7 @@ class BankMeta:
     kept: int
     radius: float
     contrast: float = 1.0
+    dimensions: int = 0
 
     def check_made_by(self, extractor: FeatureExtractor, folder: Path) -> None:
         """See to it that the bank was made by this extractor.
@@ -73,6 +75,10 @@ class MemoryBank:
         meta: what they were made of.
         search: what finds the nearest ones.
 
+    Attributes:
+        origin: mean of the features, (d,).
+        axes: directions along which patches are compared, (d, dimensions), or None: all.
+
     Raises:
         MissingExtraError: the search is not installed.
     """
@@ -87,8 +93,12 @@ class MemoryBank:
         self.meta = meta
         self._plain = torch.equal(whitening, torch.eye(len(whitening)).to(whitening))
         # Distances stay the same around another origin, and squares keep their digits.
-        self._origin = features.mean(dim=0)
-        self._search = make_search(self.features - self._origin, search)
+        self.origin = features.mean(dim=0)
+        centred = self.features - self.origin
+        self.axes: Tensor | None = None
+        if 0 < meta.dimensions < features.shape[1]:
+            self.axes = principal_axes(centred)[0][:, : meta.dimensions].contiguous()
+        self._search = make_search(self._along_axes(centred), search)
 
     def __len__(self) -> int:
         return int(self.features.shape[0])
@@ -105,12 +115,15 @@ class MemoryBank:
             k: neighbours, of which no more than the bank has are taken.
 
         Returns:
-            Euclidean distances, float32 (n,).
+            Euclidean distances along `axes`, float32 (n,).
         """
-        return self._search.distances(queries - self._origin, min(k, len(self)))
+        return self._search.distances(self._along_axes(queries - self.origin), min(k, len(self)))
+
+    def _along_axes(self, centred: Tensor) -> Tensor:
+        return centred if self.axes is None else centred @ self.axes
 
     def nearest(self, query: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """Find the nearest features of the bank for one query, without rounding tricks.
+        """Find the nearest features of the bank for one query, in all dimensions.
 
         Args:
             query: float32 tensor (d,), whitened.

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
 _DIRECT = "donot_use_mm_for_euclid_dist"
 _GROUP = 4096
-"""Largest group of the approximate coreset: its distances stay in the processor's cache."""
+"""Size of a group of the approximate coreset: its distances stay in the processor's cache."""
+_LEAST = 160
+"""Choices per group, for which groups grow: of fewer, each begins anew too often to cover well."""
 
 
 def projection(channels: int, dimensions: int, *, seed: int) -> Tensor:
@@ -77,7 +79,8 @@ def grouped_coreset(
     """Choose patches greedily within random groups: an approximation in O(group · size).
 
     Each group is a random sample of all patches, so the furthest of a group is nearly the furthest
-    of all; `covering_radius` tells how nearly.
+    of all; `covering_radius` tells how nearly. A group holds 4,096 patches, and more where fewer
+    than 160 would be chosen from it.
 
     Args:
         features: float32 tensor (n, d).
@@ -93,7 +96,8 @@ def grouped_coreset(
     import torch
 
     count = features.shape[0]
-    groups = max(1, math.ceil(count / _GROUP))
+    group = max(_GROUP, _LEAST * count // max(size, 1))
+    groups = max(1, math.ceil(count / group))
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(count, generator=generator)
     chosen = []

@@ -26,15 +26,22 @@ class BankHead(nn.Module):
         self.whitening: Tensor
         self.origin: Tensor
         self._settings = settings
-        origin = bank.features.mean(dim=0)
-        self.register_buffer("origin", origin)
-        self.register_buffer("features", bank.features - origin)
+        self.axes: Tensor
+        self.along_axes: Tensor
+        features = bank.features - bank.origin
+        axes = torch.eye(features.shape[1]) if bank.axes is None else bank.axes
+        self._all_axes = bank.axes is None
+        self.register_buffer("origin", bank.origin)
+        self.register_buffer("features", features)
         self.register_buffer("whitening", bank.whitening)
+        self.register_buffer("axes", axes)
+        self.register_buffer("along_axes", features @ axes)
 
     def forward(self, patches: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return distances (cells,) and the image's score (1,), or None: that of the map."""
         queries = patches @ self.whitening - self.origin
-        distances = _distances(queries, self.features)
+        compared = queries if self._all_axes else queries @ self.axes
+        distances = _distances(compared, self.along_axes)
         count = min(self._settings.neighbours, len(self.features))
         cells = distances.topk(count, dim=1, largest=False).values.mean(dim=1)
         raised = self.raised(queries)
@@ -42,16 +49,17 @@ class BankHead(nn.Module):
         if self._settings.image_score != "max":
             return cells, None
         top = cells.argmax()
-        score = self._reweighted(queries[top], distances[top]) * raised[top]
+        score = self._reweighted(queries[top]) * raised[top]
         return cells, score.reshape(1)
 
     def raised(self, queries: Tensor) -> Tensor:
         """Return the factor of each distance, (cells,)."""
         return torch.ones(len(queries))
 
-    def _reweighted(self, query: Tensor, distances: Tensor) -> Tensor:
-        nearest = distances.argmin()
-        distance = (self.features[nearest] - query).square().sum().sqrt()
+    def _reweighted(self, query: Tensor) -> Tensor:
+        squares = (self.features - query).square().sum(dim=1)
+        nearest = squares.argmin()
+        distance = squares[nearest].sqrt()
         count = min(self._settings.reweight, len(self.features))
         if count < 2:
             return distance

@@ -106,6 +106,7 @@ class PatchCore(Method[PatchCoreSettings]):
             seen=seen,
             kept=len(features),
             radius=radius,
+            dimensions=self.settings.dimensions,
         )
         self._tell(size, radius, run)
         bank = MemoryBank(features[chosen] @ whitening, whitening, meta)

@@ -117,7 +117,8 @@ class ScreenedSearch:
         self._features = features
         self._exact = ExactSearch(features)
         self._groups = -(-count // _GROUP)
-        self._axes, self._head = _principal_axes(features)
+        self._axes, shares = principal_axes(features)
+        self._head = min(int((shares < _HEAD).sum()) + 1, features.shape[1])
         short = torch.zeros(self._groups * _GROUP, self._head + 1)
         short[:count] = self._shortened(features)
         low = short.bfloat16()
@@ -223,16 +224,24 @@ class FaissSearch:
         return found.to(self._device)
 
 
-def _principal_axes(features: Tensor) -> tuple[Tensor, int]:
-    """Return the axes, float32 (d, d) by falling variance, and how many hold nearly all of it."""
+def principal_axes(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the directions in which features vary, and how much of their variance the first hold.
+
+    Args:
+        features: float32 tensor (m, d), centred.
+
+    Returns:
+        Axes as columns, float32 (d, d), by falling variance, and cumulated shares, float64 (d,),
+        all 1 where nothing varies.
+    """
     import torch
 
     # Not about the mean: the features come centred, and one alone has no covariance.
     products = features.double().T @ features.double()
     variances, axes = torch.linalg.eigh(products)
-    shares = variances.flip(0).clamp_min(0).cumsum(0)
-    head = int((shares < _HEAD * shares[-1]).sum()) + 1
-    return axes.flip(1).float().contiguous(), min(head, features.shape[1])
+    held = variances.flip(0).clamp_min(0).cumsum(0)
+    shares = held / held[-1] if held[-1] > 0 else torch.ones_like(held)
+    return axes.flip(1).float().contiguous(), shares
 
 
 def _smallest(values: Tensor, k: int) -> Tensor:

@@ -13,6 +13,7 @@ from toolkit.methods.features.settings import FeatureSettings, at_least, share
 class PatchCoreSettings(FeatureSettings):
     """Settings of PatchCore; docs/scorers.md tells on which images the defaults were chosen."""
 
+    image_size: int = setting(416, "side in pixels to which images are resized")
     contrast: float = setting(
         0.0, "factor that spreads pixels before the network sees them; 0: what suits the backbone"
     )
@@ -20,13 +21,16 @@ class PatchCoreSettings(FeatureSettings):
         -1.0, "shrinkage of the whitening of each layer's features; negative: no whitening"
     )
     stride: int = setting(8, "pixels per cell of the patch grid; 0: that of the finest layer")
-    coreset_size: int = setting(4000, "patches to keep at most")
+    coreset_size: int = setting(3000, "patches to keep at most")
     coreset_ratio: float = setting(0.1, "share of all patches to keep at most")
     coreset: Literal["grouped", "exact"] = setting(
         "grouped", "greedy choice within groups (fast), or over all patches"
     )
     projection: int = setting(64, "dimensions in which the coreset is chosen; 0: all")
     max_patches: int = setting(100_000, "patches held in memory at most; more are sampled evenly")
+    dimensions: int = setting(
+        48, "principal axes of the bank along which patches are compared; 0: all dimensions"
+    )
     search: Literal["torch", "faiss"] = setting(
         "torch", "finds the nearest patches: torch, or faiss"
     )
@@ -45,4 +49,12 @@ class PatchCoreSettings(FeatureSettings):
         """
         super().__post_init__()
         share(self, "coreset_ratio")
-        at_least(self, coreset_size=1, max_patches=1, neighbours=1, projection=0, reweight=0)
+        at_least(
+            self,
+            coreset_size=1,
+            max_patches=1,
+            neighbours=1,
+            projection=0,
+            dimensions=0,
+            reweight=0,
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -100,7 +100,9 @@ class PatchCorePlus(Method[PatchCorePlusSettings]):
         base = PatchCore(self.settings)
         extractor, bank = base.parts(run)
         defects, scale = _load(run.weights, run.device)
-        known = MemoryBank(defects, bank.whitening, bank.meta, search=self.settings.search)
+        # Along the few axes in which defects vary, good patches could lie near them.
+        meta = replace(bank.meta, dimensions=0)
+        known = MemoryBank(defects, bank.whitening, meta, search=self.settings.search)
         for sample in samples:
             patches = bank.whitened(features_of(sample, extractor))
             near = (-known.distances(patches) / scale).exp()

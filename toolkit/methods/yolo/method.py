@@ -73,6 +73,7 @@ class Detector(Method[S]):
             backgrounds=settings.backgrounds,
             image_size=settings.image_size,
             copy_paste=settings.copy_paste,
+            paste_least=settings.paste_least,
             paste_beside=settings.paste_beside,
             seed=run.seed,
             background=self._background(),

@@ -79,6 +79,9 @@ class YoloSettings:
     copy_paste: int = setting(
         2, "images to make of each defective one by pasting its defect onto good ones"
     )
+    paste_least: int = setting(
+        40, "make at least so many such images in all, however few defects there are"
+    )
     paste_beside: int = setting(
         2, "paste up to so many further, smaller defects into each pasted image"
     )
@@ -138,7 +141,7 @@ class YoloSettings:
                 raise ConfigError(f"{name}={getattr(self, name)}: must be between 0 and 1")
         if not 0 <= self.scale < 1:
             raise ConfigError(f"scale={self.scale}: must be at least 0 and below 1")
-        for name in ("copy_paste", "paste_beside", "freeze", "freeze_epochs"):
+        for name in ("copy_paste", "paste_least", "paste_beside", "freeze", "freeze_epochs"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name}={getattr(self, name)}: must be at least 0")
         if self.freeze_epochs and not self.freeze:

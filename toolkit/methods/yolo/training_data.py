@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -85,6 +86,7 @@ def write_training_data(
     image_size: int,
     copy_paste: int,
     paste_beside: int,
+    paste_least: int = 0,
     seed: int,
     background: str = "",
 ) -> Path:
@@ -100,6 +102,7 @@ def write_training_data(
         image_size: longest side in pixels; larger images are resized to it.
         copy_paste: setting of that name.
         paste_beside: setting of that name.
+        paste_least: setting of that name; without `copy_paste` nothing is made.
         seed: decides what is pasted where.
         background: name of a last class that no box has; none if empty.
 
@@ -124,9 +127,10 @@ def write_training_data(
         for link in sorted((out / "images").rglob("*.*")):
             _shrink(link, longest=image_size)
         if copy_paste:
+            defects = sum(bool(sample.masks) for sample in split.train)
             made = pasted_images(
                 split.train,
-                per_defect=copy_paste,
+                per_defect=max(copy_paste, math.ceil(paste_least / max(defects, 1))),
                 beside=paste_beside,
                 symmetry=symmetry_of(split.dataset.name),
                 seed=seed,
