@@ -60,6 +60,7 @@ VARIANTS = (
     Variant("backgrounds 0", "yolo", {"backgrounds": "0"}),
     Variant("backgrounds 0.1", "yolo", {"backgrounds": "0.1"}),
     Variant("backgrounds all", "yolo", {"backgrounds": "all"}),
+    Variant("backbone frozen in the first third", "yolo", {"freeze": 10, "freeze_epochs": 2}),
     Variant("full", "yolo-world", {"train": "full"}),
     Variant("head", "yolo-world", {"train": "head"}),
     Variant("prompts", "yolo-world", {"train": "prompts", "tune_scale": True}),

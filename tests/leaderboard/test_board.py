@@ -73,6 +73,23 @@ def test_a_row_says_where_its_prompts_come_from(
     assert row.prompts_source == said
 
 
+@pytest.mark.parametrize(
+    ("report", "said"),
+    [
+        ({"map50_change": -0.5, "map50_before": 0.75}, True),
+        ({"value": None, "reason": "no images of old classes were given"}, False),
+        (None, False),  # a method that knows no words
+    ],
+)
+def test_a_row_says_what_was_forgotten_where_it_was_measured(
+    make: Callable[..., Run], report: dict[str, Any] | None, said: bool
+) -> None:
+    run = make()
+    run.finish({**run.metrics(), "report": {} if report is None else {"forgetting": report}})
+    ((row,),) = [group.rows for group in build_board([run]).groups]
+    assert row.forgetting == (report if said else {})
+
+
 def test_another_split_is_another_table(make: Callable[..., Run]) -> None:
     groups = build_board([make(), make(split_seed=1, entry="other")]).groups
     assert [len(g.rows) for g in groups] == [1, 1]

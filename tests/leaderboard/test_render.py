@@ -117,6 +117,20 @@ def test_a_closed_vocabulary_is_called_so(form: str) -> None:
     assert f"world: score = largest distance; {said}; prompts not CLIP: closed vocab" in text
 
 
+def test_prompts_and_forgetting_are_in_the_data_forms() -> None:
+    found = {"images": 8, "classes": 2, "map50_before": 0.5, "map50_after": 0.25,
+             "map50_change": -0.25}  # fmt: skip
+    world = replace(ROW, prompts_source="not CLIP: closed vocabulary", forgetting=found)
+    (row,) = json.loads(shown(world, form="json"))["groups"][0]["rows"]
+    assert row["prompts_source"] == "not CLIP: closed vocabulary"
+    assert row["forgetting"] == found
+    (record,) = csv.DictReader(shown(world, form="csv").splitlines())
+    assert record["prompts_source"] == "not CLIP: closed vocabulary"
+    said = " ".join(shown(world).split())
+    assert "2 classes that the base knew: 0.500 before, 0.250 after (-0.250; 8 images)" in said
+    assert "that the base knew" not in shown(ROW)
+
+
 @pytest.mark.parametrize("form", ["table", "markdown"])
 def test_rows_of_one_name_are_told_apart(form: str) -> None:
     seeds = [replace(ROW, seed=s, runs=(Path(f"r/p/s{s}"),)) for s in (0, 1)]

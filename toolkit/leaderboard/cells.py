@@ -89,6 +89,8 @@ def notes(group: Group) -> list[str]:
             source = row.published.get("source", "source not named")
             said.append((name, f"published {_published(row)}{_of(row.published)} ({source})"))
         said += [(name, line) for line in prompted_lines(row.prompted)]
+        if row.forgetting:
+            said.append((name, forgetting_line(row.forgetting)))
     return [*_shared(said), *_real_differences(group)]
 
 
@@ -150,6 +152,15 @@ def prompted_lines(prompted: Mapping[str, Any]) -> list[str]:
             f"{figures['regions']} regions)"
         )
     return lines
+
+
+def forgetting_line(found: Mapping[str, Any]) -> str:
+    """Say what fine-tuning cost on the classes that the base knew."""
+    return (
+        f"mAP50 of the {found['classes']:.0f} classes that the base knew: "
+        f"{found['map50_before']:.3f} before, {found['map50_after']:.3f} after "
+        f"({found['map50_change']:+.3f}; {found['images']:.0f} images)"
+    )
 
 
 def board_legend(board: Board) -> str:

@@ -122,7 +122,11 @@ def _row(raw: Mapping[str, Any]) -> Row:
 
 def _plain(cls: type[Any], raw: Mapping[str, Any]) -> dict[str, Any]:
     # What an earlier version did not store stands at its default.
-    wanted = [one for one in fields(cls) if one.name in raw or one.default is MISSING]
+    wanted = [
+        one
+        for one in fields(cls)
+        if one.name in raw or (one.default is MISSING and one.default_factory is MISSING)
+    ]
     found = {one.name: raw[one.name] for one in wanted}
     return {key: tuple(value) if isinstance(value, list) else value for key, value in found.items()}
 

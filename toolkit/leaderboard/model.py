@@ -34,6 +34,7 @@ class Row:
         spread: standard deviation over the seeds (n - 1) by column; empty for one seed.
         published: `value` and `source` of a figure that others published, where one was named.
         prompts_source: where the text prompts of its classes come from; empty without prompts.
+        forgetting: mAP on classes that the base knew, before and after, where it was measured.
         rank: 1 + the number of rows that are really better; None where that is not known.
     """
 
@@ -54,6 +55,7 @@ class Row:
     spread: Mapping[str, float] = field(default_factory=dict)
     published: Mapping[str, Any] | None = None
     prompts_source: str = ""
+    forgetting: Mapping[str, Any] = field(default_factory=dict)
     rank: int | None = None
 
 

@@ -186,6 +186,7 @@ def _records(group: Group) -> Sequence[dict[str, Any]]:
             "labels": row.labels,
             "weights": row.weights,
             "weights_source": row.weights_source,
+            "prompts_source": row.prompts_source,
             "scoring": row.scoring,
             "published": "" if row.published is None else row.published["value"],
             "source": "measured here",
@@ -246,5 +247,7 @@ def _json_row(row: Row) -> dict[str, Any]:
         "intervals": row.intervals,
         "published": row.published,
         "prompted": row.prompted,
+        "prompts_source": row.prompts_source,
+        "forgetting": row.forgetting,
         "runs": [str(path) for path in row.runs],
     }

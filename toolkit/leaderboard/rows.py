@@ -113,6 +113,7 @@ def row(seeds: Sequence[Scored], columns: Iterable[str]) -> Row:
         published=_published(first),
         # Runs without text prompts, and those of an earlier version, have no such fact.
         prompts_source=str(facts.get("prompts_source", "")),
+        forgetting=_forgetting(metrics),
     )
 
 
@@ -120,6 +121,12 @@ def _prompted(runs: Sequence[Run]) -> Mapping[str, Any]:
     # The figures of one fold or seed are not those of a row that stands for several.
     alone = len(runs) == 1
     return _mapping(_mapping(runs[0].metrics(), "report"), "prompted") if alone else {}
+
+
+def _forgetting(metrics: Mapping[str, Any]) -> Mapping[str, Any]:
+    # Other methods report none, and where nothing could be compared only the reason is there.
+    found = _mapping(_mapping(metrics, "report"), "forgetting")
+    return found if "map50_change" in found else {}
 
 
 def _value(one: Scored, path: str) -> Value:

@@ -14,7 +14,12 @@ import torch
 
 from toolkit.errors import MissingExtraError, WeightsError
 from toolkit.methods.yolo import clip_text
-from toolkit.methods.yolo.clip_text import CLIP, clip_bank, text_encoder
+from toolkit.methods.yolo.clip_text import (
+    CLIP,
+    clip_bank,
+    clip_or_orthonormal_bank,
+    text_encoder,
+)
 from toolkit.methods.yolo.prompts import DIMENSION, NOT_CLIP, class_bank
 
 
@@ -61,6 +66,48 @@ def test_without_weights_the_ways_out_are_named(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(clip_text, "fetch", fetch)
     with pytest.raises(WeightsError, match=r"clip-vit-b-32\.pt.*give a bank file"):
         clip_bank(["dirt"])
+
+
+@pytest.mark.parametrize("missing", ["library", "weights"])
+def test_without_clip_vectors_are_orthonormal_and_the_log_says_why(
+    monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    def library() -> object:
+        if missing == "library":
+            raise MissingExtraError("open-clip-torch", extra="clip", purpose="embed prompts")
+        return object()
+
+    def fetch(name: str) -> Path:
+        raise WeightsError(f"weights/{name}.pt: put the file there (no network)")
+
+    monkeypatch.setattr(clip_text, "_open_clip", library)
+    monkeypatch.setattr(clip_text, "find", lambda name: None)
+    monkeypatch.setattr(clip_text, "fetch", fetch)
+    said: list[str] = []
+    bank = clip_or_orthonormal_bank(["dirt", "chip"], log=said.append)
+    assert bank.source == NOT_CLIP
+    np.testing.assert_allclose(bank.vectors @ bank.vectors.T, np.eye(2), atol=1e-6)
+    (line,) = said
+    assert "since CLIP cannot be had" in line
+    assert ("[clip]" if missing == "library" else "no network") in line
+
+
+def test_clip_is_taken_where_it_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clip_text, "_open_clip", object)
+    monkeypatch.setattr(clip_text, "find", lambda name: Path("clip.pt"))
+    monkeypatch.setattr(clip_text, "_open_clip_encoder", lambda: _encode)
+    bank = clip_or_orthonormal_bank(["dirt", "chip"], log=pytest.fail)
+    assert bank.source == CLIP
+    np.testing.assert_array_equal(bank.vectors, clip_bank(["dirt", "chip"]).vectors)
+
+
+def test_damaged_clip_weights_are_no_reason_to_do_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    def find(name: str) -> Path:
+        raise WeightsError(f"weights/{name}.pt: damaged")
+
+    monkeypatch.setattr(clip_text, "find", find)
+    with pytest.raises(WeightsError, match="damaged"):
+        clip_or_orthonormal_bank(["dirt"], log=pytest.fail)
 
 
 def test_another_file_is_not_clip(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from toolkit.methods.patchcore.coreset import (
 from toolkit.methods.patchcore.extend import IMAGES, Extended, learnt_images, read_extended
 from toolkit.methods.patchcore.settings import PatchCoreSettings
 from toolkit.methods.size import note_parameters
-from toolkit.progress import track
+from toolkit.progress import progress, track
 from toolkit.runs.prediction import Prediction
 from toolkit.runs.run import Run
 
@@ -262,4 +262,7 @@ class PatchCore(Method[PatchCoreSettings]):
             chosen = grouped_coreset(features, size, seed=run.seed, matrix=matrix, show=True)
         generator = torch.Generator().manual_seed(run.seed)
         probes = features[torch.randint(len(features), (_PROBES,), generator=generator)]
-        return chosen, covering_radius(probes @ matrix, features[chosen] @ matrix)
+        with progress("largest distance to the coreset", 1) as shown:
+            radius = covering_radius(probes @ matrix, features[chosen] @ matrix)
+            shown.advance(distance=radius)
+        return chosen, radius

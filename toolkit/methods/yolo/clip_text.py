@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from toolkit.errors import MissingExtraError, WeightsError
-from toolkit.methods.yolo.prompts import PromptBank
-from toolkit.weights.fetch import fetch
+from toolkit.methods.yolo.prompts import PromptBank, orthonormal_bank
+from toolkit.weights.fetch import fetch, find
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -41,18 +41,46 @@ def clip_bank(phrases: Sequence[str], *, encode: Encoder | None = None) -> Promp
     return PromptBank(distinct, np.asarray(vectors, np.float32), CLIP)
 
 
-def _open_clip_encoder() -> Encoder:
+def clip_or_orthonormal_bank(phrases: Sequence[str], *, log: Callable[[str], None]) -> PromptBank:
+    """Embed phrases with CLIP where its library and weights can be had, else at right angles.
+
+    Args:
+        phrases: in any order, repeated ones once.
+        log: is told why not CLIP; the bank's source tells it, too.
+
+    Raises:
+        WeightsError: CLIP's weights are here and damaged, which is no reason to do without.
+        ConfigError: more phrases than can be told apart without CLIP.
+    """
+    present = find(_WEIGHTS)
+    try:
+        _open_clip()
+        if present is None:
+            fetch(_WEIGHTS)
+    except (MissingExtraError, WeightsError) as reason:
+        log(f"prompts are fixed orthonormal vectors, since CLIP cannot be had: {reason}")
+        return orthonormal_bank(phrases)
+    return clip_bank(phrases)
+
+
+def _open_clip() -> object:
     try:
         import open_clip
     except ImportError as error:
         raise MissingExtraError(
             "open-clip-torch", extra="clip", purpose="embed prompts with CLIP"
         ) from error
+    library: object = open_clip
+    return library
+
+
+def _open_clip_encoder() -> Encoder:
+    open_clip = _open_clip()
     try:
         path = fetch(_WEIGHTS)
     except WeightsError as error:
         raise WeightsError(
-            f"prompt_bank=clip: {error}; or give a bank file, or none for orthonormal vectors"
+            f"prompt_bank=clip: {error}; or give a bank file, or orthonormal"
         ) from error
     return text_encoder(path, open_clip)
 

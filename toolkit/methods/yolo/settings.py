@@ -174,8 +174,8 @@ class YoloWorldSettings(YoloSettings):
     )
     prompt_bank: str = setting(
         "",
-        "safetensors file of phrases and their 512-d vectors, or clip to make one with CLIP "
-        "ViT-B/32; empty: fixed orthonormal vectors",
+        "safetensors file of phrases and their 512-d vectors, clip (ViT-B/32), or orthonormal; "
+        "empty: clip where it can be had, else orthonormal",
     )
     background: str = setting(
         "", "phrase for what is no defect; a box it describes best is dropped"

@@ -59,7 +59,7 @@ class YoloWorld(Detector[YoloWorldSettings]):
         prompts = dict(class_prompts(split))
         if self._background():
             prompts[self._background()] = (self._background(),)
-        phrases = self._phrases(prompts)
+        phrases = self._phrases(prompts, run)
         bank = class_bank(phrases, known_by_class(phrases, prompts))
         phrases.save(run.weights / _PHRASES)
         bank.save(run.weights / _PROMPTS)
@@ -88,7 +88,7 @@ class YoloWorld(Detector[YoloWorldSettings]):
         if kept is not None and set(names) <= set(kept.phrases):
             return kept
         prompts = {name: (name,) for name in names}
-        bank = class_bank(self._phrases(prompts), prompts)
+        bank = class_bank(self._phrases(prompts, run), prompts)
         bank.save(path)
         return bank
 
@@ -126,14 +126,16 @@ class YoloWorld(Detector[YoloWorldSettings]):
             device=device,
         )
 
-    def _phrases(self, prompts: Mapping[str, Sequence[str]]) -> PromptBank:
+    def _phrases(self, prompts: Mapping[str, Sequence[str]], run: Run) -> PromptBank:
         every = [phrase for group in prompts.values() for phrase in group]
         source = self.settings.prompt_bank
-        if source == "clip":
-            from toolkit.methods.yolo.clip_text import clip_bank
+        if source == "orthonormal":
+            return orthonormal_bank(every)
+        if source not in ("", "clip"):
+            return load_bank(Path(source).expanduser())
+        from toolkit.methods.yolo.clip_text import clip_bank, clip_or_orthonormal_bank
 
-            return clip_bank(every)
-        return load_bank(Path(source).expanduser()) if source else orthonormal_bank(every)
+        return clip_bank(every) if source else clip_or_orthonormal_bank(every, log=run.log)
 
     def _bank_file(self, run: Run) -> Path | None:
         return run.weights / _PROMPTS
