@@ -69,6 +69,7 @@ def peak_memory_mb() -> float:
 def main() -> None:
     """Fit, predict, print."""
     options = json.loads(sys.argv[1])
+    libraries = peak_memory_mb()
     torch.set_num_threads(options["threads"])
     give_weights(options["state"])
     coreset: dict[str, float] = {}
@@ -116,6 +117,7 @@ def main() -> None:
         "coreset": coreset,
         "predict_ms_median": 1000 * statistics.median(seconds[1:]),
         "peak_memory_mb": peak,
+        "libraries_memory_mb": libraries,
     }))  # fmt: skip
 
 
