@@ -4,8 +4,9 @@
     python benchmarks/patchcore.py DATA --anomalib-python /path/to/env/bin/python
 
 Beside anomalib two ways of ours are measured, each in a process of its own: the exact coreset with
-all dimensions compared, and the default (grouped coreset, leading axes). They share the same training images, size, backbone weights, layers, normalisation and
-coreset ratios, and raw maps of both judged by the same metrics at the size of the images.
+all dimensions compared, and the default (grouped coreset, leading axes). They share training
+images, size, backbone weights, layers, normalisation and coreset ratios, and raw maps of all are
+judged by the same metrics at the size of the images.
 """
 
 from __future__ import annotations
