@@ -107,6 +107,18 @@ def test_pooled_folds_are_every_test_image_once(dataset: Dataset, tmp_path: Path
     assert said["n_good"] + said["n_defect"] == len(samples)
 
 
+def test_validation_parts_are_judged_in_the_same_way(dataset: Dataset, tmp_path: Path) -> None:
+    runs = [make_run(tmp_path, dataset, fold) for fold in range(FOLDS)]
+    said = evaluate(runs, dataset, part="val")
+    plan = make_plan(dataset, folds=FOLDS)
+    samples = [s for fold in range(FOLDS) for s in plan.fold(dataset, fold).val]
+    assert said["images"]["ids"] == [s.id for s in samples]
+    truth = [s.is_defect for s in samples]
+    assert said["image"]["auroc"] == pytest.approx(
+        roc_auc_score(truth, [guess(s) for s in samples])
+    )
+
+
 def test_each_fold_is_judged_at_the_threshold_of_its_own_validation_part(
     dataset: Dataset, tmp_path: Path
 ) -> None:

@@ -19,9 +19,11 @@ def predict_command(
 ) -> None:
     """Score images, draw and list what was found, and say yes or no at the run's threshold."""
     from toolkit.methods.registry import load_method
+    from toolkit.runs.machine import keep_freed_memory
     from toolkit.runs.predict import image_samples, validation_heat_range, write_answers
     from toolkit.runs.run import Run
 
+    keep_freed_memory()
     run = Run.open(run_path)
     metrics = run.metrics()
     threshold = metrics["thresholds"][0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -42,10 +42,18 @@ def threshold_of(run: Run, dataset: Dataset) -> float | None:
     return f1_threshold(val.scores, val.is_defect) if len(val.samples) else None
 
 
-def evaluate(runs: Sequence[Run], dataset: Dataset) -> dict[str, Any]:
+def evaluate(
+    runs: Sequence[Run], dataset: Dataset, *, part: Literal["test", "val"] = "test"
+) -> dict[str, Any]:
     """Score the test predictions of one run, or of the runs of several folds pooled.
 
     Each fold keeps the threshold that its own validation part chose.
+
+    Args:
+        runs: one run, or the folds of one entry.
+        dataset: their data.
+        part: `val` judges the validation parts, by which settings are chosen; figures at the
+            threshold flatter there, since it was chosen on the same images.
 
     Returns:
         JSON values with sorted keys; every figure is a number or `{"value": null, "reason": …}`.
@@ -54,13 +62,15 @@ def evaluate(runs: Sequence[Run], dataset: Dataset) -> dict[str, Any]:
         RunError: predictions are missing, damaged, not finite, or not of these images.
     """
     try:
-        return _evaluate(runs, dataset)
+        return _evaluate(runs, dataset, part)
     except MetricError as error:
         raise RunError(f"{runs[0].path}: {error}; run the method again") from error
 
 
-def _evaluate(runs: Sequence[Run], dataset: Dataset) -> dict[str, Any]:
-    parts = [judged(run, dataset, "test") for run in runs]
+def _evaluate(
+    runs: Sequence[Run], dataset: Dataset, part: Literal["test", "val"]
+) -> dict[str, Any]:
+    parts = [judged(run, dataset, part) for run in runs]
     samples = [s for part in parts for s in part.samples]
     light = [p for part in parts for p in part.light]
     thresholds = [threshold_of(run, dataset) for run in runs]
