@@ -20,6 +20,7 @@ from toolkit.errors import ConfigError, DataError, RunError, WeightsError
 from toolkit.files import read_json, write_json
 from toolkit.methods.features.extractor import FeatureExtractor
 from toolkit.methods.patchcore import method as method_module
+from toolkit.methods.patchcore.bank import MemoryBank
 from toolkit.methods.patchcore.method import PatchCore
 from toolkit.methods.patchcore.settings import PatchCoreSettings
 from toolkit.methods.registry import method_class
@@ -346,6 +347,22 @@ def test_extending_with_another_backbone(tmp_path: Path, split: Split) -> None:
     more = dataclasses.replace(SMALL, extend=str(first.path), image_size=96)
     with pytest.raises(WeightsError, match="the bank was made by image_size=64, not 96"):
         PatchCore(more).fit(split, _run(tmp_path / "b", more))
+
+
+@pytest.mark.parametrize(
+    ("changes", "dimensions"),
+    [
+        ({"whitening": -1.0, "dimensions": 3}, 3),
+        ({"whitening": -1.0, "dimensions": 0}, 0),
+        ({"whitening": 0.01, "dimensions": 3}, 0),  # all directions vary alike: none is left out
+    ],
+)
+def test_patches_are_compared_along_axes_unless_they_are_whitened(
+    tmp_path: Path, split: Split, changes: dict[str, Any], dimensions: int
+) -> None:
+    settings = dataclasses.replace(SMALL, **changes)
+    run, _ = _fit_predict(tmp_path, split, settings)
+    assert MemoryBank.load(run.weights).meta.dimensions == dimensions
 
 
 @pytest.mark.parametrize(

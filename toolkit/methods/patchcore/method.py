@@ -106,7 +106,8 @@ class PatchCore(Method[PatchCoreSettings]):
             seen=seen,
             kept=len(features),
             radius=radius,
-            dimensions=self.settings.dimensions,
+            # Whitened features vary alike along all axes, so none of them can be left out.
+            dimensions=self.settings.dimensions if self.settings.whitening < 0 else 0,
         )
         self._tell(size, radius, run)
         bank = MemoryBank(features[chosen] @ whitening, whitening, meta)

@@ -29,7 +29,7 @@ class PatchCoreSettings(FeatureSettings):
     projection: int = setting(64, "dimensions in which the coreset is chosen; 0: all")
     max_patches: int = setting(100_000, "patches held in memory at most; more are sampled evenly")
     dimensions: int = setting(
-        48, "principal axes of the bank along which patches are compared; 0: all dimensions"
+        48, "principal axes of the bank along which patches are compared; 0, or with whitening: all"
     )
     search: Literal["torch", "faiss"] = setting(
         "torch", "finds the nearest patches: torch, or faiss"
