@@ -14,7 +14,7 @@ from toolkit.data.layouts import read_dataset
 from toolkit.data.splits import Split, make_plan
 from toolkit.errors import WeightsError
 from toolkit.methods.registry import method_class
-from toolkit.methods.yolo import network
+from toolkit.methods.yolo import clip_text, network
 from toolkit.runs.run import Run
 
 
@@ -28,7 +28,9 @@ def split(sample_dir: Path) -> Split:
 def new_run(tmp_path: Path) -> NewRun:
     def make(name: str, *, run: str = "run", **settings: Any) -> tuple[Any, Run]:
         cls = method_class(name)
-        values = cls.Settings(**{**TINY, **settings})
+        # Without a bank CLIP would be looked for, on this machine and beyond.
+        bank = {"prompt_bank": "orthonormal"} if name == "yolo-world" else {}
+        values = cls.Settings(**{**TINY, **bank, **settings})
         record = settings_dict(values)
         made = Run.create(
             tmp_path, method=name, settings=record, split={}, data={}, seed=3, name=run
@@ -57,3 +59,5 @@ def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
         raise WeightsError("not reachable")
 
     monkeypatch.setattr(network, "fetch", fetch)
+    monkeypatch.setattr(clip_text, "fetch", fetch)
+    monkeypatch.setattr(clip_text, "find", lambda name: None)
