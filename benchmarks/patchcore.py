@@ -200,7 +200,7 @@ def _measure_coreset(options: argparse.Namespace) -> dict[str, Any]:
     reservoir = Reservoir(options.coreset_patches, extractor.channels, seed=0)
     for sample in _split(options.data).train:
         reservoir.add(extractor(read_rgb(sample.image)))
-    features = reservoir.rows()
+    features = reservoir.rows().float()
     matrix = projection(extractor.channels, settings.projection, seed=0)
     if settings.whitening >= 0:
         matrix = (

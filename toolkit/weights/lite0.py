@@ -69,10 +69,12 @@ def lite0_state_dict() -> dict[str, Tensor]:
         WeightsError: the file is missing, or number or shapes of the tensors differ.
     """
     import timm
+    import torch
 
     path = fetch(LITE0_NAME)
     shipped = load_tensors(path)
-    wanted = timm.create_model(LITE0_NAME, pretrained=False).state_dict()
+    with torch.device("meta"):  # names and shapes only
+        wanted = timm.create_model(LITE0_NAME, pretrained=False).state_dict()
     if len(shipped) != len(wanted):
         raise WeightsError(f"{path}: holds {len(shipped)} tensors, timm's network {len(wanted)}")
     state = {}

@@ -57,3 +57,12 @@ def test_same_seed_same_sample() -> None:
         reservoir.add(_stream(50))
         kept.append(reservoir.rows().clone())
     assert torch.equal(kept[0], kept[1])
+
+
+def test_rows_are_held_in_half_precision_until_one_does_not_fit() -> None:
+    reservoir = Reservoir(4, 2, seed=0)
+    reservoir.add(torch.full((2, 2), 1.5))
+    assert reservoir.rows().dtype == torch.float16
+    reservoir.add(torch.full((1, 2), 70_000.0))  # beyond 65,504
+    expected = torch.tensor([[1.5, 1.5], [1.5, 1.5], [70_000.0, 70_000.0]])
+    assert torch.equal(reservoir.rows(), expected)

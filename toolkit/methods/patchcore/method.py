@@ -26,6 +26,7 @@ from toolkit.methods.patchcore.coreset import (
     covering_radius,
     exact_coreset,
     grouped_coreset,
+    projected,
     projection,
 )
 from toolkit.methods.patchcore.extend import IMAGES, Extended, learnt_images, read_extended
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
 
     from toolkit.runs.export import Exported
 
-_CHUNK = 65_536
 _PROBES = 5_000
 """Training patches whose distance to the coreset is measured."""
 
@@ -85,7 +85,7 @@ class PatchCore(Method[PatchCoreSettings]):
         embedded = time.perf_counter()
         features = reservoir.rows()
         if old is not None:
-            features = torch.cat([old.features, features])
+            features = torch.cat([old.features, features.float()])
         seen = reservoir.seen + (0 if old is None else old.seen)
         size = self._coreset_size(seen, len(features))
         if old is not None and old.thinned:
@@ -110,7 +110,7 @@ class PatchCore(Method[PatchCoreSettings]):
             dimensions=self.settings.dimensions if self.settings.whitening < 0 else 0,
         )
         self._tell(size, radius, run)
-        bank = MemoryBank(features[chosen] @ whitening, whitening, meta)
+        bank = MemoryBank(features[chosen].float() @ whitening, whitening, meta)
         bank.save(run.weights)
         write_json(run.weights / IMAGES, sorted(known.union(contents.values())))
         run.note(
@@ -257,13 +257,13 @@ class PatchCore(Method[PatchCoreSettings]):
         if size == len(features):
             return torch.arange(size), 0.0
         if settings.coreset == "exact":
-            projected = torch.cat([part @ matrix for part in torch.split(features, _CHUNK)])
-            chosen = exact_coreset(projected, size, seed=run.seed, show=True)
+            chosen = exact_coreset(projected(features, matrix), size, seed=run.seed, show=True)
         else:
             chosen = grouped_coreset(features, size, seed=run.seed, matrix=matrix, show=True)
         generator = torch.Generator().manual_seed(run.seed)
         probes = features[torch.randint(len(features), (_PROBES,), generator=generator)]
         with progress("largest distance to the coreset", 1) as shown:
-            radius = covering_radius(probes @ matrix, features[chosen] @ matrix)
+            centres = projected(features[chosen], matrix)
+            radius = covering_radius(projected(probes, matrix), centres)
             shown.advance(distance=radius)
         return chosen, radius
