@@ -15,7 +15,7 @@ _GROUP = 4096
 """Size of a group of the approximate coreset: its distances stay in the processor's cache."""
 _LEAST = 160
 """Choices per group, for which groups grow: of fewer, each begins anew too often to cover well."""
-_PART = 8192
+_PART = 2048
 """Rows that are projected at once, which bounds what they take in float32."""
 
 
@@ -134,7 +134,7 @@ def grouped_coreset(
     return torch.cat(chosen).sort().values
 
 
-def covering_radius(features: Tensor, centres: Tensor, *, chunk: int = 1024) -> float:
+def covering_radius(features: Tensor, centres: Tensor, *, chunk: int = 256) -> float:
     """Return the largest distance of any feature to the nearest centre.
 
     Args:
