@@ -98,6 +98,46 @@ def test_the_threshold_is_of_the_mean_and_not_of_the_sum() -> None:
     assert replace(said, threshold=-0.25).mask().tolist() == [[False, True, True]]
 
 
+def test_smoothing_takes_ragged_outlines_and_stays_where_somebody_looked() -> None:
+    mean = torch.full((60, 60), -2.0)
+    mean[20:40, 20:40] = 2.0
+    mean[10, 50] = 2.0  # a pixel apart
+    mean[30, 40] = 2.0  # and one on the rim
+    count = torch.full((60, 60), 3.0)
+    count[:, :22] = 0.0
+    said = Answer(None, mean * count, count, quality={}, low={}, threshold=-0.5)  # type: ignore[arg-type]
+    ragged, smooth = said.mask(), replace(said, sigma=2.0).mask()
+    assert ragged[10, 50]
+    assert ragged[30, 40]
+    assert not smooth[10, 50]
+    assert not smooth[:, :22].any()
+    truth = np.zeros((60, 60), bool)
+    truth[20:40, 22:40] = True
+    assert mask_iou(smooth, truth) > 0.85
+
+
+@pytest.mark.parametrize(
+    ("smooth", "sigma"),
+    [
+        (0.0, 0.0),  # off
+        (1.0, 400 / 256),  # one pixel of the decoder's grid, in pixels of an image of 400 x 300
+        (2.0, 800 / 256),
+    ],
+)
+def test_smoothing_is_told_in_pixels_of_the_decoder(
+    monkeypatch, smooth: float, sigma: float
+) -> None:
+    mask = np.zeros((300, 400), bool)
+    mask[100:200, 100:250] = True
+    sam = _Truth(monkeypatch, mask)
+    looks = Looks(views=2, smooth=smooth)
+    said = answer(sam, sam.shown, box_prompt((100, 100, 250, 200)), SIZE, looks)
+    assert said.sigma == pytest.approx(sigma)
+    again = with_click(box_prompt((100, 100, 250, 200)), 150, 150, positive=True)
+    assert corrected(sam.shown, again, SIZE, said).sigma == said.sigma
+    assert mask_iou(said.mask(), mask) > 0.97
+
+
 def test_a_region_that_fills_the_image_has_no_window(monkeypatch) -> None:
     sam = _Truth(monkeypatch, np.ones((300, 400), bool))
     said = answer(sam, sam.shown, click_prompt(5, 5), SIZE, LOOKS)

@@ -18,6 +18,7 @@ _ANSWERING = {
     "prompt_confidence",
     "looks",
     "closer",
+    "smooth",
     "threshold",
     "small",
     "window_limit",

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from toolkit.methods.sam.decoder import decode, scale_to_input
+from toolkit.methods.sam.decoder import LOW_SIZE, decode, scale_to_input
 from toolkit.methods.sam.frames import Frame, frames_of, prompt_in, to_image
 from toolkit.methods.sam.losses import SMALL_SHARE
 from toolkit.methods.sam.prompts import BOX_FIRST, POSITIVE, Prompt
@@ -46,6 +46,8 @@ class Looks:
         closer: frames of the window.
         zoom: side of the window in longest sides of the region; 0 for no window.
         threshold: mean logits above it are the mask.
+        smooth: standard deviation of the Gaussian that mean logits are smoothed with, in pixels of
+            the decoder's grid; 0 for none.
         untouched: the model before training, which answers where the region is small, once and
             with its own threshold; None for nobody. It shares the image encoder.
     """
@@ -54,6 +56,7 @@ class Looks:
     closer: int = 0
     zoom: float = 0.0
     threshold: float = 0.0
+    smooth: float = 0.0
     untouched: Sam | None = None
 
 
@@ -72,6 +75,7 @@ class Answer:
         quality: predicted IoU by frame.
         low: the frame's own logits (1, 256, 256), which it is told when a click is added.
         threshold: mean logits above it are the mask.
+        sigma: of the Gaussian that they are smoothed with before, in the image's pixels.
     """
 
     by: Sam
@@ -80,10 +84,17 @@ class Answer:
     quality: Mapping[Frame, float]
     low: Mapping[Frame, Tensor]
     threshold: float = 0.0
+    sigma: float = 0.0
 
     def mask(self) -> NDArray[np.bool_]:
-        """Return where the mean logit is above the threshold, (H, W)."""
-        said: NDArray[np.bool_] = (self.total > self.threshold * self.count).cpu().numpy()
+        """Return where the mean logit is above the threshold, (H, W); never where nobody looked."""
+        above = self.total - self.threshold * self.count
+        if self.sigma > 0:
+            import cv2
+
+            mean = (above / self.count.clamp_min(1)).cpu().numpy()  # 0 where nobody looked
+            above = torch.from_numpy(cv2.GaussianBlur(mean, (0, 0), self.sigma))
+        said: NDArray[np.bool_] = ((above > 0) & (self.count.to(above.device) > 0)).cpu().numpy()
         return said
 
     def mean_quality(self) -> float:
@@ -155,7 +166,8 @@ def answer(
         if small is not None:
             return small
     said = _looked(sam, shown, prompt, image_wh, looks, choose)
-    return replace(said, threshold=looks.threshold)
+    sigma = looks.smooth * max(image_wh) / LOW_SIZE
+    return replace(said, threshold=looks.threshold, sigma=sigma)
 
 
 def _of_small(
@@ -206,7 +218,7 @@ def _looked(
 def corrected(shown: Shown, prompt: Prompt, image_wh: tuple[int, int], before: Answer) -> Answer:
     """Answer a prompt that has got one more click, as the answer before was given."""
     said = look(before.by, shown, prompt, image_wh, list(before.low), before)
-    return replace(said, threshold=before.threshold)
+    return replace(said, threshold=before.threshold, sigma=before.sigma)
 
 
 def joined(one: Answer, other: Answer) -> Answer:

@@ -194,6 +194,7 @@ class Sam(Method[SamSettings]):
             closer=self.settings.closer if self.settings.zoom > 0 else 0,
             zoom=self.settings.zoom,
             threshold=self.settings.threshold,
+            smooth=self.settings.smooth,
             untouched=untouched if shared else None,
         )
 

@@ -22,7 +22,7 @@ class SamSettings:
         "decoder", "which parts learn; lora also adapts the encoder, so nothing is cached"
     )
     epochs: int = setting(20, "passes over all training regions in all frames; 0 is zero-shot")
-    coarse: float = setting(0.9, "share of the epochs on a grid of half the resolution")
+    coarse: float = setting(0.8, "share of the epochs on a grid of half the resolution")
     validate_every: int = setting(4, "epochs between two looks at the validation part")
     views: int = setting(4, "cached turned, flipped and lightened views per image (1 to 8)")
     windows: int = setting(3, "cached windows per region, of random size, place and view")
@@ -44,9 +44,12 @@ class SamSettings:
     patience: int = setting(5, "validations without a better IoU before stopping")
     grid: int = setting(8, "points per side of the grid that prompts where no other run does")
     prompt_confidence: float = setting(0.05, "boxes of the prompting run below this are ignored")
-    looks: int = setting(4, "views of the image that an answer is the mean of")
+    looks: int = setting(8, "views of the image that an answer is the mean of")
     closer: int = setting(1, "views of the window around the prompted place that join the mean")
-    threshold: float = setting(-0.25, "of that mean of logits; pixels above it are the mask")
+    smooth: float = setting(
+        1.0, "standard deviation of a Gaussian over that mean of logits, in the decoder's pixels"
+    )
+    threshold: float = setting(-0.5, "of what is smoothed; pixels above it are the mask")
     small: Literal["untouched", "tuned"] = setting(
         "untouched", "which decoder answers where a region is under 32 pixels squared of 900"
     )
