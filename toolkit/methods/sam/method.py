@@ -91,7 +91,7 @@ class Sam(Method[SamSettings]):
         from toolkit.methods.sam.embeddings import ImageEmbeddings
         from toolkit.methods.sam.fused import for_encoding
 
-        tuned, looks = self._looking(run)
+        tuned, looks = self.looking(run)
         sam = for_encoding(tuned)
         for sample, (prompts, confidence) in zip(samples, self._prompts(samples, run), strict=True):
             image = read_rgb(sample.image)
@@ -134,7 +134,7 @@ class Sam(Method[SamSettings]):
         targets = region_targets(split.test)
         untouched = load_sam(self.settings, run)
         cache = EmbeddingCache(untouched)
-        tuned, looks = self._looking(run)
+        tuned, looks = self.looking(run)
         cache.fill([(t.sample, frame) for t in targets for frame in frames_of(looks.views)])
         adapted = LiveEmbeddings(tuned) if self.settings.train == "lora" else cache
         ways = {
@@ -175,10 +175,10 @@ class Sam(Method[SamSettings]):
         """Write whole and decoder-only checkpoints, and the decoder in Meta's ONNX interface."""
         from toolkit.methods.sam.export import export_sam
 
-        tuned, _ = self._looking(run)
+        tuned, _ = self.looking(run)
         return export_sam(tuned.cpu(), self.settings.model, out, samples)
 
-    def _looking(self, run: Run) -> tuple[SamModel, Looks]:
+    def looking(self, run: Run) -> tuple[SamModel, Looks]:
         """Return the tuned model and how it is asked."""
         from toolkit.methods.sam.looks import Looks
         from toolkit.methods.sam.model import copy_decoder, load_sam, load_tuned
