@@ -184,6 +184,7 @@ def _measure_coreset(options: argparse.Namespace) -> dict[str, Any]:
         covering_radius,
         exact_coreset,
         grouped_coreset,
+        projected,
         projection,
     )
 
@@ -200,35 +201,33 @@ def _measure_coreset(options: argparse.Namespace) -> dict[str, Any]:
     reservoir = Reservoir(options.coreset_patches, extractor.channels, seed=0)
     for sample in _split(options.data).train:
         reservoir.add(extractor(read_rgb(sample.image)))
-    features = reservoir.rows().float()
+    features = reservoir.rows()
     matrix = projection(extractor.channels, settings.projection, seed=0)
     if settings.whitening >= 0:
         matrix = (
             fit_whitening(features, extractor.layer_channels, shrinkage=settings.whitening, seed=0)
             @ matrix
         )
-    projected = features @ matrix
-    size = round(options.coreset_ratio * len(projected))
+    short = projected(features, matrix)
+    size = round(options.coreset_ratio * len(short))
     started = time.perf_counter()
-    grouped = grouped_coreset(projected, size, seed=0)
+    grouped = grouped_coreset(short, size, seed=0)
     grouped_seconds = time.perf_counter() - started
     steps = options.exact or size
     started = time.perf_counter()
-    exact = exact_coreset(projected, min(steps, size), seed=0)
+    exact = exact_coreset(short, min(steps, size), seed=0)
     exact_seconds = time.perf_counter() - started
     record = {
-        "patches": len(projected),
+        "patches": len(short),
         "size": size,
         "grouped_seconds": grouped_seconds,
         "exact_choices_timed": len(exact),
         "exact_seconds_for_all": exact_seconds / len(exact) * size,
-        "random_radius": covering_radius(
-            projected, projected[torch.randperm(len(projected))[:size]]
-        ),
-        "grouped_radius": covering_radius(projected, projected[grouped]),
+        "random_radius": covering_radius(short, short[torch.randperm(len(short))[:size]]),
+        "grouped_radius": covering_radius(short, short[grouped]),
     }
     if len(exact) == size:
-        record["exact_radius"] = covering_radius(projected, projected[exact])
+        record["exact_radius"] = covering_radius(short, short[exact])
     return record
 
 

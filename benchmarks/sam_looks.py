@@ -36,6 +36,7 @@ def main() -> None:
     options = parser.parse_args()
     import torch
 
+    from toolkit.methods.sam.borrow import ANSWERING
     from toolkit.methods.sam.evaluate import FIRST_KINDS
 
     torch.set_num_threads(options.threads)
@@ -49,6 +50,8 @@ def main() -> None:
     print(f"| way | regions | {' | '.join(FIRST_KINDS)} |\n|---|---|{'---|' * len(FIRST_KINDS)}")
     for way in options.way or [""]:
         changes = parse_overrides([pair.strip() for pair in way.split(",") if pair.strip()])
+        if trained := sorted(changes.keys() - ANSWERING):
+            raise SystemExit(f"--way {way}: {trained[0]} is seen by training, so train anew")
         means, count = _mean_ious(folds, changes)
         cells = " | ".join(f"{mean:.3f}" for mean in means)
         print(f"| {way or 'as trained'} | {count} | {cells} |", flush=True)

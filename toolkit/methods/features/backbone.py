@@ -77,9 +77,7 @@ def build_backbone(
     """
     import torch
 
-    # Without memory of its own where every number comes from a file.
-    device = "meta" if name == LITE0 and weights == "auto" else "cpu"
-    with torch.random.fork_rng(devices=[]), torch.device(device):
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model, mean, std = _architecture(name)
     chosen = tuple(layers) or _default_layers(name, model)

@@ -43,8 +43,12 @@ class Reservoir:
         import torch
 
         capacity = len(self._rows)
-        if self._rows.dtype == torch.float16 and not torch.isfinite(rows.half()).all():
-            self._rows = self._rows.float()
+        if self._rows.dtype == torch.float16:
+            halved = rows.half()
+            if torch.isfinite(halved).all():
+                rows = halved
+            else:
+                self._rows = self._rows.float()
         room = min(capacity - len(self), len(rows))
         if room:
             self._rows[len(self) : len(self) + room] = rows[:room]

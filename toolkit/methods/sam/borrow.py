@@ -13,7 +13,7 @@ from toolkit.runs.run import Run
 
 _FACTS = ("weights", "weights_source", "parameters", "fit_seconds")
 _SAME = ("hash", "fold", "train")
-_ANSWERING = {
+ANSWERING = {
     "grid",
     "prompt_confidence",
     "looks",
@@ -55,7 +55,7 @@ def borrow_decoder(settings: SamSettings, run: Run, name: str) -> bool:
             "split, so it may have learnt from test images; name another"
         )
     theirs = _settings_of(other)
-    odd = [k for k, v in settings_dict(settings).items() if theirs[k] != v and k not in _ANSWERING]
+    odd = [k for k, v in settings_dict(settings).items() if theirs[k] != v and k not in ANSWERING]
     if odd:
         raise ConfigError(
             f"--decoder-from {other.path}: was trained with another {odd[0]}; give --{odd[0]} "

@@ -88,13 +88,14 @@ class Answer:
 
     def mask(self) -> NDArray[np.bool_]:
         """Return where the mean logit is above the threshold, (H, W); never where nobody looked."""
-        above = self.total - self.threshold * self.count
+        looked = self.count > 0
+        above = self.total / self.count.clamp_min(1) - self.threshold * looked
+        mean = above.cpu().numpy()  # 0 where nobody looked
         if self.sigma > 0:
             import cv2
 
-            mean = (above / self.count.clamp_min(1)).cpu().numpy()  # 0 where nobody looked
-            above = torch.from_numpy(cv2.GaussianBlur(mean, (0, 0), self.sigma))
-        said: NDArray[np.bool_] = ((above > 0) & (self.count.to(above.device) > 0)).cpu().numpy()
+            mean = cv2.GaussianBlur(mean, (0, 0), self.sigma)
+        said: NDArray[np.bool_] = (mean > 0) & looked.cpu().numpy()
         return said
 
     def mean_quality(self) -> float:
