@@ -34,7 +34,7 @@ MODULES = {EXACT: "pyaupro", BINNED: "adeval", OTHER: "anomalib"}
 
 
 def make_maps(n: int, size: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Return smooth score maps float32[n, size, size] and masks, a quarter of them good.
+    """Return smooth anomaly maps float32[n, size, size] and masks, a quarter of them good.
 
     Masks are one to three ellipses, in all about 7 % of a defect image as in MVTec's bottle. Maps
     are made as patch methods make them: distances on a coarse grid, higher on defects by an amount

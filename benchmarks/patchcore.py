@@ -30,7 +30,12 @@ from toolkit.config import build_settings, parse_overrides, settings_dict
 from toolkit.data.layouts import read_dataset
 from toolkit.data.splits import Split, make_plan
 from toolkit.methods.patchcore.settings import PatchCoreSettings
-from toolkit.runs.machine import environment, keep_freed_memory, peak_memory_bytes, seed_everything
+from toolkit.runs.environment import (
+    environment,
+    keep_freed_memory,
+    peak_memory_bytes,
+    seed_everything,
+)
 
 
 def main() -> None:
@@ -135,7 +140,7 @@ def _measure_method(options: argparse.Namespace) -> dict[str, Any]:
         return {
             "settings": settings_dict(settings),
             "train_images": len(split.train),
-            "facts": run.facts,
+            "metadata": run.metadata,
             "fit_seconds": fit_seconds,
             # The first one also reads the bank and builds the network.
             "predict_ms_median": 1000 * statistics.median(seconds[1:]),
@@ -159,7 +164,7 @@ def _accuracy(split: Split, predictions: list[Any]) -> dict[str, Any]:
             for sample, prediction in zip(split.test, predictions, strict=True):
                 truth = read_truth(sample)
                 size_wh = (truth.shape[1], truth.shape[0])
-                yield cv2.resize(prediction.score_map, size_wh), truth
+                yield cv2.resize(prediction.anomaly_map, size_wh), truth
 
     pixel = pixel_metrics(Pairs())
     labels = [s.is_defect for s in split.test]
@@ -318,8 +323,8 @@ def _measure_anomalib(
             raise SystemExit(f"{options.anomalib_python}: anomalib failed\n{done.stderr[-2000:]}")
         found = np.load(answer)
         by_image = {
-            Path(name).resolve(): SimpleNamespace(score=score, score_map=score_map)
-            for name, score, score_map in zip(
+            Path(name).resolve(): SimpleNamespace(score=score, anomaly_map=anomaly_map)
+            for name, score, anomaly_map in zip(
                 found["names"], found["scores"], found["maps"], strict=True
             )
         }

@@ -25,7 +25,7 @@ from toolkit.config import build_settings, parse_overrides, settings_dict
 from toolkit.data.layouts import read_dataset
 from toolkit.data.splits import make_plan
 from toolkit.methods.patchcore import method as patchcore
-from toolkit.runs.machine import environment, peak_memory_bytes, seed_everything
+from toolkit.runs.environment import environment, peak_memory_bytes, seed_everything
 from toolkit.runs.run import Run
 
 _EVERY = 1000
@@ -62,12 +62,12 @@ def main() -> None:
             Path(folder), method="patchcore", settings=settings_dict(settings), split={}, data={}
         )
         patchcore.PatchCore(settings).fit(dataclasses.replace(split, train=many), run)
-        facts = run.facts
+        facts = run.metadata
     record = {
         "environment": environment(),
         "settings": settings_dict(settings),
         "images": options.images,
-        "facts": facts,
+        "metadata": facts,
         "fit_seconds": time.perf_counter() - started,
         "peak_memory_mb": peak_memory_bytes() / 2**20,
         "growth": growth,

@@ -75,7 +75,7 @@ def measure_speed(options: argparse.Namespace) -> dict[str, Any]:
     from toolkit.methods.sam.step import Work
     from toolkit.methods.sam.targets import region_targets
     from toolkit.methods.sam.workers import workers
-    from toolkit.runs.machine import environment, keep_freed_memory, peak_memory_bytes
+    from toolkit.runs.environment import environment, keep_freed_memory, peak_memory_bytes
     from toolkit.runs.run import Run
 
     keep_freed_memory()
@@ -173,7 +173,7 @@ def run_folds(options: argparse.Namespace) -> None:
     from toolkit.data.splits import make_plan
     from toolkit.files import write_json
     from toolkit.methods.registry import make_method
-    from toolkit.runs.machine import keep_freed_memory, peak_memory_bytes, seed_everything
+    from toolkit.runs.environment import keep_freed_memory, peak_memory_bytes, seed_everything
     from toolkit.runs.run import Run
 
     keep_freed_memory()
@@ -200,11 +200,13 @@ def run_folds(options: argparse.Namespace) -> None:
         seed_everything(run.seed)
         started = time.perf_counter()
         method.fit(split, run)
-        run.note(fit_seconds=run.facts.get("fit_seconds", 0.0) + time.perf_counter() - started)
+        run.update_metadata(
+            fit_seconds=run.metadata.get("fit_seconds", 0.0) + time.perf_counter() - started
+        )
         write_json(run.path / "report.json", dict(method.report(split, run)))
-        run.note(peak_memory_mb=round(peak_memory_bytes() / 2**20))
-        print(f"fold {fold}: fit {run.facts['fit_seconds']:.0f} s, encoding included where it was "
-              f"not cached; peak memory {run.facts['peak_memory_mb']} MiB", flush=True)  # fmt: skip
+        run.update_metadata(peak_memory_mb=round(peak_memory_bytes() / 2**20))
+        print(f"fold {fold}: fit {run.metadata['fit_seconds']:.0f} s, encoding included where it was "
+              f"not cached; peak memory {run.metadata['peak_memory_mb']} MiB", flush=True)  # fmt: skip
     print_gain(runs)
 
 
@@ -259,7 +261,7 @@ def print_gain(runs: Sequence[Path]) -> None:
 
     before: list[RegionResult] = []
     after: list[RegionResult] = []
-    halves: dict[str, list[RegionResult]] = {"zero_shot_looks": [], "tuned_plain": []}
+    halves: dict[str, list[RegionResult]] = {"zero_shot_tta": [], "finetuned_no_tta": []}
     seen: set[str] = set()
     for path in runs:
         regions = read_json(path / "report.json").get("regions")

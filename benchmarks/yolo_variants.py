@@ -35,8 +35,8 @@ from toolkit.methods.registry import method_class
 from toolkit.methods.yolo.settings import background_choice
 from toolkit.metrics.boxes import PredictedBoxes, TrueBoxes, box_metrics
 from toolkit.metrics.image import image_metrics
-from toolkit.runs.machine import seed_everything
-from toolkit.runs.prediction import Boxes
+from toolkit.prediction import Boxes
+from toolkit.runs.environment import seed_everything
 from toolkit.runs.run import Run
 
 _FIGURES = "variant.json"

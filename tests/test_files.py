@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from toolkit.errors import ToolkitError
 from toolkit.files import (
     OutputError,
-    folder_written_whole,
+    atomic_folder,
+    atomic_write,
     read_json,
     write_json,
     write_text,
-    written_whole,
 )
 
 plain = st.recursive(
@@ -76,7 +76,7 @@ def test_a_missing_json_file_is_named(tmp_path: Path) -> None:
 def test_a_file_replaces_the_old_one_only_when_complete(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "er" / "a.txt"
     write_text(path, "old ä")
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text("new")
         assert path.read_text(encoding="utf-8") == "old ä"
         assert temporary.parent == path.parent  # else the rename would not be atomic
@@ -91,7 +91,7 @@ def test_an_interrupted_file_leaves_the_old_one(tmp_path: Path, error: BaseExcep
     path.write_text("old")
 
     def write() -> None:
-        with written_whole(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_text("half")
             raise error
 
@@ -104,7 +104,7 @@ def test_an_interrupted_file_leaves_the_old_one(tmp_path: Path, error: BaseExcep
 def test_permissions_are_those_of_any_new_file(tmp_path: Path) -> None:
     (tmp_path / "plain").write_text("x")
     write_text(tmp_path / "whole", "x")
-    with folder_written_whole(tmp_path / "folder"):
+    with atomic_folder(tmp_path / "folder"):
         pass
     (tmp_path / "plain_folder").mkdir()
 
@@ -124,7 +124,7 @@ def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
             write_text(path, "text")
         assert str(path) in str(caught.value)
         assert "\n" not in str(caught.value)
-    with pytest.raises(OutputError), folder_written_whole(tmp_path / "file/below"):
+    with pytest.raises(OutputError), atomic_folder(tmp_path / "file/below"):
         pass
     assert names(tmp_path) == ["file", "folder"]
 
@@ -133,14 +133,14 @@ def full_disk() -> OSError:
     return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-@pytest.mark.parametrize("make", [written_whole, folder_written_whole])
+@pytest.mark.parametrize("make", [atomic_write, atomic_folder])
 def test_a_full_disk_is_blamed_on_the_output(tmp_path: Path, make: Any) -> None:
     with pytest.raises(OutputError, match=r"out.*No space left"), make(tmp_path / "out"):
         raise full_disk()
     assert names(tmp_path) == []
 
 
-@pytest.mark.parametrize("make", [written_whole, folder_written_whole])
+@pytest.mark.parametrize("make", [atomic_write, atomic_folder])
 def test_what_fails_elsewhere_is_not_blamed_on_the_output(tmp_path: Path, make: Any) -> None:
     with pytest.raises(FileNotFoundError, match=r"input\.png"), make(tmp_path / "out"):
         (tmp_path / "input.png").read_bytes()
@@ -153,7 +153,7 @@ def test_what_fails_elsewhere_is_not_blamed_on_the_output(tmp_path: Path, make: 
 
 def test_a_folder_appears_when_complete(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "out"
-    with folder_written_whole(path) as temporary:
+    with atomic_folder(path) as temporary:
         (temporary / "a").write_text("1")
         assert not path.exists()
     assert names(path) == ["a"]
@@ -164,9 +164,9 @@ def test_a_folder_is_replaced_only_when_told(tmp_path: Path) -> None:
     path = tmp_path / "out"
     path.mkdir()
     (path / "old").write_text("1")
-    with pytest.raises(OutputError, match="--overwrite"), folder_written_whole(path):
+    with pytest.raises(OutputError, match="--overwrite"), atomic_folder(path):
         pytest.fail("must not begin")
-    with folder_written_whole(path, overwrite=True) as temporary:
+    with atomic_folder(path, overwrite=True) as temporary:
         assert names(path) == ["old"]
         (temporary / "new").write_text("2")
     assert names(path) == ["new"]
@@ -179,7 +179,7 @@ def test_an_interrupted_folder_leaves_the_old_one(tmp_path: Path) -> None:
     (path / "old").write_text("1")
 
     def write() -> None:
-        with folder_written_whole(path, overwrite=True) as temporary:
+        with atomic_folder(path, overwrite=True) as temporary:
             (temporary / "new").write_text("2")
             raise KeyboardInterrupt
 
@@ -199,7 +199,7 @@ def test_overwrite_never_takes_the_ground_away(
     for path in (Path(), Path("../../project"), here, tmp_path):
         with (
             pytest.raises(OutputError, match="working folder"),
-            folder_written_whole(path, overwrite=True),
+            atomic_folder(path, overwrite=True),
         ):
             pytest.fail("must not begin")
     assert (here / "precious").is_file()
@@ -213,7 +213,7 @@ def test_overwrite_replaces_folders_only(tmp_path: Path) -> None:
     for name in ("file", "link", "dangling"):
         with (
             pytest.raises(OutputError, match="not a folder"),
-            folder_written_whole(tmp_path / name, overwrite=True),
+            atomic_folder(tmp_path / name, overwrite=True),
         ):
             pytest.fail("must not begin")
     assert (tmp_path / "file").read_text() == "x"
@@ -222,6 +222,6 @@ def test_overwrite_replaces_folders_only(tmp_path: Path) -> None:
 
 def test_a_relative_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with folder_written_whole(Path("out")) as temporary:
+    with atomic_folder(Path("out")) as temporary:
         (temporary / "a").write_text("1")
     assert names(tmp_path / "out") == ["a"]

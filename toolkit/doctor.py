@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from toolkit.home import home
-from toolkit.runs.machine import environment
+from toolkit.runs.environment import environment
 
 _OPTIONAL = {"onnx": "onnx", "onnxruntime": "onnx"}
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.home import cache_dir
-from toolkit.runs.machine import usable_cores
+from toolkit.runs.environment import usable_cores
 
 _ENVIRONMENT = {
     "YOLO_OFFLINE": "true",

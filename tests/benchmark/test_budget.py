@@ -11,11 +11,11 @@ from tests.leaderboard.standin import Grey, grey, write_grid  # noqa: F401
 from toolkit.benchmark.budget import budgets_of, left_out, parse_budgets
 from toolkit.benchmark.grid import expand, read_grid
 from toolkit.benchmark.study import run_grid
-from toolkit.benchmark.task import Task, run_task
 from toolkit.data.layouts import read_dataset
 from toolkit.data.splits import make_plan
 from toolkit.errors import ConfigError, RunError
 from toolkit.leaderboard.board import build_board
+from toolkit.training import TrainingTask, run_training
 
 pytestmark = pytest.mark.usefixtures("grey")
 
@@ -61,9 +61,9 @@ def test_what_is_left_out_is_said() -> None:
 def test_a_reader_takes_the_run_of_its_own_budget(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    methods = [{"name": "on", "prompts_from": "base"}, {"name": "base"}]
+    methods = [{"name": "on", "prompt_run": "base"}, {"name": "base"}]
     tasks = expand(read_grid(str(write_grid(tmp_path, methods, budgets=[0, 1, "all"]))))
-    read = {t.entry: t.inputs["prompts_from"] for t in tasks if t.inputs}
+    read = {t.entry: t.inputs["prompt_run"] for t in tasks if t.inputs}
     assert read == {
         "on k=1": "grey/base-k1-fold0-seed0",
         "on k=all": "grey/base-kall-fold0-seed0",
@@ -82,13 +82,13 @@ def test_all_budgets_stand_in_one_table(sample_dir: Path, tmp_path: Path) -> Non
     runs, errors = run_grid(grid, read_dataset(sample_dir), runs=tmp_path / "r", say=said.append)
     assert errors == []
     assert said[0].startswith("a: not run with k = 0")
-    assert [(r.facts["base_entry"], r.facts["budget"]) for r in runs] == [
+    assert [(r.metadata["base_entry"], r.metadata["budget"]) for r in runs] == [
         ("a", 1),
         ("a", 2),
         ("a", "all"),
     ]
     types = len(read_dataset(sample_dir).classes)
-    assert [r.facts["labels"]["train"] for r in runs[:2]] == [types, 2 * types]
+    assert [r.metadata["labels"]["train"] for r in runs[:2]] == [types, 2 * types]
     board = build_board(runs)
     assert len(board.groups) == 1
     assert {row.entry for row in board.groups[0].rows} == {"a k=1", "a k=2", "a k=all"}
@@ -97,8 +97,10 @@ def test_all_budgets_stand_in_one_table(sample_dir: Path, tmp_path: Path) -> Non
 def test_a_run_is_not_gone_on_with_under_another_budget(sample_dir: Path, tmp_path: Path) -> None:
     dataset = read_dataset(sample_dir)
     split = make_plan(dataset, folds=3).fold(dataset, 0)
-    task = Task(method="grey", entry="a", name="one", device="cpu", budget=1, base_entry="a")
-    run_task(task, split, runs=tmp_path)
+    task = TrainingTask(
+        method="grey", entry="a", name="one", device="cpu", budget=1, base_entry="a"
+    )
+    run_training(task, split, runs=tmp_path)
     other = replace(task, budget=2)
     with pytest.raises(RunError, match="another budget"):
-        run_task(other, split, runs=tmp_path, resume=True)
+        run_training(other, split, runs=tmp_path, resume=True)

@@ -26,7 +26,7 @@ def grid_of(**content: object) -> Grid:
 
 
 METHODS = [
-    {"config": "masks.yaml", "name": "prompted", "prompts_from": "boxes"},
+    {"config": "masks.yaml", "name": "prompted", "prompt_run": "boxes"},
     {"config": "boxes.yaml", "name": "boxes", "set": {"epochs": 2}},
     {"config": "bank.yaml", "name": "bank"},
 ]
@@ -81,24 +81,24 @@ def test_a_task_comes_after_the_one_that_it_reads() -> None:
     readers = [t for t in tasks if t.inputs]
     assert len(readers) == 4
     for task in readers:
-        read = tasks[places[task.inputs["prompts_from"]]]
+        read = tasks[places[task.inputs["prompt_run"]]]
         assert places[f"{task.method}/{task.name}"] > places[f"{read.method}/{read.name}"]
         assert (read.entry, read.fold, read.seed) == ("boxes", task.fold, task.seed)
 
 
 def test_a_task_can_read_two_runs() -> None:
-    lent = {**METHODS[0], "name": "lent", "prompts_from": "bank", "decoder_from": "prompted"}
+    lent = {**METHODS[0], "name": "lent", "prompt_run": "bank", "decoder_run": "prompted"}
     tasks = expand(grid_of(folds=[0], methods=[lent, *METHODS]))
     assert tasks[-1].inputs == {
-        "prompts_from": "patchcore/bank-fold0-seed0",
-        "decoder_from": "sam/prompted-fold0-seed0",
+        "prompt_run": "patchcore/bank-fold0-seed0",
+        "decoder_run": "sam/prompted-fold0-seed0",
     }
 
 
 def test_readers_of_readers() -> None:
     methods = [
-        {"config": "masks.yaml", "name": "c", "prompts_from": "b"},
-        {"config": "masks.yaml", "name": "b", "prompts_from": "a"},
+        {"config": "masks.yaml", "name": "c", "prompt_run": "b"},
+        {"config": "masks.yaml", "name": "b", "prompt_run": "a"},
         {"config": "boxes.yaml", "name": "a"},
     ]
     assert [t.entry for t in expand(grid_of(folds=[0], methods=methods))] == ["a", "b", "c"]
@@ -129,10 +129,10 @@ ONE = {"config": "bank.yaml", "name": "a"}
         ({"methods": [{**ONE, "set": ["epochs", 1]}]}, "'set:' of bank.yaml"),
         # names
         ({"methods": [ONE, ONE]}, "two methods are called a"),
-        ({"methods": [{**ONE, "prompts_from": "b"}]}, "prompts_from: b is not there"),
-        ({"methods": [{**ONE, "prompts_from": "a"}]}, "reads its own run in the end"),
+        ({"methods": [{**ONE, "prompt_run": "b"}]}, "prompt_run: b is not there"),
+        ({"methods": [{**ONE, "prompt_run": "a"}]}, "reads its own run in the end"),
         (
-            {"methods": [{**ONE, "prompts_from": "b"}, {**ONE, "name": "b", "prompts_from": "a"}]},
+            {"methods": [{**ONE, "prompt_run": "b"}, {**ONE, "name": "b", "prompt_run": "a"}]},
             "reads its own run in the end",
         ),
         # the split
@@ -187,5 +187,5 @@ def test_detectors_join_the_study_of_labels() -> None:
     tasks = [*expand(study), *expand(detectors)]
     assert len({(t.method, t.name) for t in tasks}) == len(tasks)
     assert {t.budget for t in expand(detectors)} == {1, 2, 5, 10, "all"}
-    prompted = {t.name: t.inputs.get("prompts_from") for t in tasks if t.method == "sam"}
+    prompted = {t.name: t.inputs.get("prompt_run") for t in tasks if t.method == "sam"}
     assert prompted["sam-from-yolo-k2-fold3-seed0"] == "yolo/yolo11n-k2-fold3-seed0"

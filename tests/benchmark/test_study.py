@@ -72,7 +72,7 @@ def test_a_failing_task_does_not_end_the_others(sample_dir: Path, tmp_path: Path
     said: list[str] = []
     grid = read_grid(str(write_grid(tmp_path, methods)))
     runs, errors = run_grid(grid, read_dataset(sample_dir), runs=tmp_path / "r", say=said.append)
-    assert [run.facts["entry"] for run in runs] == ["fine"]
+    assert [run.metadata["entry"] for run in runs] == ["fine"]
     assert [str(e) for e in errors] == ["grey: cannot predict; use another"]
     assert said[0] == "[1/2] bad-fold0-seed0"
     assert "failed: bad-fold0-seed0: grey: cannot predict; use another" in said
@@ -81,10 +81,10 @@ def test_a_failing_task_does_not_end_the_others(sample_dir: Path, tmp_path: Path
 def test_what_leans_on_a_failed_task_fails_in_its_own_words(
     sample_dir: Path, tmp_path: Path
 ) -> None:
-    methods = [{"name": "bad", "set": {"fail": "fit"}}, {"name": "on", "prompts_from": "bad"}]
+    methods = [{"name": "bad", "set": {"fail": "fit"}}, {"name": "on", "prompt_run": "bad"}]
     runs, errors = run_small(tmp_path, sample_dir, methods)
     assert runs == []
-    assert "bad-fold0-seed0: not finished, so it cannot be the prompts_from of on" in str(errors[1])
+    assert "bad-fold0-seed0: not finished, so it cannot be the prompt_run of on" in str(errors[1])
 
 
 @pytest.mark.parametrize(
@@ -130,4 +130,4 @@ def test_another_executor_may_take_its_place(sample_dir: Path, tmp_path: Path) -
     grid = read_grid(str(write_grid(tmp_path, [{"name": "a"}, {"name": "b"}])))
     runs, _ = run_grid(grid, read_dataset(sample_dir), runs=tmp_path / "runs", executor=Backwards())
     assert Grey.fits == ["b-fold0-seed0", "a-fold0-seed0"]
-    assert [run.facts["entry"] for run in runs] == ["a", "b"], "in the order of the file"
+    assert [run.metadata["entry"] for run in runs] == ["a", "b"], "in the order of the file"

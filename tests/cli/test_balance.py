@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from toolkit.balance import compare as compare_module
 from toolkit.cli.balance import balance_app
 from toolkit.errors import ConfigError, DataError, ToolkitError
+from toolkit.imbalance import compare as compare_module
 
 RUNNER = CliRunner()
 

@@ -73,7 +73,7 @@ def test_a_mended_method_is_all_that_runs_again(
     whole = Grey.predict
 
     def stops_at_b(self: Grey, samples: Any, run: Any) -> Any:
-        if run.facts["entry"] == "b":
+        if run.metadata["entry"] == "b":
             raise ToolkitError("b: cannot; mend it")
         return whole(self, samples, run)
 
@@ -90,7 +90,7 @@ def test_a_mended_method_is_all_that_runs_again(
         ({"set": {"ofset": 1}}, "did you mean 'offset'"),
         ({"st": {"offset": 1}}, "did you mean 'set'"),
         ({"config": "gery"}, "gery: no such config"),
-        ({"prompts_from": "b"}, "prompts_from: b is not there"),
+        ({"prompt_run": "b"}, "prompt_run: b is not there"),
     ],
 )
 def test_a_wrong_file_writes_nothing(sample_dir: Path, method: dict[str, Any], said: str) -> None:

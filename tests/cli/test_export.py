@@ -13,7 +13,8 @@ from tests.cli.command import run
 from tests.leaderboard.standin import Grey, grey  # noqa: F401
 from toolkit.data.types import Sample
 from toolkit.errors import ToolkitError
-from toolkit.runs.export import Exported, ParityError
+from toolkit.inference.export import ParityError
+from toolkit.methods.base import Exported
 from toolkit.runs.run import Run
 
 pytestmark = pytest.mark.usefixtures("grey")

@@ -69,7 +69,7 @@ def test_version(toolkit: Toolkit) -> None:
         (("train", "grey", "--device", "tpu"), "--device tpu: not available"),
         (("train", "grey", "--name", "../x"), "not a plain name"),
         (("train", "grey", "--resume"), "needs --name"),
-        (("train", "grey", "--prompts-from", "runs/x"), "not a run directory"),
+        (("train", "grey", "--prompt-run", "runs/x"), "not a run directory"),
         (("benchmark", "grid.yaml"), "grid.yaml: no such config"),
         (("leaderboard",), "runs: no such folder"),
         (("leaderboard", "runs/grey/x"), "runs/grey/x: no such folder"),

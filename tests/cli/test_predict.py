@@ -11,8 +11,8 @@ import pytest
 from tests.cli.command import run
 from tests.leaderboard.standin import grey  # noqa: F401
 from toolkit.errors import ToolkitError
+from toolkit.runs.prediction_io import read_predictions
 from toolkit.runs.run import Run
-from toolkit.runs.storage import read_predictions
 
 pytestmark = pytest.mark.usefixtures("grey")
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from tests.data.loopback import ARCHIVE, BLOCK, FILES, Server, serving, tar_xz
-from toolkit.data.cards import folder_fingerprint, load_card, mismatch
+from toolkit.data.dataset_cards import folder_fingerprint, load_card, mismatch
 from toolkit.data.download import download
 from toolkit.errors import DataError
 

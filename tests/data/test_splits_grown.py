@@ -16,7 +16,7 @@ def test_what_was_learnt_stays_in_training_when_images_are_added(added: int, att
     validated = {slot.sha256 for slot in before.slots if slot.slot == "val"}
     new = [("train", "good", 10_000 * (attempt + 1) + i) for i in range(added)]
     grown = dataset_of(BOTTLE + new)
-    after = make_plan(grown, protocol="official", learnt=learnt)
+    after = make_plan(grown, protocol="official", seen_images=learnt)
     parts = {
         part: {slot.sha256 for slot in after.slots if slot.slot == part}
         for part in ("train", "val", "test")
@@ -33,4 +33,4 @@ def test_nothing_learnt_changes_no_split() -> None:
     dataset = dataset_of(BOTTLE)
     plain = make_plan(dataset, protocol="official")
     trained = {slot.sha256 for slot in plain.slots if slot.slot == "train"}
-    assert make_plan(dataset, protocol="official", learnt=trained).hash == plain.hash
+    assert make_plan(dataset, protocol="official", seen_images=trained).hash == plain.hash

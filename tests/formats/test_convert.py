@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from formats.conftest import blank, masks, write_png
-from toolkit.data.cards import prompts_for
+from toolkit.data.dataset_cards import prompts_for
 from toolkit.data.images import image_size, read_mask
 from toolkit.data.layouts import read_dataset
 from toolkit.data.splits import Split

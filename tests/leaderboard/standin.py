@@ -18,7 +18,7 @@ from toolkit.data.types import Sample
 from toolkit.errors import RunError
 from toolkit.methods import registry
 from toolkit.methods.base import Method
-from toolkit.runs.prediction import Boxes, Prediction
+from toolkit.prediction import Boxes, Prediction
 from toolkit.runs.run import Run
 
 ALL = ("boxes", "mask", "map", "classes")
@@ -39,8 +39,8 @@ class Grey(Method[GreySettings]):
     name = "grey"
     Settings = GreySettings
     labels = "image"
-    scoring = "distance of mean grey"
-    inputs = ("prompts_from",)
+    score_description = "distance of mean grey"
+    inputs = ("prompt_run",)
 
     fits: ClassVar[list[str]] = []
     interrupted_in: ClassVar[str] = ""
@@ -52,7 +52,7 @@ class Grey(Method[GreySettings]):
         if self.settings.fail == "fit":
             raise RunError("grey: cannot be fitted; use another")
         Grey.fits.append(run.path.name)
-        run.note(weights="none", weights_source="there are none")
+        run.update_metadata(weights="none", weights_source="there are none")
         greys = [float(read_rgb(s.image).mean()) for s in split.train]
         run.add_result({"epoch": 1, "mean": float(np.mean(greys))})
         (run.weights / "state.json").write_text(
@@ -86,7 +86,7 @@ class Grey(Method[GreySettings]):
                 if "boxes" in gives
                 else None,
                 mask=mask if "mask" in gives else None,
-                score_map=grey[::4, ::4].astype(np.float32) if "map" in gives else None,
+                anomaly_map=grey[::4, ::4].astype(np.float32) if "map" in gives else None,
             )
 
     def report(self, split: Split, run: Run) -> Mapping[str, Any]:

@@ -13,17 +13,17 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from tests.leaderboard.standin import grey  # noqa: F401
-from toolkit.benchmark.task import Task, run_task
 from toolkit.data.layouts import read_dataset
 from toolkit.data.splits import make_plan
 from toolkit.errors import RunError
 from toolkit.leaderboard.board import NOT_GIVEN, build_board, collect
 from toolkit.leaderboard.render import render
+from toolkit.runs.prediction_io import read_predictions
 from toolkit.runs.run import Run
-from toolkit.runs.storage import read_predictions
+from toolkit.training import TrainingTask, run_training
 
 pytestmark = pytest.mark.usefixtures("grey")
-TASK = Task(method="grey", entry="grey", device="cpu", settings={"gives": ()})
+TASK = TrainingTask(method="grey", entry="grey", device="cpu", settings={"gives": ()})
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def make(sample_dir: Path, tmp_path: Path) -> Callable[..., Run]:
     def make(*, data: Path = sample_dir, fold: int = 0, split_seed: int = 0, **change: Any) -> Run:
         dataset = read_dataset(data)
         split = make_plan(dataset, folds=3, seed=split_seed).fold(dataset, fold)
-        return run_task(replace(TASK, fold=fold, **change), split, runs=tmp_path / "runs")
+        return run_training(replace(TASK, fold=fold, **change), split, runs=tmp_path / "runs")
 
     return make
 
@@ -47,7 +47,7 @@ def test_pooled_folds_equal_a_figure_made_by_hand(
     assert (group.test_images, group.test_defects, group.folds) == (24, sum(truth), (0, 1, 2))
     (row,) = group.rows
     assert row.values["auroc"] == pytest.approx(roc_auc_score(truth, [p.score for p in said]))
-    assert row.fit_seconds == pytest.approx(sum(r.facts["fit_seconds"] for r in runs))
+    assert row.fit_seconds == pytest.approx(sum(r.metadata["fit_seconds"] for r in runs))
     assert row.runs == tuple(r.path for r in runs)
 
 
@@ -58,7 +58,7 @@ def test_what_a_method_does_not_give_is_not_zero(make: Callable[..., Run]) -> No
 
 
 @pytest.mark.parametrize(
-    ("facts", "said"),
+    ("metadata", "said"),
     [
         ({"prompts_source": "not CLIP: closed vocabulary"}, "not CLIP: closed vocabulary"),
         ({}, ""),  # a method without prompts, or a run of an earlier version
@@ -68,7 +68,7 @@ def test_a_row_says_where_its_prompts_come_from(
     make: Callable[..., Run], facts: dict[str, str], said: str
 ) -> None:
     run = make()
-    run.note(**facts)
+    run.update_metadata(**facts)
     ((row,),) = [group.rows for group in build_board([run]).groups]
     assert row.prompts_source == said
 
@@ -171,7 +171,7 @@ def test_damaged_metrics_leave_the_others(make: Callable[..., Run], content: str
 def test_facts_that_are_missing(make: Callable[..., Run]) -> None:
     run = make()
     stored = json.loads((run.path / "run.json").read_text())
-    (run.path / "run.json").write_text(json.dumps({**stored, "facts": {}}))
+    (run.path / "run.json").write_text(json.dumps({**stored, "metadata": {}}))
     board = build_board([Run.open(run.path)])
     assert board.groups == ()
     assert "make the run again" in board.left_out[0]
@@ -308,7 +308,7 @@ def test_the_first_column_that_the_benchmark_asked_for_is_that_of_the_order(
 ) -> None:
     runs = [make(settings={"gives": ("classes",)}, name=name, entry=name) for name in "ab"]
     for run in runs:
-        run.note(columns=["labels", "class_accuracy", "auroc"])
+        run.update_metadata(columns=["labels", "class_accuracy", "auroc"])
     (group,) = build_board(runs).groups
     assert group.sort == "class_accuracy"  # not the words before it
     assert [row.rank for row in group.rows] == [1, 1]

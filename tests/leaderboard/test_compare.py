@@ -16,8 +16,8 @@ from toolkit.data.layouts import read_dataset
 from toolkit.data.types import Dataset, Sample
 from toolkit.errors import RunError
 from toolkit.leaderboard.compare import compare_runs, comparison_text, write_pictures
+from toolkit.prediction import Prediction
 from toolkit.runs.evaluate import evaluate, threshold_of
-from toolkit.runs.prediction import Prediction
 from toolkit.runs.run import Run
 
 
@@ -44,7 +44,7 @@ def pair(dataset: Dataset, tmp_path: Path) -> tuple[Run, Run]:
     one = make_run(tmp_path / "a", dataset, 0, scored_by(guess))
     other = make_run(tmp_path / "b", dataset, 0, scored_by(upside_down))
     for run, name in ((one, "one"), (other, "two")):
-        run.note(entry=name, labels={"kind": "none", "train": 0})
+        run.update_metadata(entry=name, labels={"kind": "none", "train": 0})
         run.finish(evaluate([run], dataset))
     return one, other
 

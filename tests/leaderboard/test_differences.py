@@ -124,7 +124,7 @@ def test_costs_are_not_resampled() -> None:
     [
         # three alike, the fourth worse than all of them
         ({(0, 3), (1, 3), (2, 3)}, "auroc", [1, 1, 1, 4]),
-        # alike in a chain, but the first really better than the last
+        # alike in a chain, but the first significantly better than the last
         ({(0, 3)}, "auroc", [1, 1, 1, 2]),
         (set(), "auroc", [1, 1, 1, 1]),
         # where less is better, the difference of what stands above is negative
@@ -174,7 +174,7 @@ def _classified(said: list[str]) -> Scored:
         [index[t] for t in TYPES], [index[s] for s in said], class_names=names
     )
     plain = one(TRUTH * 1.0)
-    images = {**plain.metrics["images"], "true_classes": TYPES, "said_classes": said}
+    images = {**plain.metrics["images"], "true_classes": TYPES, "pred_classes": said}
     return Scored(
         runs=(), metrics={**plain.metrics, "images": images, "classification": to_json(found)}
     )

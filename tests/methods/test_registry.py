@@ -66,7 +66,7 @@ def test_every_shipped_config_fits_its_method(config: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"), [("resnt", "did you mean 'resnet'"), ("zzz", "known: deviation, ")]
+    ("wrong", "said"), [("resnt", "did you mean 'resnet'"), ("zzz", "known: devnet, ")]
 )
 def test_unknown(wrong: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):

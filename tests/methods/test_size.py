@@ -14,4 +14,4 @@ def test_all_networks_count_frozen_or_not_and_buffers_do_not(tmp_path: Path) -> 
     frozen = nn.Linear(3, 4).requires_grad_(False)  # 16
     run = Run.create(tmp_path, method="m", settings={}, split={}, data={})
     note_parameters(run, frozen, nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)))  # 20 + 4
-    assert Run.open(run.path).facts["parameters"] == 40
+    assert Run.open(run.path).metadata["parameters"] == 40

@@ -67,9 +67,9 @@ def test_intervals_equal_resampling_one_by_one(seed):
     whole = [image_metrics(scores[i], TRUTH[i]) for i in drawn]
     for name in (
         "f1_max",
-        "recall_at_false_alarm_1",
-        "recall_at_false_alarm_5",
-        "false_alarm_at_recall_95",
+        "tpr_at_fpr_1",
+        "tpr_at_fpr_5",
+        "fpr_at_tpr_95",
     ):
         written[name] = [getattr(metrics, name) for metrics in whole]
     assert set(ours) == set(written)

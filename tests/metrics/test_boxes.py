@@ -125,7 +125,7 @@ def test_agnostic_is_one_class(seed):
         [PredictedBoxes(it.boxes_xyxy, it.scores, it.labels * 0) for it in predicted],
         class_names=["defect"],
     )
-    assert (ours.agnostic_map50, ours.agnostic_map50_95, ours.agnostic_ar100) == (
+    assert (ours.class_agnostic_map50, ours.class_agnostic_map50_95, ours.class_agnostic_ar100) == (
         one.map50,
         one.map50_95,
         one.ar100,
@@ -175,7 +175,7 @@ def test_wrong_class_counts_for_the_agnostic_figures():
     ours = box_metrics(
         [true((0, 0, 10, 10, 0))], [said((0, 0, 10, 10, 1, 0.9))], class_names=["a", "b"]
     )
-    found = (ours.map50, ours.agnostic_map50, ours.agnostic_ar100)
+    found = (ours.map50, ours.class_agnostic_map50, ours.class_agnostic_ar100)
     assert found == pytest.approx((0.0, 1.0, 1.0))
 
 
@@ -202,7 +202,7 @@ def test_without_the_fast_engine(monkeypatch):
 @pytest.mark.parametrize("predicted", [said(), said((0, 0, 5, 5, 0, 0.9))])
 def test_only_good_images_have_no_value(predicted):
     ours = box_metrics([true()], [predicted], class_names=["a"])
-    assert ours.map50 == ours.map50_95 == ours.ar100 == ours.agnostic_map50 == NONE
+    assert ours.map50 == ours.map50_95 == ours.ar100 == ours.class_agnostic_map50 == NONE
     assert ours.ap50_by_class == {"a": NONE}
 
 

@@ -42,9 +42,9 @@ def test_operating_points_equal_the_roc_curve(seed, levels):
     scores, truth = random_case(seed, levels=levels)
     ours = image_metrics(scores, truth)
     fpr, tpr, _ = sk.roc_curve(truth, scores, drop_intermediate=False)
-    assert ours.recall_at_false_alarm_1 == pytest.approx(tpr[fpr <= 0.01].max(), abs=1e-12)
-    assert ours.recall_at_false_alarm_5 == pytest.approx(tpr[fpr <= 0.05].max(), abs=1e-12)
-    assert ours.false_alarm_at_recall_95 == pytest.approx(fpr[tpr >= 0.95].min(), abs=1e-12)
+    assert ours.tpr_at_fpr_1 == pytest.approx(tpr[fpr <= 0.01].max(), abs=1e-12)
+    assert ours.tpr_at_fpr_5 == pytest.approx(tpr[fpr <= 0.05].max(), abs=1e-12)
+    assert ours.fpr_at_tpr_95 == pytest.approx(fpr[tpr >= 0.95].min(), abs=1e-12)
 
 
 @pytest.mark.parametrize("levels", [None, 2])
@@ -94,7 +94,7 @@ def test_all_good_has_reasons_not_numbers():
     none = Undefined("no defect images")
     for value in (ours.auroc, ours.average_precision, ours.f1_max, ours.f1_max_threshold):
         assert value == none
-    for value in (ours.recall_at_false_alarm_1, ours.false_alarm_at_recall_95):
+    for value in (ours.tpr_at_fpr_1, ours.fpr_at_tpr_95):
         assert value == none
     assert ours.decisions.f1 == ours.decisions.recall == ours.decisions.balanced_accuracy == none
     assert ours.decisions.false_alarm_rate == 0.5
@@ -104,7 +104,7 @@ def test_all_good_has_reasons_not_numbers():
 def test_all_defect_has_reasons_not_numbers():
     ours = image_metrics([0.1, 0.9], [D, D], threshold=2.0)
     none = Undefined("no good images")
-    for value in (ours.auroc, ours.recall_at_false_alarm_5, ours.false_alarm_at_recall_95):
+    for value in (ours.auroc, ours.tpr_at_fpr_5, ours.fpr_at_tpr_95):
         assert value == none
     assert ours.average_precision == 1.0
     assert ours.f1_max == 1.0
@@ -152,7 +152,7 @@ def test_types_without_good_images_are_undefined():
         ([0.1], [G, D], {}),
         # class ids instead of booleans
         ([0.1, 0.2], [0, 2], {}),
-        # a score map where a score belongs
+        # a anomaly map where a score belongs
         ([[0.1, 0.2]], [[G, D]], {}),
         ([0.1, 0.2], [G, D], {"threshold": float("nan")}),
         ([0.1, 0.2], [G, D], {"threshold": [0.1, 0.2, 0.3]}),
@@ -190,7 +190,7 @@ def test_invariants(rows):
     assert image_metrics(-scores, ~truth).auroc == ours.auroc
     # so does the order of the images
     assert image_metrics(scores[::-1], truth[::-1]) == ours
-    assert ours.recall_at_false_alarm_1 <= ours.recall_at_false_alarm_5
+    assert ours.tpr_at_fpr_1 <= ours.tpr_at_fpr_5
 
 
 def test_recall_of_each_type_at_the_threshold():

@@ -30,7 +30,7 @@ def test_each_size_by_itself_equals_a_set_of_that_size():
     small, medium, large = (0, 0, 5, 5), (20, 20, 40, 40), (50, 50, 100, 100)
     true, said = boxes(small, medium, large), boxes(small, (22, 20, 42, 40), (0, 50, 20, 100))
     ours = score(true, said, area=1e4)
-    assert list(ours.agnostic_by_size) == list(SIZES)
+    assert list(ours.class_agnostic_by_size) == list(SIZES)
     one = {
         "small": score(boxes(small), boxes(small), area=1e4),
         "medium": score(boxes(medium), boxes((22, 20, 42, 40)), area=1e4),
@@ -39,21 +39,21 @@ def test_each_size_by_itself_equals_a_set_of_that_size():
     for size in SIZES:
         for name in ("map50", "map50_95", "ar100"):
             wanted = getattr(one[size], f"agnostic_{name}")
-            assert ours.agnostic_by_size[size][name] == pytest.approx(wanted), (size, name)
-    assert ours.agnostic_by_size["large"]["map50"] == 0
-    assert ours.agnostic_map50 < 1
+            assert ours.class_agnostic_by_size[size][name] == pytest.approx(wanted), (size, name)
+    assert ours.class_agnostic_by_size["large"]["map50"] == 0
+    assert ours.class_agnostic_map50 < 1
 
 
 def test_the_same_boxes_in_a_larger_image_are_smaller():
     box = boxes((0, 0, 10, 10))
-    assert score(box, box, area=1e3).agnostic_by_size["large"]["map50"] == pytest.approx(1)
-    found = score(box, box, area=1e5).agnostic_by_size
+    assert score(box, box, area=1e3).class_agnostic_by_size["large"]["map50"] == pytest.approx(1)
+    found = score(box, box, area=1e5).class_agnostic_by_size
     assert found["small"]["map50"] == pytest.approx(1)
     assert found["large"]["map50"] == Undefined("no true boxes of this size")
 
 
 def test_without_true_boxes_there_are_reasons():
-    found = score(boxes(), boxes((0, 0, 1, 1)), area=1e4).agnostic_by_size
+    found = score(boxes(), boxes((0, 0, 1, 1)), area=1e4).class_agnostic_by_size
     assert {value for sizes in found.values() for value in sizes.values()} == {
         Undefined("no true boxes of this size")
     }
@@ -64,7 +64,7 @@ def test_areas_that_do_not_fit():
     predicted = PredictedBoxes(said, np.array([]), np.array([], int))
     with pytest.raises(MetricError, match="2 areas for 1"):
         box_metrics([truth], [predicted], class_names=["a"], image_areas=[1, 2])
-    assert box_metrics([truth], [predicted], class_names=["a"]).agnostic_by_size == {}
+    assert box_metrics([truth], [predicted], class_names=["a"]).class_agnostic_by_size == {}
 
 
 def test_by_class_is_the_mean_of_what_it_is_taken_from():

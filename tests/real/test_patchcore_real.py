@@ -15,7 +15,7 @@ from toolkit.data.layouts import read_dataset
 from toolkit.data.splits import make_plan
 from toolkit.methods.patchcore.method import PatchCore
 from toolkit.metrics.pixel import pixel_metrics
-from toolkit.runs.machine import seed_everything
+from toolkit.runs.environment import seed_everything
 from toolkit.runs.run import Run
 
 
@@ -40,8 +40,8 @@ def test_official_protocol(bottle_dir: Path, real_home: Path, tmp_path: Path) ->
             for sample, prediction in zip(split.test, predictions, strict=True):
                 truth = read_truth(sample)
                 size_wh = (truth.shape[1], truth.shape[0])
-                assert prediction.score_map is not None
-                yield cv2.resize(prediction.score_map, size_wh), truth
+                assert prediction.anomaly_map is not None
+                yield cv2.resize(prediction.anomaly_map, size_wh), truth
 
     labels = [s.is_defect for s in split.test]
     assert roc_auc_score(labels, [p.score for p in predictions]) == 1.0

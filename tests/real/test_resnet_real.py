@@ -39,7 +39,7 @@ def test_the_pretrained_head_tells_defects_from_good(
     dataset = read_dataset(bottle_dir)
     split = make_plan(dataset, protocol="supervised").fold(dataset, 0)
     method, run = _fitted(tmp_path, split, epochs=0)
-    assert run.facts["weights"] == "ImageNet-1k"
+    assert run.metadata["weights"] == "ImageNet-1k"
     predictions = list(method.predict(split.test, run))
     found = image_metrics([p.score for p in predictions], [s.is_defect for s in split.test])
     assert isinstance(found.auroc, float)

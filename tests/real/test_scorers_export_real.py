@@ -12,15 +12,15 @@ from toolkit.config import build_settings, settings_dict
 from toolkit.data.layouts import read_dataset
 from toolkit.data.splits import make_plan
 from toolkit.methods.registry import method_class
-from toolkit.runs.machine import seed_everything
+from toolkit.runs.environment import seed_everything
 from toolkit.runs.run import Run
 
 FEW: dict[str, dict[str, Any]] = {
     "patchcore": {"coreset_size": 500},
     "patchcore+": {"coreset_size": 500, "pseudo_count": 4},
     "padim": {},
-    "student": {"epochs": 2},
-    "deviation": {"steps": 20, "pseudo_count": 4},
+    "feature-autoencoder": {"epochs": 2},
+    "devnet": {"steps": 20, "pseudo_count": 4},
 }
 
 

@@ -13,7 +13,7 @@ from toolkit.data.splits import make_plan
 from toolkit.errors import WeightsError
 from toolkit.methods.registry import method_class
 from toolkit.methods.yolo.network import find_start
-from toolkit.runs.machine import seed_everything
+from toolkit.runs.environment import seed_everything
 from toolkit.runs.run import Run
 
 

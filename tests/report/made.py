@@ -9,14 +9,14 @@ from typing import Any
 import cv2
 import numpy as np
 
-from toolkit.benchmark.task import score
 from toolkit.data.images import read_truth
 from toolkit.data.layouts import read_dataset
 from toolkit.data.splits import Split, make_plan
 from toolkit.data.types import Dataset, Sample
-from toolkit.runs.prediction import Boxes, Prediction
+from toolkit.prediction import Boxes, Prediction
+from toolkit.runs.prediction_io import write_predictions
 from toolkit.runs.run import Run
-from toolkit.runs.storage import write_predictions
+from toolkit.training import score
 
 HEAT = 64
 
@@ -73,11 +73,11 @@ def make_run(
         seed=seed,
     )
     labels = {"kind": "mask", "train": sum(s.is_defect for s in split.train), "val": 1}
-    run.note(
-        entry=entry, weights="none", weights_source="", scoring="made up", labels=labels,
+    run.update_metadata(
+        entry=entry, weights="none", weights_source="", score_description="made up", labels=labels,
         fit_seconds=1.0,
     )  # fmt: skip
-    run.note(**(facts or {}))
+    run.update_metadata(**(facts or {}))
     for epoch in range(1, epochs + 1):
         run.add_result({"epoch": epoch, "lr": 0.1, "train_loss": 1 / epoch, "val_auroc": 0.5})
     for part in ("val", "test"):
@@ -101,7 +101,7 @@ def _predict(
             else None,
             boxes=_box(truth, sample, value) if "boxes" in gives else None,
             mask=truth if "mask" in gives else None,
-            score_map=_heat(truth, random) if "map" in gives else None,
+            anomaly_map=_heat(truth, random) if "map" in gives else None,
             seconds=0.01,
         )  # fmt: skip
 

@@ -23,7 +23,7 @@ def shown(method: str, budget: Any, labels: int, **values: Any) -> Any:
         intervals={"auroc": {"low": 0.8, "high": 1.0}},
         seed=0,
     )
-    run = SimpleNamespace(facts=facts, path=Path())
+    run = SimpleNamespace(metadata=facts, path=Path())
     return SimpleNamespace(row=row, parts=[SimpleNamespace(run=run)])
 
 
@@ -37,7 +37,7 @@ def _colours(chart: Any) -> Any:
 
 
 def test_one_chart_for_each_figure_that_a_method_has() -> None:
-    none = Undefined("no score map")
+    none = Undefined("no anomaly map")
     charts = budget_charts(
         [
             shown("a", 1, 3, auroc=0.9, aupro=none),

@@ -37,7 +37,7 @@ def test_rows_stand_beside_what_was_predicted(runs: Path) -> None:
     (group,) = collected.groups
     assert sorted(m.name for m in group.methods) == ["a", "b"]
     for shown in group.methods:
-        assert len(shown.samples) == group.facts.test_images == len(shown.flagged)
+        assert len(shown.samples) == group.metadata.test_images == len(shown.flagged)
         assert {s.id for s in shown.samples} == {s.id for s in group.samples}
         assert shown.flagged == tuple(score >= shown.thresholds[0] for score in shown.scores)
         assert shown.row.values["auroc"] == 1.0
@@ -47,7 +47,7 @@ def test_folds_are_pooled_each_with_its_threshold(tmp_path: Path, dataset: Datas
     made = [make_run(tmp_path, dataset, fold=fold, seed=0) for fold in (0, 1, 2)]
     (group,) = collect_report([tmp_path]).groups
     (shown,) = group.methods
-    assert group.facts.folds == (0, 1, 2)
+    assert group.metadata.folds == (0, 1, 2)
     assert shown.thresholds == tuple(run.metrics()["thresholds"][0] for run in made)
     tested = [name for run in made for name in run.record["split"]["test"]]
     assert [s.id for s in shown.samples] == tested
@@ -60,7 +60,7 @@ def test_splits_are_kept_apart(tmp_path: Path, dataset: Dataset) -> None:
     for plan_seed in (0, 1):
         make_run(tmp_path, dataset, plan_seed=plan_seed)
     groups = collect_report([tmp_path]).groups
-    assert len({group.facts.split_hash for group in groups}) == 2
+    assert len({group.metadata.split_hash for group in groups}) == 2
     assert [len(group.methods) for group in groups] == [1, 1]
 
 
@@ -146,7 +146,7 @@ def test_a_run_that_cannot_be_shown_is_named(
     assert re.search(told, line)
     (group,) = collected.groups
     assert [m.name for m in group.methods] == ["b"]
-    assert [row.entry for row in group.facts.rows] == ["b"]
+    assert [row.entry for row in group.metadata.rows] == ["b"]
 
 
 def test_data_that_was_moved(tmp_path: Path, sample_dir: Path) -> None:
@@ -188,7 +188,7 @@ def test_seeds_share_a_row_and_the_first_is_shown(tmp_path: Path, dataset: Datas
     (shown,) = group.methods
     assert shown.row.seeds == (3, 5)
     assert [part.run.path for part in shown.parts] == [made[0].path]
-    assert len(shown.samples) == group.facts.test_images
+    assert len(shown.samples) == group.metadata.test_images
 
 
 def test_ranks_are_those_of_what_is_left(tmp_path: Path, dataset: Dataset) -> None:
@@ -199,12 +199,12 @@ def test_ranks_are_those_of_what_is_left(tmp_path: Path, dataset: Dataset) -> No
     assert [(m.name, m.row.rank) for m in group.methods] == [("best", 1), ("worst", 2)]
     (rest,) = group.without({"best": "broken"}).methods
     assert (rest.name, rest.row.rank) == ("worst", 1)
-    assert group.without({"best": "broken"}).facts.differences == ()
+    assert group.without({"best": "broken"}).metadata.differences == ()
 
 
 def test_a_group_without_a_method(runs: Path) -> None:
     (group,) = collect_report([runs]).groups
     rest = group.without({"a": "broken"})
     assert [m.name for m in rest.methods] == ["b"]
-    assert [row.entry for row in rest.facts.rows] == ["b"]
+    assert [row.entry for row in rest.metadata.rows] == ["b"]
     assert np.array_equal(rest.methods[0].is_defect, [s.is_defect for s in rest.methods[0].samples])

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolkit.metrics.curve import alarm_curve, auroc
 from toolkit.metrics.pixel import pixel_metrics
+from toolkit.metrics.roc import alarm_curve, auroc
 from toolkit.report.curves import ProCurve, histogram, roc_points
 
 
@@ -53,8 +53,8 @@ def maps(seed: int, n: int = 4) -> list[tuple[np.ndarray, np.ndarray]]:
 
 def curve_of(pairs: list[tuple[np.ndarray, np.ndarray]]) -> ProCurve:
     curve = ProCurve(m for m, _ in pairs)
-    for score_map, truth in pairs:
-        curve.add(score_map, truth)
+    for anomaly_map, truth in pairs:
+        curve.add(anomaly_map, truth)
     return curve
 
 

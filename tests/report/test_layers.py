@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from toolkit.prediction import Boxes
 from toolkit.report.layers import mask_path, shown_boxes
 from toolkit.report.pictures import (
     heat_colours,
@@ -20,7 +21,6 @@ from toolkit.report.pictures import (
     picture_edge,
     thumbnail,
 )
-from toolkit.runs.prediction import Boxes
 
 
 def filled(path: str, shape: tuple[int, int]) -> np.ndarray:

@@ -88,12 +88,12 @@ def test_hostile_names_open_no_tag(tmp_path: Path, sample_dir: Path) -> None:
     tame = tmp_path / "tame"
     for i, _ in enumerate(HOSTILE):
         # As many different facts, since rows of which the same is to be said share a line.
-        facts = {"weights": f"w {i}", "weights_source": f"s {i}", "scoring": f"c {i}"}
+        facts = {"weights": f"w {i}", "weights_source": f"s {i}", "score_description": f"c {i}"}
         make_run(tame, dataset, entry=f"name {i}", gives=["boxes"], epochs=2, facts=facts)
     wild = tmp_path / "wild"
     for text in HOSTILE:
         make_run(wild, dataset, entry=text, gives=["boxes"], epochs=2,
-                 facts={"weights": text, "weights_source": text, "scoring": text})  # fmt: skip
+                 facts={"weights": text, "weights_source": text, "score_description": text})  # fmt: skip
     one, other = written(tame, tmp_path / "a.html"), written(wild, tmp_path / "b.html")
     names = [tag for tag, _ in one.tags]
     assert [tag for tag, _ in other.tags] == names

@@ -39,7 +39,7 @@ def report(tmp_path_factory: pytest.TempPathFactory, sample_dir: Path) -> Path:
     make_run(runs, dataset, entry="boxes", gives=["boxes", "mask"], wrong=wrong, seed=3,
              facts={"budget": 1, "base_entry": "boxes"})  # fmt: skip
     make_run(runs, dataset, entry=EVIL, seed=2,
-             facts={"weights": EVIL, "scoring": EVIL, "budget": "all",
+             facts={"weights": EVIL, "score_description": EVIL, "budget": "all",
                     "base_entry": "boxes"})  # fmt: skip
     write_report([runs], folder / "report.html")
     return folder / "report.html"

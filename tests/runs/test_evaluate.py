@@ -17,10 +17,10 @@ from toolkit.data.splits import make_plan
 from toolkit.data.types import Dataset, Sample
 from toolkit.errors import RunError
 from toolkit.metrics.threshold import f1_threshold
+from toolkit.prediction import Boxes, Prediction
 from toolkit.runs.evaluate import evaluate, judged, threshold_of
-from toolkit.runs.prediction import Boxes, Prediction
+from toolkit.runs.prediction_io import write_predictions
 from toolkit.runs.run import Run
-from toolkit.runs.storage import write_predictions
 
 FOLDS = 3
 
@@ -33,7 +33,7 @@ def guess(sample: Sample) -> float:
 
 def plain(samples: Sequence[Sample]) -> Iterator[Prediction]:
     for sample in samples:
-        yield Prediction(sample.id, guess(sample), seconds=0.01)
+        yield Prediction(guess(sample), sample_id=sample.id, seconds=0.01)
 
 
 def full(samples: Sequence[Sample]) -> Iterator[Prediction]:
@@ -47,7 +47,7 @@ def full(samples: Sequence[Sample]) -> Iterator[Prediction]:
         yield replace(
             one,
             mask=truth,
-            score_map=truth.astype(np.float32),
+            anomaly_map=truth.astype(np.float32),
             boxes=Boxes(
                 np.asarray(found, np.float32).reshape(-1, 4),
                 np.full(len(found), 0.9, np.float32),
@@ -184,7 +184,7 @@ def test_boxes_of_unknown_classes_count_for_nothing(dataset: Dataset, tmp_path: 
     assert evaluate([make_run(tmp_path, dataset, 0, say)], dataset)["boxes"]["map50"] == 0
 
 
-@pytest.mark.parametrize("what", ["mask", "score_map"])
+@pytest.mark.parametrize("what", ["mask", "anomaly_map"])
 def test_a_method_may_not_choose_where_it_is_judged(
     dataset: Dataset, tmp_path: Path, what: str
 ) -> None:
@@ -202,8 +202,8 @@ def test_a_method_may_not_choose_where_it_is_judged(
 def test_maps_of_any_resolution(dataset: Dataset, tmp_path: Path) -> None:
     def say(samples: Sequence[Sample]) -> Iterator[Prediction]:
         for one in full(samples):
-            assert one.score_map is not None
-            yield replace(one, score_map=one.score_map[::4, ::4])
+            assert one.anomaly_map is not None
+            yield replace(one, anomaly_map=one.anomaly_map[::4, ::4])
 
     coarse = evaluate([make_run(tmp_path, dataset, 0, say)], dataset)["pixel"]["auroc"]
     assert 0.8 < coarse < 1
@@ -279,7 +279,7 @@ def test_every_level_is_told_by_type_and_by_size(dataset: Dataset, tmp_path: Pat
     assert set(said["masks"]["by_type"]) == set(said["pixel"]["by_type"]) == types
     for level in ("masks", "pixel"):
         assert set(said[level]["by_size"]) == {"small", "medium", "large"}
-    assert set(said["boxes"]["agnostic_by_size"]) == {"small", "medium", "large"}
+    assert set(said["boxes"]["class_agnostic_by_size"]) == {"small", "medium", "large"}
     by_size = said["pixel"]["by_size"].values()
     assert sum(one["n_regions"] for one in by_size) == said["pixel"]["n_regions"]
     assert sum(one["n_pairs"] for one in said["masks"]["by_size"].values()) == len(

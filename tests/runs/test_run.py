@@ -26,7 +26,7 @@ def create(root: Path, **changes: Any) -> Run:
 
 
 def test_run_json_is_there_first_and_reads_back(tmp_path: Path) -> None:
-    run = create(tmp_path, name="a", device="cpu", inputs={"prompts_from": "elsewhere"})
+    run = create(tmp_path, name="a", device="cpu", inputs={"prompt_run": "elsewhere"})
     assert run.path == tmp_path / "patchcore/a"
     assert [f.name for f in run.path.iterdir()] == ["run.json"]
     again = Run.open(run.path)
@@ -106,9 +106,9 @@ def test_what_is_no_run(tmp_path: Path, content: str | None, words: str) -> None
 
 def test_notes_stay(tmp_path: Path) -> None:
     run = create(tmp_path, name="a")
-    run.note(weights="none", seconds=1.0)
-    Run.open(run.path).note(seconds=2.0)
-    assert Run.open(run.path).facts == {"weights": "none", "seconds": 2.0}
+    run.update_metadata(weights="none", seconds=1.0)
+    Run.open(run.path).update_metadata(seconds=2.0)
+    assert Run.open(run.path).metadata == {"weights": "none", "seconds": 2.0}
 
 
 def test_the_log_grows(tmp_path: Path) -> None:
@@ -178,14 +178,14 @@ def test_metrics_that_cannot_be_stored_do_not_finish_a_run(tmp_path: Path) -> No
 
 def test_inputs_are_runs(tmp_path: Path) -> None:
     boxes = create(tmp_path, method="yolo", name="boxes")
-    run = create(tmp_path, method="sam", inputs={"prompts_from": str(boxes.path)})
-    found = run.input("prompts_from")
+    run = create(tmp_path, method="sam", inputs={"prompt_run": str(boxes.path)})
+    found = run.input("prompt_run")
     assert found is not None
     assert found.path == boxes.path
     assert run.input("other") is None
     (boxes.path / "run.json").unlink()
     with pytest.raises(RunError, match="not a run directory"):
-        run.input("prompts_from")
+        run.input("prompt_run")
 
 
 def test_find_runs(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def test_wrong_registry(write_registry: Callable[..., Path], text: str, reason: 
 
 
 @pytest.mark.parametrize(
-    ("facts", "sha256", "accepted"),
+    ("metadata", "sha256", "accepted"),
     [
         ({"sha256": "ab" * 32}, "ab" * 32, True),
         ({"sha256": "ab" * 32}, "cd" * 32, False),

@@ -44,7 +44,7 @@ def budgets_of(method: str, budgets: Sequence[Budget]) -> tuple[Budget | None, .
     cls = method_class(method)
     if cls.labels == "none":
         return (0,)
-    return tuple(k for k in budgets if k == "all" or k >= cls.least_defects)
+    return tuple(k for k in budgets if k == "all" or k >= cls.min_defects)
 
 
 def left_out(entry: str, method: str, budgets: Sequence[Budget]) -> str | None:
@@ -52,5 +52,5 @@ def left_out(entry: str, method: str, budgets: Sequence[Budget]) -> str | None:
     missing = [str(k) for k in budgets if k not in budgets_of(method, budgets)]
     if not missing or method_class(method).labels == "none":
         return None
-    least = method_class(method).least_defects
+    least = method_class(method).min_defects
     return f"{entry}: not run with k = {', '.join(missing)} (needs {least} defects of each type)"

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from toolkit.benchmark.budget import budgets_of, parse_budgets
-from toolkit.benchmark.task import Task
 from toolkit.config import build_settings, find_config, read_yaml
 from toolkit.data.splits import Budget
 from toolkit.errors import ConfigError, did_you_mean
 from toolkit.leaderboard.columns import KNOWN, TEXTS
+from toolkit.training import TrainingTask
 
 _KEYS = {
     "name",
@@ -28,7 +28,7 @@ _KEYS = {
     "columns",
     "methods",
 }
-ROLES = ("prompts_from", "decoder_from")
+ROLES = ("prompt_run", "decoder_run")
 """What an entry may read of another one's runs."""
 _ENTRY_KEYS = {"config", "name", "set", "published", *ROLES}
 
@@ -147,7 +147,7 @@ def _folds(values: _Values, file: Path) -> tuple[int, ...]:
     return tuple(dict.fromkeys(values.folds))
 
 
-def expand(grid: Grid, *, device: str = "auto") -> list[Task]:
+def expand(grid: Grid, *, device: str = "auto") -> list[TrainingTask]:
     """List the tasks, fold by fold, so that whole folds are comparable early.
 
     A task that reads another's run comes after it.
@@ -185,13 +185,13 @@ def _task(
     fold: int,
     seed: int,
     device: str,
-) -> Task:
+) -> TrainingTask:
     inputs = {}
     for role, other in entry.reads.items():
         method = next(e.method for e in grid.entries if e.name == other)
         lent = budget if budget in budgets[other] else 0  # good-only: run once
         inputs[role] = f"{method}/{_run_name(other, lent, fold, seed)}"
-    return Task(
+    return TrainingTask(
         method=entry.method,
         entry=entry.name if budget is None else f"{entry.name} k={budget}",
         settings=entry.settings,

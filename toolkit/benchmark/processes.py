@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from toolkit.benchmark.executor import Outcome, nothing
 from toolkit.errors import RunError, ToolkitError
 from toolkit.progress import share_terminal
-from toolkit.runs.machine import usable_cores
+from toolkit.runs.environment import usable_cores
 
 T = TypeVar("T")
 R = TypeVar("R")

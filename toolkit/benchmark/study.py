@@ -10,15 +10,15 @@ from typing import Any
 from toolkit.benchmark.budget import left_out
 from toolkit.benchmark.executor import Executor, LocalExecutor
 from toolkit.benchmark.grid import Entry, Grid, expand
-from toolkit.benchmark.task import Task, run_task
 from toolkit.data.splits import Split, SplitPlan, make_plan
 from toolkit.data.types import Dataset
-from toolkit.data.usable import require_usable
+from toolkit.data.validate import validate_dataset
 from toolkit.errors import RunError, ToolkitError
 from toolkit.methods.registry import make_method
 from toolkit.progress import naming
-from toolkit.runs.machine import choose_device
+from toolkit.runs.environment import choose_device
 from toolkit.runs.run import Run
+from toolkit.training import TrainingTask, run_training
 
 SPLIT_FILE = "split.json"
 
@@ -55,7 +55,7 @@ def run_grid(
         for role in entry.reads:
             if role not in method.inputs:
                 raise RunError(f"{entry.name}: {entry.method} takes no {role}; remove it")
-    require_usable(dataset)
+    validate_dataset(dataset)
     plan = _plan(grid, dataset, runs / SPLIT_FILE)
     tasks = expand(grid, device=device)
     for entry in grid.entries:
@@ -93,20 +93,20 @@ class _Work:
     splits: Mapping[int, Split]
     runs: Path
 
-    def __call__(self, task: Task) -> Run:
+    def __call__(self, task: TrainingTask) -> Run:
         with naming(task.name or task.entry):
-            return run_task(task, self.splits[task.fold], runs=self.runs, resume=True)
+            return run_training(task, self.splits[task.fold], runs=self.runs, resume=True)
 
 
 def _note_shown(run: Run, grid: Grid, entry: Entry) -> None:
     """Note what the leaderboard shows of the run; no figure depends on it, so it may change."""
     wanted: dict[str, Any] = {}
-    if grid.columns or "columns" in run.facts:
+    if grid.columns or "columns" in run.metadata:
         wanted["columns"] = list(grid.columns)
-    if entry.published is not None or "published" in run.facts:
+    if entry.published is not None or "published" in run.metadata:
         wanted["published"] = entry.published
-    if any(run.facts.get(key) != value for key, value in wanted.items()):
-        run.note(**wanted)
+    if any(run.metadata.get(key) != value for key, value in wanted.items()):
+        run.update_metadata(**wanted)
 
 
 def _plan(grid: Grid, dataset: Dataset, path: Path) -> SplitPlan:

@@ -47,25 +47,25 @@ def deepsmote_command(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output.")] = False,
 ) -> None:
     """Make images of rare classes (DeepSMOTE), as an image folder with a contact sheet."""
-    from toolkit.balance.deepsmote import (
+    from toolkit.files import atomic_folder, write_json
+    from toolkit.imbalance.deepsmote import (
         DeepSmote,
         missing_images,
         synthesise,
         train_deepsmote,
     )
-    from toolkit.balance.image_folder import (
+    from toolkit.imbalance.image_folder import (
         CONTACT_SHEET,
         write_class_images,
         write_contact_sheet,
     )
-    from toolkit.files import folder_written_whole, write_json
 
     _check_size(size, epochs)
     names, images, labels = _training_images(data, size, protocol=protocol, fold=fold)
     missing = missing_images(labels, len(names), per_class=per_class)
     _check_enough(labels, names, missing, neighbours, data)
     how = DeepSmote(epochs=epochs, penalty=penalty, neighbours=neighbours)
-    with folder_written_whole(out, overwrite=overwrite) as folder:
+    with atomic_folder(out, overwrite=overwrite) as folder:
         trained = train_deepsmote(images, labels, how, seed=seed)
         made = synthesise(trained, images, labels, missing, neighbours=neighbours, seed=seed)
         write_class_images(folder, *made, names)
@@ -102,10 +102,10 @@ def compare_command(
     smallest: Annotated[int, typer.Option("--smallest", help="Digits: smallest class.")] = 10,
 ) -> None:
     """Train a small network with and without DeepSMOTE, and print ACSA, G-mean and F1."""
-    from toolkit.balance.compare import compare, table
-    from toolkit.balance.deepsmote import DeepSmote
-    from toolkit.balance.digits import SIDE
     from toolkit.errors import ConfigError
+    from toolkit.imbalance.compare import compare, table
+    from toolkit.imbalance.deepsmote import DeepSmote
+    from toolkit.imbalance.toy_data import SIDE
 
     if seeds < 1:
         raise ConfigError(f"--seeds {seeds}: give at least 1")
@@ -125,8 +125,8 @@ def compare_command(
 
 
 def _check_size(size: int, epochs: int) -> None:
-    from toolkit.balance.deepsmote_network import SIZES
     from toolkit.errors import ConfigError
+    from toolkit.imbalance.deepsmote_network import SIZES
 
     if size not in SIZES:
         raise ConfigError(f"--size {size}: choose one of {', '.join(map(str, SIZES))}")
@@ -142,9 +142,9 @@ def _check_enough(
     data: Path,
 ) -> None:
     """See to it that every class can be learnt, and filled up where that is wanted."""
-    from toolkit.balance.smote import check_neighbours
-    from toolkit.balance.weights import class_counts
     from toolkit.errors import DataError
+    from toolkit.imbalance.smote import check_neighbours
+    from toolkit.imbalance.weights import class_counts
 
     counts = class_counts(labels, len(names))
     for name, count in zip(names, counts.tolist(), strict=True):
@@ -159,9 +159,9 @@ def _training_images(
     """Read class folders, or the training part of a data set's fold."""
     import torch
 
-    from toolkit.balance.image_folder import find_class_images, read_resized
     from toolkit.cli.common import open_dataset, open_split
     from toolkit.errors import DataError
+    from toolkit.imbalance.image_folder import find_class_images, read_resized
     from toolkit.methods.resnet.labels import class_indices, class_names
 
     if not data.is_dir():
@@ -181,8 +181,8 @@ def _parts(
     """Read `train/` and `test/` of an image folder."""
     import torch
 
-    from toolkit.balance.image_folder import find_class_images, read_resized
     from toolkit.errors import DataError
+    from toolkit.imbalance.image_folder import find_class_images, read_resized
 
     parts = []
     for name in ("train", "test"):
@@ -205,8 +205,8 @@ def _digits(
     largest: int, smallest: int, seed: int
 ) -> tuple[tuple[str, ...], tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """Draw a long-tailed training part and a balanced test part of the digits."""
-    from toolkit.balance.digits import NAMES, load_digits, long_tail_counts, split_long_tail
     from toolkit.errors import ConfigError
+    from toolkit.imbalance.toy_data import NAMES, load_digits, long_tail_counts, split_long_tail
 
     if not 2 <= smallest <= largest <= 110:
         raise ConfigError(

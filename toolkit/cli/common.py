@@ -26,7 +26,7 @@ def open_dataset(data: Path | None) -> Dataset:
 
 def open_plan(
     dataset: Dataset, split: Path | None, *, protocol: str, folds: int = 5, seed: int = 0,
-    per_class: int = 20, learnt: Collection[str] = (),
+    per_class: int = 20, seen_images: Collection[str] = (),
 ) -> SplitPlan:  # fmt: skip
     """Read the plan of `--split`, or make the one of the protocol."""
     from toolkit.data.splits import SplitPlan, make_plan
@@ -34,15 +34,25 @@ def open_plan(
     if split is not None:
         return SplitPlan.read(split)
     return make_plan(
-        dataset, protocol=protocol, folds=folds, seed=seed, per_class=per_class, learnt=learnt
+        dataset,
+        protocol=protocol,
+        folds=folds,
+        seed=seed,
+        per_class=per_class,
+        seen_images=seen_images,
     )
 
 
 def open_split(
-    dataset: Dataset, split: Path | None, *, protocol: str, fold: int, learnt: Collection[str] = ()
+    dataset: Dataset,
+    split: Path | None,
+    *,
+    protocol: str,
+    fold: int,
+    seen_images: Collection[str] = (),
 ) -> Split:
     """Return one fold of a plan, see `open_plan`."""
-    return open_plan(dataset, split, protocol=protocol, learnt=learnt).fold(dataset, fold)
+    return open_plan(dataset, split, protocol=protocol, seen_images=seen_images).fold(dataset, fold)
 
 
 def say(message: str) -> None:

@@ -23,7 +23,7 @@ def compare_command(
 ) -> None:
     """Compare two runs image by image, with paired intervals, and draw where they part."""
     from toolkit.data.layouts import read_dataset
-    from toolkit.files import folder_written_whole
+    from toolkit.files import atomic_folder
     from toolkit.leaderboard.collect import check_record
     from toolkit.leaderboard.compare import compare_runs, comparison_text, write_pictures
     from toolkit.runs.run import Run
@@ -36,6 +36,6 @@ def compare_command(
     comparison = compare_runs(runs, dataset)
     print(comparison_text(comparison))
     if comparison.verdicts:
-        with folder_written_whole(out, overwrite=overwrite) as folder:
+        with atomic_folder(out, overwrite=overwrite) as folder:
             files = write_pictures(comparison, runs, dataset, folder)
         say(f"{len(files)} pictures: {out}")

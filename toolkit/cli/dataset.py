@@ -121,7 +121,7 @@ def download_command(
     ] = None,
 ) -> None:
     """Fetch a public data set, verify it, unpack it safely and check it."""
-    from toolkit.data.cards import load_card
+    from toolkit.data.dataset_cards import load_card
     from toolkit.data.download import download
     from toolkit.home import datasets_dir
 

@@ -29,9 +29,9 @@ def export_command(
     """Export a run, and compare the export with the run on real images before it is kept."""
     from toolkit.data.layouts import read_dataset
     from toolkit.errors import ConfigError, did_you_mean
+    from toolkit.inference.export import write_export
     from toolkit.methods.registry import load_method
     from toolkit.runs.evaluate import judged
-    from toolkit.runs.export import write_export
     from toolkit.runs.run import Run
 
     if form != "onnx":

@@ -83,13 +83,13 @@ def evaluate_command(
     ] = None,
 ) -> None:
     """Compute the metrics of runs again, from their stored predictions alone."""
-    from toolkit.benchmark.task import score
     from toolkit.data.layouts import read_dataset
     from toolkit.data.types import Dataset
     from toolkit.errors import ToolkitError
     from toolkit.leaderboard.collect import collect
     from toolkit.leaderboard.summary import run_summary
-    from toolkit.runs.footprint import checkpoint_bytes
+    from toolkit.runs.costs import checkpoint_bytes
+    from toolkit.training import score
 
     found = collect(places)
     left_out = list(found.left_out)
@@ -100,8 +100,8 @@ def evaluate_command(
         try:
             if root not in datasets:
                 datasets[root] = read_dataset(root, layout=stored["layout"])
-            if "checkpoint_bytes" not in run.facts:  # made by an earlier version
-                run.note(checkpoint_bytes=checkpoint_bytes(run))
+            if "checkpoint_bytes" not in run.metadata:  # made by an earlier version
+                run.update_metadata(checkpoint_bytes=checkpoint_bytes(run))
             run.finish(score(run, datasets[root]))
         except ToolkitError as error:
             left_out.append(str(error))

@@ -27,8 +27,8 @@ Name = Annotated[str | None, typer.Option("--name", help="Name of the run; defau
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run of this name.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Another setting, as key=value.")]
 _READS = {
-    "prompts_from": "Run whose boxes, or whose score map's peaks, prompt.",
-    "decoder_from": "Run of the same fold whose decoder answers, so that nothing is trained.",
+    "prompt_run": "Run whose boxes, or whose anomaly map's peaks, prompt.",
+    "decoder_run": "Run of the same fold whose decoder answers, so that nothing is trained.",
 }
 
 
@@ -151,12 +151,12 @@ def _train(
     **reads: Path | None,
 ) -> None:
     from toolkit.benchmark.grid import read_method_config
-    from toolkit.benchmark.task import Task, run_task
     from toolkit.config import parse_overrides
-    from toolkit.data.usable import require_usable
+    from toolkit.data.validate import validate_dataset
     from toolkit.errors import ConfigError
     from toolkit.leaderboard.summary import run_summary
     from toolkit.methods.registry import make_method
+    from toolkit.training import TrainingTask, run_training
 
     if resume and name is None:
         raise ConfigError("--resume: needs --name of the run to go on with")
@@ -167,14 +167,14 @@ def _train(
     if changes:
         source += " with the options given"
     dataset = open_dataset(data)
-    require_usable(dataset)
-    learnt = make_method(method, settings, source=source).learnt()
-    part = open_split(dataset, split, protocol=protocol, fold=fold, learnt=learnt)
-    task = Task(
+    validate_dataset(dataset)
+    seen = make_method(method, settings, source=source).seen_images()
+    part = open_split(dataset, split, protocol=protocol, fold=fold, seen_images=seen)
+    task = TrainingTask(
         method=method, entry=name or method, settings=settings, source=source, fold=fold,
         seed=seed, device=device, name=name,
         inputs={role: str(place.resolve()) for role, place in reads.items() if place},
     )  # fmt: skip
-    run = run_task(task, part, runs=runs, resume=resume)
+    run = run_training(task, part, runs=runs, resume=resume)
     say(f"run: {run.path}")
     print(run_summary(run))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from toolkit.data.archive import Progress, unpack
-from toolkit.data.cards import ArchiveSource, Card, load_card, mismatch
+from toolkit.data.dataset_cards import ArchiveSource, Card, load_card, mismatch
 from toolkit.data.types import file_sha256
 from toolkit.errors import DataError
 

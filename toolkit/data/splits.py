@@ -205,7 +205,7 @@ def make_plan(
     folds: int = 5,
     seed: int = 0,
     per_class: int = 20,
-    learnt: Collection[str] = (),
+    seen_images: Collection[str] = (),
 ) -> SplitPlan:
     """Assign every image to a part, so that equal content never falls on two sides.
 
@@ -226,7 +226,7 @@ def make_plan(
         folds: of `supervised` and `balanced`.
         seed: of the order.
         per_class: of `balanced`.
-        learnt: contents (sha256) in `train/good` that something has learnt from already, so that
+        seen_images: contents (sha256) in `train/good` that a model was already trained on, so that
             `official` may not validate with them although images that came later change the order.
 
     Raises:
@@ -240,7 +240,7 @@ def make_plan(
             "--protocol official, which needs good images only"
         )
     if protocol == "official":
-        folds, slots = 1, _official(dataset, seed, learnt)
+        folds, slots = 1, _official(dataset, seed, seen_images)
     else:
         if folds < 3:
             raise DataError(f"folds {folds}: test, validation and training need at least 3")
@@ -262,7 +262,7 @@ def make_plan(
     )
 
 
-def _official(dataset: Dataset, seed: int, learnt: Collection[str]) -> dict[str, str | int]:
+def _official(dataset: Dataset, seed: int, seen_images: Collection[str]) -> dict[str, str | int]:
     good = _spare_good(dataset, seed)
     if not good:
         raise DataError(f"{dataset.root}: no train/good images of its own; nothing to train on")
@@ -275,7 +275,7 @@ def _official(dataset: Dataset, seed: int, learnt: Collection[str]) -> dict[str,
             f"{dataset.root}: no test images and {len(good)} different good ones; training, "
             "validation and test need at least 3"
         )
-    free = [content for content in good if content not in learnt]
+    free = [content for content in good if content not in seen_images]
     parts = dict.fromkeys(free[:held_out], VAL)
     parts |= dict.fromkeys(free[held_out : held_out + tested], TEST)
     for content, copies in good.items():

@@ -11,10 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from toolkit.data.cards import card_names, load_card
+from toolkit.data.dataset_cards import card_names, load_card
 from toolkit.data.types import Dataset
 from toolkit.errors import ConfigError, DataError, did_you_mean
-from toolkit.files import folder_written_whole, write_json
+from toolkit.files import atomic_folder, write_json
 from toolkit.formats.classes import class_map, suspicious_names
 from toolkit.formats.coco import CocoWriter
 from toolkit.formats.imagefolder import ImageFolderWriter
@@ -144,7 +144,7 @@ def convert(
     if not WRITERS[to].takes_good:
         entries = tuple(e for e in entries if e.sample.is_defect)
         report.dropped[_NO_PLACE] += len(selection.entries) - len(entries)
-    with folder_written_whole(out, overwrite=overwrite) as folder:
+    with atomic_folder(out, overwrite=overwrite) as folder:
         writer = WRITERS[to](folder, job)
         with progress(len(entries)) if progress else nullcontext() as bar:
             ticker = Ticker(bar)

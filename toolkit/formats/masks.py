@@ -20,7 +20,7 @@ import numpy as np
 
 from toolkit.data.types import GOOD
 from toolkit.errors import DataError
-from toolkit.files import folder_written_whole, write_json
+from toolkit.files import atomic_folder, write_json
 from toolkit.formats.readback import Converted, LabelledImage, open_converted
 from toolkit.formats.report import REPORT_NAME, Report
 from toolkit.formats.ticker import Ticker
@@ -60,7 +60,7 @@ def convert_to_masks(
     out = Path(out)
     name = Path(source).resolve().name
     report = Report(dataset=name, to="masks", out=out, classes=data.classes)
-    with folder_written_whole(out, overwrite=overwrite) as folder:
+    with atomic_folder(out, overwrite=overwrite) as folder:
         with progress(None) if progress else nullcontext() as bar:
             ticker = Ticker(bar)
             for image in data:

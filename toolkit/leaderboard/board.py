@@ -120,7 +120,7 @@ def _asked_for(entries: Sequence[Scored]) -> tuple[str, ...]:
     asked: dict[str, None] = {}
     for one in entries:
         for run in one.runs:
-            found: Any = run.facts.get("columns") or ()
+            found: Any = run.metadata.get("columns") or ()
             asked.update((str(name), None) for name in found if isinstance(name, str))
     return tuple(asked)
 

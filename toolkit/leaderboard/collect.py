@@ -9,8 +9,8 @@ from typing import Any
 
 from toolkit.errors import RunError, ToolkitError
 from toolkit.runs.evaluate import SCHEMA
-from toolkit.runs.judged import light_predictions
 from toolkit.runs.run import Run, find_runs
+from toolkit.runs.scored_predictions import light_predictions
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ _RECORD: dict[str, tuple[type, ...]] = {
     "split.train": (list,),
     "split.val": (list,),
     "split.test": (list,),
-    "facts": (dict,),
+    "metadata": (dict,),
     "facts.labels.kind": (str,),
     "facts.labels.train": (int,),
 }

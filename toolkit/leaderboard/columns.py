@@ -61,10 +61,10 @@ _FIGURES = (
         "false_alarms", "FAR", "decisions.false_alarm_rate",
         "good images flagged at the threshold", lower=True,
     ),
-    _image("recall_at_1", "R@1%", "recall_at_false_alarm_1", "recall at 1 % false alarms"),
-    _image("recall_at_5", "R@5%", "recall_at_false_alarm_5", "recall at 5 % false alarms"),
+    _image("recall_at_1", "R@1%", "tpr_at_fpr_1", "recall at 1 % false alarms"),
+    _image("recall_at_5", "R@5%", "tpr_at_fpr_5", "recall at 5 % false alarms"),
     _image(
-        "false_alarms_at_95", "FAR@95", "false_alarm_at_recall_95",
+        "false_alarms_at_95", "FAR@95", "fpr_at_tpr_95",
         "false-alarm rate at 95 % recall", lower=True,
     ),
     Column("map50", "mAP50", "boxes.map50", "boxes", interval="map50"),

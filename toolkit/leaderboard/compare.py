@@ -14,13 +14,13 @@ from toolkit.errors import RunError
 from toolkit.metrics.bootstrap import Interval, MaybeInterval, image_difference_intervals
 from toolkit.metrics.image import image_metrics
 from toolkit.metrics.values import Undefined, Value
-from toolkit.runs.judged import Judged, judged
 from toolkit.runs.run import Run
+from toolkit.runs.scored_predictions import Judged, judged
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from toolkit.runs.prediction import Prediction
+    from toolkit.prediction import Prediction
 
 _FIGURES = ("auroc", "average_precision", "accuracy", "recall", "false_alarm_rate", "f1")
 _GAP = 8
@@ -131,7 +131,7 @@ def write_pictures(
         OutputError: the folder cannot be written.
     """
     from toolkit.data.images import read_rgb, read_truth
-    from toolkit.runs.overlay import overlay, save_picture
+    from toolkit.inference.plot import overlay, save_picture
 
     wanted = {v.sample.id for v in comparison.verdicts}
     said = [_said(judged(run, dataset, "test"), wanted) for run in runs]
@@ -241,7 +241,7 @@ def _check_comparable(runs: tuple[Run, Run]) -> None:
 
 
 def _names(runs: tuple[Run, Run]) -> tuple[str, str]:
-    entries = [str(run.facts.get("entry", run.method)) for run in runs]
+    entries = [str(run.metadata.get("entry", run.method)) for run in runs]
     if entries[0] != entries[1]:
         return entries[0], entries[1]
     return (f"{runs[0].method}/{runs[0].path.name}", f"{runs[1].method}/{runs[1].path.name}")
@@ -254,15 +254,15 @@ def _said(part: Judged, wanted: set[str]) -> dict[str, Prediction]:
 def _heat_range(part: Judged) -> tuple[float, float] | None:
     """One range of colours for all images of a run, or a good image would glow."""
     ends = [
-        (float(p.score_map.min()), float(p.score_map.max()))
+        (float(p.anomaly_map.min()), float(p.anomaly_map.max()))
         for p, _ in part.pixels()
-        if p.score_map is not None
+        if p.anomaly_map is not None
     ]
     return (min(low for low, _ in ends), max(high for _, high in ends)) if ends else None
 
 
 def _nothing(sample: Sample) -> Prediction:
-    from toolkit.runs.prediction import Prediction
+    from toolkit.prediction import Prediction
 
     return Prediction(sample_id=sample.id, score=0.0)
 

@@ -50,7 +50,7 @@ def differences(entries: Sequence[Sequence[Scored]], sort: str) -> tuple[Differe
 
 
 def ranks(n: int, found: Sequence[Difference], sort: str) -> list[int | None]:
-    """Return 1 + the number of rows that are really better, for each of n rows.
+    """Return 1 + the number of rows that are significantly better, for each of n rows.
 
     Rows between which no difference is real share a rank. A row that was compared with none has no
     rank, unless it is alone.
@@ -113,9 +113,9 @@ class _Draw:
     def _of_classes(
         units: Mapping[str, Any], order: Sequence[int], metric: str, counts: NDArray[np.int64]
     ) -> NDArray[np.float64] | None:
-        if "said_classes" not in units:
+        if "pred_classes" not in units:
             return None
-        lists = [[units[key][i] for i in order] for key in ("true_classes", "said_classes")]
+        lists = [[units[key][i] for i in order] for key in ("true_classes", "pred_classes")]
         names = sorted({name for listed in lists for name in listed})
         true, said = ([names.index(name) for name in listed] for listed in lists)
         return classification_resamples(true, said, counts, class_names=names).get(metric)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from toolkit.leaderboard.cells import (
+from toolkit.leaderboard.format import (
     board_legend,
     cells,
     headings,

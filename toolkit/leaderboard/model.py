@@ -35,7 +35,7 @@ class Row:
         published: `value` and `source` of a figure that others published, where one was named.
         prompts_source: where the text prompts of its classes come from; empty without prompts.
         forgetting: mAP on classes that the base knew, before and after, where it was measured.
-        rank: 1 + the number of rows that are really better; None where that is not known.
+        rank: 1 + the number of rows that are significantly better; None where that is not known.
     """
 
     entry: str

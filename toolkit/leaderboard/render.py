@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import ConfigError, did_you_mean
-from toolkit.leaderboard.cells import (
+from toolkit.leaderboard.format import (
     METHOD,
     RANK,
     board_legend,
@@ -187,7 +187,7 @@ def _records(group: Group) -> Sequence[dict[str, Any]]:
             "weights": row.weights,
             "weights_source": row.weights_source,
             "prompts_source": row.prompts_source,
-            "scoring": row.scoring,
+            "score_description": row.scoring,
             "published": "" if row.published is None else row.published["value"],
             "source": "measured here",
             "fit_seconds": row.fit_seconds,
@@ -241,7 +241,7 @@ def _json_row(row: Row) -> dict[str, Any]:
         "labels": row.labels,
         "weights": row.weights,
         "weights_source": row.weights_source,
-        "scoring": row.scoring,
+        "score_description": row.scoring,
         "fit_seconds": row.fit_seconds,
         "ms_per_image": row.ms_per_image,
         "intervals": row.intervals,

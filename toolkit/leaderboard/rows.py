@@ -15,7 +15,7 @@ from toolkit.errors import RunError
 from toolkit.leaderboard.columns import KNOWN, TEXTS, column, mean_tree, value_at
 from toolkit.leaderboard.model import Row
 from toolkit.metrics.values import MetricError, Undefined, Value, to_json
-from toolkit.runs.cost import cost
+from toolkit.runs.costs import costs
 from toolkit.runs.evaluate import evaluate
 from toolkit.runs.run import Run
 
@@ -56,7 +56,7 @@ def scored(runs: Sequence[Run], datasets: dict[str, Dataset]) -> Scored:
     """
     metrics = runs[0].metrics() if len(runs) == 1 else _pooled(runs, datasets)
     # Runs of an earlier version have the cost in `run.json` alone.
-    speed = {**to_json(cost(runs)), **_mapping(metrics, "speed")}
+    speed = {**to_json(costs(runs)), **_mapping(metrics, "speed")}
     return Scored(runs=tuple(runs), metrics={**metrics, "speed": speed})
 
 
@@ -89,7 +89,7 @@ def row(seeds: Sequence[Scored], columns: Iterable[str]) -> Row:
         values[name] = missing[0] if missing else statistics.fmean(known)
         if len(known) > 1 and not missing:
             spread[name] = statistics.stdev(known)
-    facts = first.facts
+    facts = first.metadata
     labels = facts["labels"]
     told = f"{labels['train']} {labels['kind']}" if labels["kind"] != "none" else "0"
     ms, fit = values["ms"], values["fit"]
@@ -103,7 +103,7 @@ def row(seeds: Sequence[Scored], columns: Iterable[str]) -> Row:
         labels=told,
         weights=str(facts.get("weights", "none")),
         weights_source=str(facts.get("weights_source", "")),
-        scoring=str(facts.get("scoring", "")),
+        scoring=str(facts.get("score_description", "")),
         fit_seconds=0.0 if isinstance(fit, Undefined) else fit,
         ms_per_image=None if isinstance(ms, Undefined) else ms,
         prompted=_prompted([run for one in seeds for run in one.runs]),
@@ -162,12 +162,12 @@ def _mapping(tree: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 
 def _published(run: Run) -> Mapping[str, Any] | None:
-    found = run.facts.get("published")
+    found = run.metadata.get("published")
     return found if isinstance(found, Mapping) and "value" in found else None
 
 
 def _entry(run: Run) -> str:
-    return str(run.facts.get("entry", run.method))
+    return str(run.metadata.get("entry", run.method))
 
 
 def _identity(run: Run) -> tuple[str, str, str]:

@@ -1,53 +1,99 @@
-"""The one interface of all methods.
+"""The interface of all methods: `Method` learns, the `Predictor` that it loads predicts.
 
-A new method is one module with a `Method` and its `Settings`, one YAML in `configs/`, and one line
-in the registry. Nothing else changes.
+A new method is one package with a `Method`, its `Settings` and a `Predictor`, one YAML in
+`configs/`, and one line in the registry. Nothing else changes.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 from toolkit.data.splits import Split
 from toolkit.data.types import Sample
 from toolkit.errors import RunError
-from toolkit.runs.export import Exported
-from toolkit.runs.prediction import Prediction
+from toolkit.prediction import Prediction
 from toolkit.runs.run import Run
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 S = TypeVar("S")
 
 Labels = Literal["none", "image", "box", "mask"]
 
 
+class Predictor(ABC):
+    """A trained model in memory, ready to predict decoded images.
+
+    Everything that can be prepared (weights, banks, fused layers) is prepared when it is made, so
+    that a call costs the prediction alone. It keeps nothing of earlier images.
+
+    Class attributes:
+        batch_size: images that go through the network together where the caller has several; 1
+            where a batch is no faster than one image after the other.
+    """
+
+    batch_size: int = 1
+
+    @abstractmethod
+    def predict(self, images: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
+        """Return one prediction per image, in order.
+
+        Args:
+            images: RGB, uint8 arrays (H, W, 3), of any sizes.
+        """
+
+
+@dataclass(frozen=True)
+class Exported:
+    """Files that a method has exported, and how far their outputs are from the run's.
+
+    Attributes:
+        files: the files written, relative to the output folder.
+        max_difference: largest absolute difference between outputs of the export and of the run.
+        tolerance: the largest difference that passes.
+        checked: what was compared, on what: "anomaly maps of 4 images".
+        no_threshold: why the run's threshold does not fit the exported outputs; empty if it does.
+    """
+
+    files: tuple[str, ...]
+    max_difference: float
+    tolerance: float
+    checked: str
+    no_threshold: str = ""
+
+
 class Method(ABC, Generic[S]):
-    """Something that learns from a split and says of an image how defective it is.
+    """Something that learns from a split and then tells how defective an image is.
 
     Class attributes:
         name: as on the command line.
-        Settings: frozen dataclass; each field has a default and `metadata={"help": …}`.
+        Settings: frozen dataclass; each field has a default and is declared with
+            `toolkit.config.setting`.
         labels: what it needs to know of training defects: nothing, the image's class, boxes, masks.
-        scoring: in a few words, where its image-level score comes from.
-        least_defects: training images of each defect type without which it cannot learn; 0 where
-            it learns from good images, or makes defects of its own.
-        inputs: roles of other runs that it reads, such as `prompts_from`.
+        score_description: in a few words, where its image-level score comes from.
+        min_defects: training images of each defect type without which it cannot learn; 0 where it
+            learns from good images, or makes defects of its own.
+        inputs: roles of other runs that it reads, such as `prompt_run`.
     """
 
     name: ClassVar[str]
     Settings: ClassVar[type]
     labels: ClassVar[Labels]
-    scoring: ClassVar[str]
-    least_defects: ClassVar[int] = 1
+    score_description: ClassVar[str]
+    min_defects: ClassVar[int] = 1
     inputs: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, settings: S) -> None:
         self.settings = settings
 
-    def learnt(self) -> frozenset[str]:
-        """Return the contents (sha256) of images that its settings make it start from.
+    def seen_images(self) -> frozenset[str]:
+        """Return the contents (SHA-256) of images that its settings make it start from.
 
         A split that is made for it does not hold them out.
         """
@@ -57,17 +103,20 @@ class Method(ABC, Generic[S]):
     def fit(self, split: Split, run: Run) -> None:
         """Learn from `split.train` (choose by `split.val`) and leave all state in `run.weights`.
 
-        It notes `weights` (name of the pretrained weights) and `weights_source` in the run's
-        facts. Called on an interrupted run, it goes on where it was stopped.
+        It records `weights` (name of the pretrained weights) and `weights_source` in the run's
+        metadata. Called on an interrupted run, it continues where it was stopped.
         """
 
-    @abstractmethod
-    def predict(self, samples: Sequence[Sample], run: Run) -> Iterator[Prediction]:
-        """Yield one prediction per sample, in order, one image at a time.
+    def load(self, run: Run) -> Predictor:
+        """Return the run's model, ready to predict.
 
-        Works from `run.weights` alone, so a finished run can predict in another process. The
-        engine times each step of the iterator, so nothing may be cached from earlier images.
+        Works from the run directory alone, so a finished run predicts in another process; it writes
+        nothing into it.
+
+        Raises:
+            WeightsError: the run's weights are missing, damaged or of another network.
         """
+        return _Bridge(self, run)
 
     def report(self, split: Split, run: Run) -> Mapping[str, Any]:
         """Return figures of the method's own (JSON values), such as IoU under true prompts."""
@@ -81,3 +130,23 @@ class Method(ABC, Generic[S]):
             MissingExtraError: ONNX is not installed.
         """
         raise RunError(f"{run.path}: {self.name} has no ONNX export; use: toolkit predict")
+
+
+class _Bridge(Predictor):
+    """For methods that still predict files; goes when all of them load a predictor."""
+
+    def __init__(self, method: Any, run: Run) -> None:
+        self._method, self._run = method, run
+
+    def predict(self, images: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
+        import tempfile
+
+        import cv2
+
+        with tempfile.TemporaryDirectory() as folder:
+            samples = []
+            for i, image in enumerate(images):
+                path = Path(folder) / f"{i}.png"
+                cv2.imwrite(str(path), image[..., ::-1])
+                samples.append(Sample(id=str(i), image=path, label="good"))
+            return list(self._method.predict(samples, self._run))

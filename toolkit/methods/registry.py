@@ -17,13 +17,13 @@ from toolkit.methods.base import Method
 from toolkit.runs.run import Run
 
 _BUILT_IN = {
-    "deviation": "toolkit.methods.deviation.method:Deviation",
+    "devnet": "toolkit.methods.devnet.method:DevNet",
     "padim": "toolkit.methods.padim.method:PaDiM",
     "patchcore": "toolkit.methods.patchcore.method:PatchCore",
     "patchcore+": "toolkit.methods.patchcore_plus.method:PatchCorePlus",
     "resnet": "toolkit.methods.resnet.method:ResNet",
     "sam": "toolkit.methods.sam.method:Sam",
-    "student": "toolkit.methods.student.method:Student",
+    "feature-autoencoder": "toolkit.methods.feature_autoencoder.method:FeatureAutoencoder",
     "yolo": "toolkit.methods.yolo.method:Yolo",
     "yolo-world": "toolkit.methods.yolo.world:YoloWorld",
 }

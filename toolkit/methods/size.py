@@ -15,4 +15,6 @@ def note_parameters(run: Run, *networks: nn.Module) -> None:
 
     Frozen ones count; memory banks, statistics and prompts do not, since they are data.
     """
-    run.note(parameters=sum(p.numel() for network in networks for p in network.parameters()))
+    run.update_metadata(
+        parameters=sum(p.numel() for network in networks for p in network.parameters())
+    )

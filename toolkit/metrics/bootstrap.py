@@ -19,9 +19,9 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from toolkit.metrics import curve as _curve
-from toolkit.metrics.curve import alarm_curve, checked_pair, checked_scores
+from toolkit.metrics import roc as _curve
 from toolkit.metrics.image import flagged
+from toolkit.metrics.roc import alarm_curve, checked_pair, checked_scores
 from toolkit.metrics.values import MetricError, Undefined
 
 N_RESAMPLES = 1000
@@ -86,7 +86,7 @@ def image_intervals(
 
     Returns:
         By the name of the field of `ImageMetrics` or `DecisionMetrics`: auroc, average_precision,
-        f1_max, recall_at_false_alarm_1, recall_at_false_alarm_5, false_alarm_at_recall_95; with a
+        f1_max, tpr_at_fpr_1, tpr_at_fpr_5, fpr_at_tpr_95; with a
         threshold also f1, recall, false_alarm_rate, accuracy, balanced_accuracy.
 
     Raises:
@@ -215,9 +215,9 @@ def image_resamples(
         "auroc": missing or _curve.auroc(curve),
         "average_precision": no_defect or _curve.average_precision(curve),
         "f1_max": no_defect or _curve.f1_scores(curve).max(axis=-1),
-        "recall_at_false_alarm_1": missing or _curve.recall_at_false_alarm_rate(curve, 0.01),
-        "recall_at_false_alarm_5": missing or _curve.recall_at_false_alarm_rate(curve, 0.05),
-        "false_alarm_at_recall_95": missing or _curve.false_alarm_rate_at_recall(curve, 0.95),
+        "tpr_at_fpr_1": missing or _curve.tpr_at_fpr(curve, 0.01),
+        "tpr_at_fpr_5": missing or _curve.tpr_at_fpr(curve, 0.05),
+        "fpr_at_tpr_95": missing or _curve.fpr_at_tpr(curve, 0.95),
     }
     if said is None:
         return values

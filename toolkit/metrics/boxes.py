@@ -68,9 +68,9 @@ class BoxMetrics:
         ar100: mean recall at those IoUs with at most 100 boxes per image.
         ap50_by_class: AP at IoU 0.50 of each class.
         ap50_95_by_class, ar100_by_class: the other two of each class.
-        agnostic_map50, agnostic_map50_95, agnostic_ar100: the same with all classes taken as one:
+        class_agnostic_map50, class_agnostic_map50_95, class_agnostic_ar100: the same with all classes taken as one:
             was the defect found, whatever it was called.
-        agnostic_by_size: `map50`, `map50_95` and `ar100` of true boxes of each size, with all
+        class_agnostic_by_size: `map50`, `map50_95` and `ar100` of true boxes of each size, with all
             classes taken as one; predicted boxes of other sizes that match none are not counted.
             Empty where the areas of the images were not given.
     """
@@ -82,12 +82,12 @@ class BoxMetrics:
     map50_95: Value
     ar100: Value
     ap50_by_class: Mapping[str, Value]
-    agnostic_map50: Value
-    agnostic_map50_95: Value
-    agnostic_ar100: Value
+    class_agnostic_map50: Value
+    class_agnostic_map50_95: Value
+    class_agnostic_ar100: Value
     ap50_95_by_class: Mapping[str, Value]
     ar100_by_class: Mapping[str, Value]
-    agnostic_by_size: Mapping[str, Mapping[str, Value]]
+    class_agnostic_by_size: Mapping[str, Mapping[str, Value]]
 
 
 def box_metrics(
@@ -105,7 +105,7 @@ def box_metrics(
             box predicted on them is a false alarm.
         predicted: one entry per image, in the same order.
         class_names: name of each label.
-        image_areas: pixels of each image, for `agnostic_by_size`.
+        image_areas: pixels of each image, for `class_agnostic_by_size`.
         engine: who computes it; `auto` is faster-coco-eval (extra `coco`) where it is installed.
             Both give the same figures.
 
@@ -141,14 +141,14 @@ def box_metrics(
         ap50_by_class={
             name: _mean(by_class.precision[0, :, k]) for k, name in enumerate(class_names)
         },
-        agnostic_map50=_mean(agnostic.precision[0]),
-        agnostic_map50_95=_mean(agnostic.precision),
-        agnostic_ar100=_mean(agnostic.recall),
+        class_agnostic_map50=_mean(agnostic.precision[0]),
+        class_agnostic_map50_95=_mean(agnostic.precision),
+        class_agnostic_ar100=_mean(agnostic.recall),
         ap50_95_by_class={
             name: _mean(by_class.precision[:, :, k]) for k, name in enumerate(class_names)
         },
         ar100_by_class={name: _mean(by_class.recall[:, k]) for k, name in enumerate(class_names)},
-        agnostic_by_size={
+        class_agnostic_by_size={
             name: {
                 "map50": _mean(agnostic.precision_by_size[0, :, :, k], reason=NO_SUCH_BOXES),
                 "map50_95": _mean(agnostic.precision_by_size[..., k], reason=NO_SUCH_BOXES),

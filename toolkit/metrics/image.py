@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from toolkit.metrics import curve as _curve
-from toolkit.metrics.curve import Curve, alarm_curve, checked_pair
+from toolkit.metrics import roc as _curve
+from toolkit.metrics.roc import Curve, alarm_curve, checked_pair
 from toolkit.metrics.values import MetricError, Undefined, Value
 
 NO_DEFECT = Undefined("no defect images")
@@ -58,9 +58,9 @@ class ImageMetrics:
         average_precision: area under the precision-recall curve, not interpolated.
         f1_max: best F1 over all thresholds. Chosen on these very images, hence optimistic.
         f1_max_threshold: the (highest) score that gives it.
-        recall_at_false_alarm_1, recall_at_false_alarm_5: best recall with at most 1 % (5 %) of the
+        tpr_at_fpr_1, tpr_at_fpr_5: best recall with at most 1 % (5 %) of the
             good images flagged.
-        false_alarm_at_recall_95: lowest share of good images flagged with at least 95 % of the
+        fpr_at_tpr_95: lowest share of good images flagged with at least 95 % of the
             defect images flagged.
         decisions: quality at the given threshold, which was chosen elsewhere.
         auroc_by_type: AUROC of each defect type against all good images.
@@ -73,9 +73,9 @@ class ImageMetrics:
     average_precision: Value
     f1_max: Value
     f1_max_threshold: Value
-    recall_at_false_alarm_1: Value
-    recall_at_false_alarm_5: Value
-    false_alarm_at_recall_95: Value
+    tpr_at_fpr_1: Value
+    tpr_at_fpr_5: Value
+    fpr_at_tpr_95: Value
     decisions: DecisionMetrics | Undefined
     auroc_by_type: Mapping[str, Value]
     recall_by_type: Mapping[str, Value]
@@ -113,15 +113,9 @@ def image_metrics(
         else float(_curve.average_precision(curve)),
         f1_max=f1_max,
         f1_max_threshold=f1_max_threshold,
-        recall_at_false_alarm_1=_of_both(
-            curve, lambda it: _curve.recall_at_false_alarm_rate(it, 0.01)
-        ),
-        recall_at_false_alarm_5=_of_both(
-            curve, lambda it: _curve.recall_at_false_alarm_rate(it, 0.05)
-        ),
-        false_alarm_at_recall_95=_of_both(
-            curve, lambda it: _curve.false_alarm_rate_at_recall(it, 0.95)
-        ),
+        tpr_at_fpr_1=_of_both(curve, lambda it: _curve.tpr_at_fpr(it, 0.01)),
+        tpr_at_fpr_5=_of_both(curve, lambda it: _curve.tpr_at_fpr(it, 0.05)),
+        fpr_at_tpr_95=_of_both(curve, lambda it: _curve.fpr_at_tpr(it, 0.95)),
         decisions=NO_THRESHOLD
         if threshold is None
         else decision_metrics(flagged(array, threshold), truth),

@@ -1,4 +1,4 @@
-"""Pixel level: how well score maps find the defects, over all pixels of all images.
+"""Pixel level: how well anomaly maps find the defects, over all pixels of all images.
 
 Exact, yet without sorting all pixels. Every metric here depends only on the number of good pixels
 above each distinct score of a defect pixel. So the defect pixels, a few percent, are collected and
@@ -16,8 +16,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from toolkit.metrics.count import PART, RankCounter
 from toolkit.metrics.pro import gain_per_pixel, label_regions
+from toolkit.metrics.rank_counter import PART, RankCounter
 from toolkit.metrics.values import MetricError, Undefined, Value
 
 NO_DEFECT = Undefined("no defect pixels")
@@ -55,7 +55,7 @@ class PixelMetrics:
     """Pixel-level metrics of one method on one set of images.
 
     Attributes:
-        n_images: number of score maps.
+        n_images: number of anomaly maps.
         n_good, n_defect: number of pixels outside and inside the masks.
         n_regions: number of 8-connected regions of the masks.
         auroc: area under the ROC curve over all pixels, ties counted half.
@@ -79,14 +79,14 @@ class PixelMetrics:
 
 
 def pixel_metrics(pairs: Pairs, *, limits: Iterable[float] = AUPRO_LIMITS) -> PixelMetrics:
-    """Score maps against masks.
+    """Anomaly maps against masks.
 
     The pairs are read twice and not kept, so an object whose `__iter__` reads them from disk needs
     memory for one map and about 30 bytes per defect pixel. A one-shot iterator, such as a
     generator, is read once and kept.
 
     Args:
-        pairs: (score map float32[H, W], higher is worse, mask bool[H, W]); sizes may differ from
+        pairs: (anomaly map float32[H, W], higher is worse, mask bool[H, W]); sizes may differ from
             pair to pair. Maps of other float types are rounded to float32.
         limits: false-positive rates up to which AUPRO is taken, each in (0, 1].
 
@@ -159,19 +159,19 @@ def _collect(pairs: Pairs) -> _Pixels:
     sizes: list[NDArray[np.int64]] = []
     images: list[int] = []
     shares: list[NDArray[np.float64]] = []
-    for index, (score_map, mask) in enumerate(pairs):
+    for index, (anomaly_map, mask) in enumerate(pairs):
         if mask.dtype != np.bool_:
             raise MetricError(
                 f"mask {index} is of type {mask.dtype}: threshold it to boolean first"
             )
-        if score_map.shape != mask.shape or mask.ndim != 2:
+        if anomaly_map.shape != mask.shape or mask.ndim != 2:
             raise MetricError(
-                f"score map {index} is {score_map.shape}, its mask {mask.shape}: "
+                f"anomaly map {index} is {anomaly_map.shape}, its mask {mask.shape}: "
                 "bring both to the size of the image"
             )
-        scores = _flat(score_map)
+        scores = _flat(anomaly_map)
         if not np.isfinite(scores).all():
-            raise MetricError(f"score map {index} holds NaN or infinite scores")
+            raise MetricError(f"anomaly map {index} holds NaN or infinite scores")
         where, regions = label_regions(mask)
         if where.size:
             keys = _sortable(scores[where]).astype(np.uint64)
@@ -202,11 +202,11 @@ def _count(pairs: Pairs, pixels: _Pixels) -> RankCounter:
     keys = _keys(pixels.packed)
     counter = RankCounter(_scores(keys[_is_first(keys)]))
     n = 0
-    for score_map, _ in pairs:
-        counter.add(_flat(score_map))
-        n += score_map.size
+    for anomaly_map, _ in pairs:
+        counter.add(_flat(anomaly_map))
+        n += anomaly_map.size
     if n != pixels.n_pixels:
-        raise MetricError("the score maps changed between two readings: write them once")
+        raise MetricError("the anomaly maps changed between two readings: write them once")
     return counter
 
 
@@ -276,10 +276,10 @@ def _is_first(keys: NDArray[np.uint32]) -> NDArray[np.bool_]:
     return first
 
 
-def _flat(score_map: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+def _flat(anomaly_map: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
     # A float64 beyond float32 becomes infinite, and is refused as such.
     with np.errstate(over="ignore"):
-        return score_map.astype(np.float32, copy=False).ravel()
+        return anomaly_map.astype(np.float32, copy=False).ravel()
 
 
 def _sortable(scores: NDArray[np.float32]) -> NDArray[np.uint32]:

@@ -11,7 +11,7 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from toolkit.metrics.curve import alarm_curve, checked_pair, checked_scores, f1_scores
+from toolkit.metrics.roc import alarm_curve, checked_pair, checked_scores, f1_scores
 from toolkit.metrics.values import MetricError
 
 FALLBACK_FALSE_ALARM_RATE = 0.05

@@ -30,7 +30,7 @@ def budget_charts(methods: Sequence[Shown]) -> dict[str, Chart]:
 def _points(methods: Sequence[Shown], name: str) -> list[dict[str, Any]]:
     points = []
     for shown in methods:
-        facts = shown.parts[0].run.facts
+        facts = shown.parts[0].run.metadata
         value = shown.row.values.get(name, Undefined("not there"))
         if "budget" not in facts or isinstance(value, Undefined):
             continue

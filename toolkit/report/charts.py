@@ -41,14 +41,14 @@ def roc_chart(methods: Sequence[Shown]) -> Chart | None:
 
 
 def pro_chart(methods: Sequence[Shown], answers: Mapping[str, Answers]) -> Chart | None:
-    """Per-region overlap over false-positive rate; None where no method gives score maps."""
+    """Per-region overlap over false-positive rate; None where no method gives anomaly maps."""
     return _curve_chart(
         {m.name: _up_to(answers[m.name].pro, PRO_LIMIT) for m in methods},
         names=[m.name for m in methods],
         x="false-positive rate (good pixels flagged)",
         y="mean overlap with the true regions",
         x_end=PRO_LIMIT,
-        description="Per-region overlap of the score maps up to a false-positive rate of 0.3",
+        description="Per-region overlap of the anomaly maps up to a false-positive rate of 0.3",
     )
 
 

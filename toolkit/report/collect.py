@@ -17,7 +17,7 @@ from toolkit.leaderboard.board import build_board
 from toolkit.leaderboard.collect import collect
 from toolkit.leaderboard.differences import ranks
 from toolkit.leaderboard.model import Group, Row
-from toolkit.metrics.curve import checked_scores
+from toolkit.metrics.roc import checked_scores
 from toolkit.runs.evaluate import Judged, judged
 from toolkit.runs.run import Run
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from toolkit.data.types import Dataset, Sample
-    from toolkit.runs.prediction import Prediction
+    from toolkit.prediction import Prediction
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Shown:
 
     @cached_property
     def predictions(self) -> tuple[Prediction, ...]:
-        """What was said of each of `samples`, without masks and score maps."""
+        """What was said of each of `samples`, without masks and anomaly maps."""
         return tuple(p for part in self.parts for p in part.light)
 
     @cached_property
@@ -84,11 +84,11 @@ class ShownGroup:
     """Rows that may be compared, see `toolkit.leaderboard.board.Group`.
 
     Attributes:
-        facts: data, split, folds and hardware; its own `rows` are those of `methods`.
+        metadata: data, split, folds and hardware; its own `rows` are those of `methods`.
         methods: in the order of the leaderboard.
     """
 
-    facts: Group
+    metadata: Group
     methods: tuple[Shown, ...]
 
     @property
@@ -99,7 +99,7 @@ class ShownGroup:
     def without(self, broken: Mapping[str, str]) -> ShownGroup:
         """Return the group without the methods of these names."""
         return _group(
-            self.facts, {i: m for i, m in enumerate(self.methods) if m.name not in broken}
+            self.metadata, {i: m for i, m in enumerate(self.methods) if m.name not in broken}
         )
 
 
@@ -189,9 +189,9 @@ def _told_apart(names: Sequence[str]) -> list[str]:
     ]
 
 
-def _group(facts: Group, methods: Mapping[int, Shown]) -> ShownGroup:
+def _group(metadata: Group, methods: Mapping[int, Shown]) -> ShownGroup:
     """Return a group of the methods at these places."""
-    kept = _kept(facts, list(methods))
+    kept = _kept(metadata, list(methods))
     pairs = zip(methods.values(), kept.rows, strict=True)
     return ShownGroup(kept, tuple(replace(shown, row=row) for shown, row in pairs))
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from toolkit.metrics.count import RankCounter
-from toolkit.metrics.curve import alarm_curve
 from toolkit.metrics.pro import label_regions
+from toolkit.metrics.rank_counter import RankCounter
+from toolkit.metrics.roc import alarm_curve
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -52,14 +52,14 @@ class ProCurve:
     some two hundred thresholds the curve is drawn straight.
 
     Args:
-        maps: the score maps at any resolution; they only say where thresholds are worth placing.
+        maps: the anomaly maps at any resolution; they only say where thresholds are worth placing.
     """
 
     def __init__(self, maps: Iterable[NDArray[np.float32]]) -> None:
         drawn, tops = [], []
-        for score_map in maps:
-            drawn.append(score_map.ravel()[::_SAMPLED])
-            tops.append(score_map.max())
+        for anomaly_map in maps:
+            drawn.append(anomaly_map.ravel()[::_SAMPLED])
+            tops.append(anomaly_map.max())
         scores = np.concatenate([*drawn, np.array(tops, np.float32)])
         placed = np.quantile(scores, 1 - _SHARES).astype(np.float32)
         self._thresholds = np.unique(np.append(placed, np.sort(scores)[-60:]))
@@ -68,9 +68,9 @@ class ProCurve:
         self._overlap = np.zeros(self._thresholds.size)
         self._n_regions = 0
 
-    def add(self, score_map: NDArray[np.float32], truth: NDArray[np.bool_]) -> None:
-        """Count one image: score map float32 (H, W) and true mask bool (H, W)."""
-        flat = score_map.ravel()
+    def add(self, anomaly_map: NDArray[np.float32], truth: NDArray[np.bool_]) -> None:
+        """Count one image: anomaly map float32 (H, W) and true mask bool (H, W)."""
+        flat = anomaly_map.ravel()
         good = flat[~truth.ravel()]
         self._good.add(good)
         self._n_good += good.size

@@ -12,19 +12,19 @@ import numpy as np
 
 from toolkit.data.images import image_size, read_rgb, read_truth
 from toolkit.errors import RunError, ToolkitError
+from toolkit.inference.plot import validation_heat_range
 from toolkit.report.curves import ProCurve
 from toolkit.report.layers import mask_path, shown_boxes
 from toolkit.report.pictures import heat_picture, thumbnail
-from toolkit.runs.predict import validation_heat_range
-from toolkit.runs.storage import read_predictions
+from toolkit.runs.prediction_io import read_predictions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from toolkit.data.types import Sample
+    from toolkit.prediction import Prediction
     from toolkit.progress import Progress
     from toolkit.report.collect import Shown
-    from toolkit.runs.prediction import Prediction
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class Answers:
 
     Attributes:
         by_image: by sample id: score, threshold, decision, class, boxes, mask outline, heat map.
-        heat_ranges: score-map values of no and full colour, per fold; empty without score maps.
-        pro: points of the PRO curve; None without score maps, or without regions.
+        heat_ranges: anomaly map values of no and full colour, per fold; empty without anomaly maps.
+        pro: points of the PRO curve; None without anomaly maps, or without regions.
     """
 
     by_image: Mapping[str, dict[str, Any]]
@@ -54,25 +54,25 @@ def image_record(sample: Sample, edge: int) -> dict[str, Any]:
 
 
 def method_answers(shown: Shown, bar: Progress) -> Answers:
-    """Read all that one method predicted, masks and score maps included.
+    """Read all that one method predicted, masks and anomaly maps included.
 
     Args:
         shown: the method.
         bar: goes on by one per image.
 
     Raises:
-        RunError: a prediction is damaged, or a score map holds NaN or infinite values.
+        RunError: a prediction is damaged, or a anomaly map holds NaN or infinite values.
     """
     given = [
-        p.score_map
+        p.anomaly_map
         for part in shown.parts
         for p in read_predictions(part.run.predictions, part.part)
-        if p.score_map is not None
+        if p.anomaly_map is not None
     ]
-    for score_map in given:
-        if score_map.ndim != 2 or not score_map.size or not np.isfinite(score_map).all():
+    for anomaly_map in given:
+        if anomaly_map.ndim != 2 or not anomaly_map.size or not np.isfinite(anomaly_map).all():
             raise RunError(
-                f"{shown.parts[0].run.path}: a score map is no array of finite numbers; run again"
+                f"{shown.parts[0].run.path}: a anomaly map is no array of finite numbers; run again"
             )
     curve = ProCurve(given) if len(given) == len(shown.samples) else None
     del given
@@ -81,7 +81,7 @@ def method_answers(shown: Shown, bar: Progress) -> Answers:
     for part, threshold in zip(shown.parts, shown.thresholds, strict=True):
         heat_range = validation_heat_range(part.run)
         for prediction, sample in part.pixels():
-            heat = prediction.score_map
+            heat = prediction.anomaly_map
             if heat is not None and heat_range is None:  # no validation images to go by
                 heat_range = float(heat.min()), float(heat.max())
             by_image[sample.id] = _answer(prediction, threshold, heat_range)
@@ -106,9 +106,9 @@ def try_answers(shown: Shown, bar: Progress) -> Answers | str:
         return str(error)
 
 
-def _at_size(score_map: NDArray[np.float32], truth: NDArray[np.bool_]) -> NDArray[np.float32]:
+def _at_size(anomaly_map: NDArray[np.float32], truth: NDArray[np.bool_]) -> NDArray[np.float32]:
     size = (truth.shape[1], truth.shape[0])
-    resized: NDArray[np.float32] = cv2.resize(score_map, size, interpolation=cv2.INTER_LINEAR)
+    resized: NDArray[np.float32] = cv2.resize(anomaly_map, size, interpolation=cv2.INTER_LINEAR)
     return resized
 
 
@@ -126,8 +126,8 @@ def _answer(
         answer["boxes"] = shown_boxes(prediction.boxes, threshold)
     if prediction.mask is not None:
         answer["mask"] = mask_path(prediction.mask)
-    if prediction.score_map is not None and heat_range is not None:
-        answer["heat"] = _text(heat_picture(prediction.score_map, heat_range))
+    if prediction.anomaly_map is not None and heat_range is not None:
+        answer["heat"] = _text(heat_picture(prediction.anomaly_map, heat_range))
         answer["heat_range"] = [float(f"{v:.4g}") for v in heat_range]
     return answer
 

@@ -9,7 +9,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from toolkit.runs.prediction import Boxes
+    from toolkit.prediction import Boxes
 
 SHOWN_BOXES = 10
 BOX_CONFIDENCE = 0.25

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit import __version__
 from toolkit.errors import MissingExtraError
-from toolkit.leaderboard.cells import legend, notes, title
 from toolkit.leaderboard.columns import column
+from toolkit.leaderboard.format import legend, notes, title
 from toolkit.report import charts, tables
 from toolkit.report.budget import budget_charts
 from toolkit.report.pictures import heat_gradient
@@ -110,7 +110,7 @@ def render_page(
         sections=sections,
         left_out=left_out,
         version=__version__,
-        names=list(dict.fromkeys(group.facts.data for group in groups)),
+        names=list(dict.fromkeys(group.metadata.data for group in groups)),
         css=_asset("report.css"),
         scripts="\n".join(_asset(name) for name in _SCRIPTS),
         vega=vega_script(),
@@ -154,7 +154,7 @@ def image_key(fingerprint: str, sample_id: str) -> str:
 def _section(
     number: int, group: ShownGroup, answers: Mapping[str, Answers], book: _Book
 ) -> Section:
-    methods, facts = group.methods, group.facts
+    methods, facts = group.methods, group.metadata
     columns = tables.leaderboard_columns(facts)
     keys = {m.name: f"g{number}m{i}" for i, m in enumerate(methods)}
     decisions = [tables.decision_confusion(m) for m in methods]
@@ -208,7 +208,7 @@ def _gallery(group: ShownGroup, answers: Mapping[str, Answers]) -> dict[str, Any
                 "id": sample.id,
                 "type": sample.label,
                 "defect": sample.is_defect,
-                "image": image_key(group.facts.fingerprint, sample.id),
+                "image": image_key(group.metadata.fingerprint, sample.id),
                 "by": [answers[m.name].by_image[sample.id] for m in group.methods],
             }
             for sample in group.samples

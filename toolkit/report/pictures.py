@@ -32,15 +32,15 @@ def thumbnail(image: NDArray[np.uint8], edge: int) -> bytes:
     return _webp(_shrunk(image, edge))
 
 
-def heat_picture(score_map: NDArray[np.float32], heat_range: tuple[float, float]) -> bytes:
-    """Return a score map as WebP to lay over the image: clear where low, glowing where high.
+def heat_picture(anomaly_map: NDArray[np.float32], heat_range: tuple[float, float]) -> bytes:
+    """Return a anomaly map as WebP to lay over the image: clear where low, glowing where high.
 
     Args:
-        score_map: float32 (h, w).
+        anomaly_map: float32 (h, w).
         heat_range: values of no and of full colour.
     """
     low, high = heat_range
-    share = np.clip((score_map - low) / max(high - low, 1e-12), 0, 1).astype(np.float32)
+    share = np.clip((anomaly_map - low) / max(high - low, 1e-12), 0, 1).astype(np.float32)
     small = _shrunk(share, _HEAT_EDGE)
     colours = heat_colours()[np.round(small * 255).astype(np.uint8)]
     alpha = np.round(small * (_HEAT_OPACITY * 255)).astype(np.uint8)

@@ -88,7 +88,7 @@ def leaderboard_columns(group: Group) -> list[BoardColumn]:
         else Cell(str(row.rank), row.rank)
         for row in group.rows
     )
-    note = "1 + the number of methods that are really better; equal numbers are ties"
+    note = "1 + the number of methods that are significantly better; equal numbers are ties"
     columns = [BoardColumn("#", note, ranked, lower_is_better=True)]
     columns += [_text(group, name) if name in TEXTS else _figures(group, name)
                 for name in group.columns]  # fmt: skip

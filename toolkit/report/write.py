@@ -99,7 +99,7 @@ def _answered(
 
 def _images(groups: Sequence[ShownGroup]) -> dict[str, Any]:
     samples = {
-        image_key(group.facts.fingerprint, sample.id): sample
+        image_key(group.metadata.fingerprint, sample.id): sample
         for group in groups
         for sample in group.samples
     }

@@ -14,12 +14,18 @@ from toolkit.metrics.classification import classification_intervals, classificat
 from toolkit.metrics.image import flagged, image_metrics
 from toolkit.metrics.threshold import f1_threshold, false_alarm_threshold
 from toolkit.metrics.values import MetricError, to_json
-from toolkit.runs.cost import cost
-from toolkit.runs.judged import Judged, judged
-from toolkit.runs.localised import Truth, score_boxes, score_maps, score_masks, truth_of
-from toolkit.runs.prediction import Prediction
+from toolkit.prediction import Prediction
+from toolkit.runs.costs import costs
+from toolkit.runs.localization_metrics import (
+    Truth,
+    anomaly_map_metrics,
+    score_boxes,
+    score_masks,
+    truth_of,
+)
+from toolkit.runs.prediction_io import read_predictions
 from toolkit.runs.run import Run
-from toolkit.runs.storage import read_predictions
+from toolkit.runs.scored_predictions import Judged, judged
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,11 +38,11 @@ SCHEMA = 1
 def threshold_of(run: Run, dataset: Dataset) -> float | None:
     """Choose the image-level threshold on the run's validation part; None where it is empty.
 
-    A method with a setting `false_alarms` above 0 gets the threshold that flags no more than this
+    A method with a setting `target_fpr` above 0 gets the threshold that flags no more than this
     share of the good validation images, and looks at no defect; all others that of the best F1.
     """
     val = judged(run, dataset, "val")
-    rate = run.record["settings"].get("false_alarms", 0)
+    rate = run.record["settings"].get("target_fpr", 0)
     if rate and not val.is_defect.all():
         return false_alarm_threshold(val.scores[~val.is_defect], rate)
     return f1_threshold(val.scores, val.is_defect) if len(val.samples) else None
@@ -91,7 +97,7 @@ def _evaluate(
         "image": image,
         "intervals": intervals,
         "images": images,
-        "speed": {**_speed(parts), **cost(runs)},
+        "speed": {**_speed(parts), **costs(runs)},
     }
     if all(p.boxes is not None for p in light):
         boxes = score_boxes(samples, truths, light, dataset.classes)
@@ -107,14 +113,14 @@ def _evaluate(
         }
         spread = classification_intervals(*labels, class_names=names, strata=types)
         intervals.update({f"classification.{name}": one for name, one in spread.items()})
-        images.update(true_classes=true, said_classes=said)
+        images.update(true_classes=true, pred_classes=said)
     if _has(parts, "mask"):
         masks = score_masks(parts, truths)
         metrics["masks"] = masks.figures
         images.update(masks.units)
         intervals.update(masks.intervals)
-    if _has(parts, "score_map"):
-        maps = score_maps(parts)
+    if _has(parts, "anomaly_map"):
+        maps = anomaly_map_metrics(parts)
         metrics["pixel"], metrics["regions"] = maps.figures, maps.units
         intervals.update(maps.intervals)
     result: dict[str, Any] = to_json(metrics)

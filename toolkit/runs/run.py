@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import RunError
-from toolkit.files import OutputError, read_json, write_json, written_whole
-from toolkit.runs.machine import environment
+from toolkit.files import OutputError, atomic_write, read_json, write_json
+from toolkit.runs.environment import environment
 
-SCHEMA = 1
-_REQUIRED = ("method", "settings", "seed", "device", "data", "split", "inputs", "facts")
+SCHEMA = 2
+_REQUIRED = ("method", "settings", "seed", "device", "data", "split", "inputs", "metadata")
 
 
 @dataclass
@@ -32,7 +32,7 @@ class Run:
     Attributes:
         path: the directory.
         record: the content of `run.json`: `method`, `settings`, `seed`, `device`, `data`, `split`,
-            `environment`, and `facts` that the method adds (weights and their source, times).
+            `environment`, and `metadata` that the method adds (weights and their source, times).
     """
 
     path: Path
@@ -63,7 +63,7 @@ class Run:
             seed: seed of all random numbers.
             device: torch device.
             name: name of the run; `001`, `002`, … if None.
-            inputs: run directories that this run reads, by role (`prompts_from`).
+            inputs: run directories that this run reads, by role (`prompt_run`).
 
         Raises:
             RunError: a run of that name is there already, or the name is no name of a folder.
@@ -82,7 +82,7 @@ class Run:
             "inputs": dict(inputs or {}),
             "environment": environment(),
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            "facts": {},
+            "metadata": {},
         }
         run = cls(path=path, record=record)
         run._save()
@@ -100,8 +100,12 @@ class Run:
         if not file.is_file():
             raise RunError(f"{path}: not a run directory (no run.json); see runs/<method>/<name>")
         record = read_json(file)
-        if not isinstance(record, dict) or record.get("schema") != SCHEMA:
-            raise RunError(f"{file}: schema is not {SCHEMA}; make the run again")
+        schema = record.get("schema") if isinstance(record, dict) else None
+        if schema != SCHEMA:
+            raise RunError(
+                f"{file}: of schema {schema}, made by an older or newer version; this one reads "
+                f"{SCHEMA}: train again"
+            )
         missing = [key for key in _REQUIRED if key not in record]
         if missing:
             raise RunError(f"{file}: damaged (no {missing[0]}); make the run again")
@@ -123,10 +127,10 @@ class Run:
         return str(self.record["device"])
 
     @property
-    def facts(self) -> dict[str, Any]:
-        """What the method and the engine noted; change it with `note`."""
-        facts: dict[str, Any] = self.record["facts"]
-        return facts
+    def metadata(self) -> dict[str, Any]:
+        """Values recorded during training; change them with `update_metadata`."""
+        metadata: dict[str, Any] = self.record["metadata"]
+        return metadata
 
     @property
     def finished(self) -> bool:
@@ -149,13 +153,13 @@ class Run:
         return self._folder("predictions")
 
     def input(self, role: str) -> Run | None:
-        """Open the run that plays a role for this one, such as `prompts_from`; None if none."""
+        """Open the run that plays a role for this one, such as `prompt_run`; None if none."""
         named = self.record["inputs"].get(role)
         return Run.open(named) if named else None
 
-    def note(self, **facts: Any) -> None:
-        """Add facts to `run.json`; a later one of the same name replaces the earlier."""
-        self.facts.update(facts)
+    def update_metadata(self, **values: Any) -> None:
+        """Add values to `run.json`; a later one of the same name replaces the earlier."""
+        self.metadata.update(values)
         self._save()
 
     def log(self, message: str) -> None:
@@ -172,7 +176,7 @@ class Run:
         rows.append(row)
         columns = list(dict.fromkeys(key for r in rows for key in r))
         with (
-            written_whole(path) as temporary,
+            atomic_write(path) as temporary,
             temporary.open("w", newline="", encoding="utf-8") as file,
         ):
             writer = csv.DictWriter(file, columns, restval="")

@@ -1,4 +1,4 @@
-"""Score maps: resampling, smoothing, image score."""
+"""Anomaly maps: resampling, smoothing, image score."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from toolkit.methods.features.maps import image_score, resample, smooth, to_imag
 )
 @pytest.mark.parametrize("sigma", [1.0, 4.0])
 def test_smooth_equals_scipy(shape: tuple[int, int], sigma: float) -> None:
-    score_map = np.random.default_rng(0).random(shape).astype(np.float32)
-    ours = smooth(score_map, sigma)
+    anomaly_map = np.random.default_rng(0).random(shape).astype(np.float32)
+    ours = smooth(anomaly_map, sigma)
     # OpenCV's REFLECT_101 does not repeat the edge pixel; scipy calls that "mirror".
-    np.testing.assert_allclose(ours, gaussian_filter(score_map, sigma, mode="mirror"), atol=1e-6)
+    np.testing.assert_allclose(ours, gaussian_filter(anomaly_map, sigma, mode="mirror"), atol=1e-6)
 
 
 def test_smooth_zero_is_identity() -> None:
-    score_map = np.random.default_rng(0).random((5, 5)).astype(np.float32)
-    assert np.array_equal(smooth(score_map, 0), score_map)
+    anomaly_map = np.random.default_rng(0).random((5, 5)).astype(np.float32)
+    assert np.array_equal(smooth(anomaly_map, 0), anomaly_map)
 
 
 @given(
@@ -58,13 +58,13 @@ def test_resample_keeps_cell_centres() -> None:
     ("how", "expected"),
     [
         ("max", 10_000.0),
-        ("top1", 9950.5),  # mean of the highest 100 of 10,000
+        ("top_1_percent", 9950.5),  # mean of the highest 100 of 10,000
     ],
 )
 def test_image_score(how: str, expected: float) -> None:
-    score_map = np.arange(1, 10_001, dtype=np.float32).reshape(100, 100)
-    assert image_score(score_map, how) == pytest.approx(expected)  # type: ignore[arg-type]
+    anomaly_map = np.arange(1, 10_001, dtype=np.float32).reshape(100, 100)
+    assert image_score(anomaly_map, how) == pytest.approx(expected)  # type: ignore[arg-type]
 
 
 def test_top1_of_a_tiny_map_is_its_maximum() -> None:
-    assert image_score(np.array([[1.0, 2.0]], np.float32), "top1") == 2.0
+    assert image_score(np.array([[1.0, 2.0]], np.float32), "top_1_percent") == 2.0

@@ -24,8 +24,8 @@ from toolkit.methods.patchcore.bank import MemoryBank
 from toolkit.methods.patchcore.method import PatchCore
 from toolkit.methods.patchcore.settings import PatchCoreSettings
 from toolkit.methods.registry import method_class
-from toolkit.runs.machine import seed_everything
-from toolkit.runs.prediction import Prediction
+from toolkit.prediction import Prediction
+from toolkit.runs.environment import seed_everything
 from toolkit.runs.run import Run
 
 pytestmark = pytest.mark.slow
@@ -68,7 +68,7 @@ def test_registry_and_shipped_config_agree(real_home: Path) -> None:
     "changes",
     [
         {},
-        {"image_score": "top1"},
+        {"image_score": "top_1_percent"},
         {"coreset": "exact", "projection": 0, "neighbours": 3, "reweight": 0},
         {"whitening": 0.001, "contrast": 1.0},
         {"max_patches": 150},  # fewer than the images have: a reservoir
@@ -81,14 +81,14 @@ def test_fit_then_predict(tmp_path: Path, split: Split, changes: dict[str, Any])
     run, predictions = _fit_predict(tmp_path, split, settings)
     assert [p.sample_id for p in predictions] == [s.id for s in split.test]
     for prediction in predictions:
-        assert prediction.score_map is not None
-        assert prediction.score_map.shape == (64, 64)
-        assert prediction.score_map.dtype == np.float32
-        assert np.isfinite(prediction.score_map).all()
+        assert prediction.anomaly_map is not None
+        assert prediction.anomaly_map.shape == (64, 64)
+        assert prediction.anomaly_map.dtype == np.float32
+        assert np.isfinite(prediction.anomaly_map).all()
         assert np.isfinite(prediction.score)
-    assert run.facts["weights"] == "none"
-    assert run.facts["parameters"] > 1e4
-    assert run.facts["patches_in_bank"] == 100
+    assert run.metadata["weights"] == "none"
+    assert run.metadata["parameters"] > 1e4
+    assert run.metadata["patches_in_bank"] == 100
     assert sorted(f.name for f in run.weights.iterdir()) == [
         "bank.json",
         "bank.safetensors",
@@ -120,7 +120,7 @@ def test_defects_among_training_images_are_left_out(tmp_path: Path, split: Split
     clean, mixed_run = _run(tmp_path / "a", SMALL), _run(tmp_path / "b", SMALL)
     PatchCore(SMALL).fit(split, clean)
     PatchCore(SMALL).fit(mixed, mixed_run)
-    assert clean.facts["patches_seen"] == mixed_run.facts["patches_seen"]
+    assert clean.metadata["patches_seen"] == mixed_run.metadata["patches_seen"]
 
 
 def test_images_of_another_size_and_aspect(tmp_path: Path, split: Split) -> None:
@@ -132,8 +132,8 @@ def test_images_of_another_size_and_aspect(tmp_path: Path, split: Split) -> None
     assert image_size(path)[:2] == (300, 50)
     sample = Sample(id="wide.png", image=path, label="good")
     (prediction,) = PatchCore(SMALL).predict([sample], run)
-    assert prediction.score_map is not None
-    assert prediction.score_map.shape == (64, 64)
+    assert prediction.anomaly_map is not None
+    assert prediction.anomaly_map.shape == (64, 64)
 
 
 def test_constant_images(tmp_path: Path, split: Split) -> None:
@@ -145,7 +145,7 @@ def test_constant_images(tmp_path: Path, split: Split) -> None:
     run, predictions = _fit_predict(
         tmp_path / "runs", dataclasses.replace(split, train=grey), SMALL
     )
-    assert run.facts["patches_in_bank"] == 100
+    assert run.metadata["patches_in_bank"] == 100
     assert all(np.isfinite(p.score) for p in predictions)
 
 
@@ -189,7 +189,7 @@ def test_bad_settings(
         ("stride", -1),
         ("contrast", -0.1),
         ("sigma", -1.0),
-        ("false_alarms", 1.0),
+        ("target_fpr", 1.0),
     ],
 )
 def test_settings_out_of_range_are_refused_by_name(key: str, value: float) -> None:
@@ -203,17 +203,17 @@ def test_the_log_tells_what_the_bank_holds(tmp_path: Path, split: Split) -> None
         run = _run(tmp_path, settings)
         PatchCore(settings).fit(split, run)
         log = (run.path / "log.txt").read_text()
-        held = run.facts["patches_in_bank"]
+        held = run.metadata["patches_in_bank"]
         assert (f"bank holds {held} patches, not the {size} asked for" in log) is told
         radius = log.split("largest distance to the coreset ")[1].split(",")[0]
-        assert float(radius) == pytest.approx(run.facts["coreset_radius"], rel=1e-3, abs=1e-4)
+        assert float(radius) == pytest.approx(run.metadata["coreset_radius"], rel=1e-3, abs=1e-4)
 
 
 def test_an_extended_bank_holds_no_more_than_max_patches(tmp_path: Path, split: Split) -> None:
     whole = dataclasses.replace(SMALL, coreset_size=150, max_patches=150)
     first = _run(tmp_path / "a", whole)
     PatchCore(whole).fit(dataclasses.replace(split, train=split.train[:3]), first)
-    held = first.facts["patches_in_bank"]
+    held = first.metadata["patches_in_bank"]
     more = dataclasses.replace(whole, extend=str(first.path), max_patches=held + 20)
     run = _run(tmp_path / "b", more)
     PatchCore(more).fit(split, run)
@@ -226,11 +226,11 @@ def test_an_extended_bank_holds_no_more_than_max_patches(tmp_path: Path, split: 
 def test_ratio_counts_all_patches_and_not_only_those_held(tmp_path: Path, split: Split) -> None:
     settings = dataclasses.replace(SMALL, max_patches=90, coreset_ratio=0.08)
     run, _ = _fit_predict(tmp_path / "a", split, settings)
-    seen = run.facts["patches_seen"]
-    assert run.facts["patches_in_bank"] == round(0.08 * seen) > round(0.08 * 90)
+    seen = run.metadata["patches_seen"]
+    assert run.metadata["patches_in_bank"] == round(0.08 * seen) > round(0.08 * 90)
     settings = dataclasses.replace(settings, coreset_ratio=0.5)
     run, _ = _fit_predict(tmp_path / "b", split, settings)
-    assert run.facts["patches_in_bank"] == 90  # all that are held
+    assert run.metadata["patches_in_bank"] == 90  # all that are held
 
 
 @pytest.mark.parametrize(
@@ -289,7 +289,7 @@ def test_many_images_take_no_more_memory_than_few(
     settings = dataclasses.replace(SMALL, max_patches=2000)
     run = _run(tmp_path, settings)
     PatchCore(settings).fit(dataclasses.replace(split, train=many), run)
-    patches, channels = run.facts["patches_seen"], 176
+    patches, channels = run.metadata["patches_seen"], 176
     assert patches == count * 64
     # Held, the patches of the last 250 images would take 11 MB.
     held = patches * channels * 4 * 250 // count
@@ -302,7 +302,7 @@ def test_search_by_faiss(tmp_path: Path, split: Split) -> None:
     by_faiss = PatchCore(dataclasses.replace(SMALL, search="faiss")).predict(split.test, run)
     for one, other in zip(predictions, by_faiss, strict=True):
         assert one.score == pytest.approx(other.score, rel=1e-5)
-        np.testing.assert_allclose(one.score_map, other.score_map, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(one.anomaly_map, other.anomaly_map, rtol=1e-5, atol=1e-5)
 
 
 def test_predict_before_fit(tmp_path: Path, split: Split) -> None:
@@ -324,8 +324,8 @@ def test_extending_equals_a_fresh_fit_without_coreset(
     extended, fresh = _run(tmp_path / "more", more), _run(tmp_path / "fresh", whole)
     PatchCore(more).fit(split, extended)
     PatchCore(whole).fit(split, fresh)
-    assert extended.facts["patches_seen"] == fresh.facts["patches_seen"]
-    assert extended.facts["patches_in_bank"] == fresh.facts["patches_in_bank"]
+    assert extended.metadata["patches_seen"] == fresh.metadata["patches_seen"]
+    assert extended.metadata["patches_in_bank"] == fresh.metadata["patches_in_bank"]
     pairs = zip(
         PatchCore(more).predict(split.test, extended),
         PatchCore(whole).predict(split.test, fresh),
@@ -333,7 +333,7 @@ def test_extending_equals_a_fresh_fit_without_coreset(
     )
     for one, other in pairs:
         assert one.score == pytest.approx(other.score, rel=1e-3)
-        np.testing.assert_allclose(one.score_map, other.score_map, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(one.anomaly_map, other.anomaly_map, rtol=1e-3, atol=1e-4)
 
 
 def test_a_run_that_saw_held_out_images_is_not_extended(tmp_path: Path, split: Split) -> None:

@@ -22,8 +22,8 @@ from toolkit.methods.resnet.method import ResNet
 from toolkit.methods.resnet.network import build_classifier
 from toolkit.methods.resnet.settings import ResNetSettings
 from toolkit.methods.resnet.train import State, measure_batch_norm, train
+from toolkit.runs.prediction_io import write_predictions
 from toolkit.runs.run import Run
-from toolkit.runs.storage import write_predictions
 
 pytestmark = pytest.mark.slow
 
@@ -272,9 +272,9 @@ def test_from_folder_to_predictions(
     run = _run(tmp_path, settings)
     blind = dataclasses.replace(split, test=())  # fit has no use for the test part
     method_class("resnet")(settings).fit(blind, run)
-    assert run.facts["weights"] == "none"
-    assert run.facts["parameters"] > 1e4
-    assert "as asked" in run.facts["weights_source"]
+    assert run.metadata["weights"] == "none"
+    assert run.metadata["parameters"] > 1e4
+    assert "as asked" in run.metadata["weights_source"]
 
     decoded: list[Path] = []
     read = method_module.read_rgb

@@ -35,7 +35,7 @@ def make(tmp_path: Path) -> Make:
 def lender(make: Make) -> Run:
     run = make(name="lender")
     (run.weights / NAME).write_bytes(b"decoder")
-    run.note(weights="mobile-sam", parameters=9, fit_seconds=120.0, labels="its own")
+    run.update_metadata(weights="mobile-sam", parameters=9, fit_seconds=120.0, labels="its own")
     write_json(run.path / "report.json", {"prompted": {"box": 0.8}})
     return run
 
@@ -46,18 +46,18 @@ def test_nothing_is_borrowed_from_nobody(make: Make) -> None:
 
 
 def test_the_decoder_and_what_it_cost(make: Make, lender: Run) -> None:
-    run = make(inputs={"decoder_from": str(lender.path)})
+    run = make(inputs={"decoder_run": str(lender.path)})
     assert borrow_decoder(SETTINGS, run, NAME)
     assert (run.weights / NAME).read_bytes() == b"decoder"
-    assert run.facts == {"weights": "mobile-sam", "parameters": 9, "fit_seconds": 120.0}
+    assert run.metadata == {"weights": "mobile-sam", "parameters": 9, "fit_seconds": 120.0}
 
 
 def test_resumed_the_cost_is_not_counted_twice(make: Make, lender: Run) -> None:
-    run = make(inputs={"decoder_from": str(lender.path)})
+    run = make(inputs={"decoder_run": str(lender.path)})
     borrow_decoder(SETTINGS, run, NAME)
-    run.note(fit_seconds=121.0)
+    run.update_metadata(fit_seconds=121.0)
     assert borrow_decoder(SETTINGS, run, NAME)
-    assert run.facts["fit_seconds"] == 121.0
+    assert run.metadata["fit_seconds"] == 121.0
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_resumed_the_cost_is_not_counted_twice(make: Make, lender: Run) -> None:
 )
 def test_refused(make: Make, lender: Run, change: dict[str, Any], says: str) -> None:
     settings = change.pop("settings", SETTINGS)
-    run = make(settings, inputs={"decoder_from": str(lender.path)}, **change)
+    run = make(settings, inputs={"decoder_run": str(lender.path)}, **change)
     with pytest.raises(ConfigError, match=says) as found:
         borrow_decoder(settings, run, NAME)
     assert "\n" not in str(found.value)
@@ -81,7 +81,7 @@ def test_refused(make: Make, lender: Run, change: dict[str, Any], says: str) -> 
 
 
 def test_a_run_of_another_method_is_refused(make: Make) -> None:
-    run = make(inputs={"decoder_from": str(make(method="yolo").path)})
+    run = make(inputs={"decoder_run": str(make(method="yolo").path)})
     with pytest.raises(ConfigError, match="not a run of sam"):
         borrow_decoder(SETTINGS, run, NAME)
 
@@ -90,8 +90,8 @@ def test_answering_in_another_way_is_allowed_but_figures_are_made_anew(
     make: Make, lender: Run
 ) -> None:
     once = replace(SETTINGS, looks=1)
-    run = make(once, inputs={"decoder_from": str(lender.path)})
+    run = make(once, inputs={"decoder_run": str(lender.path)})
     assert borrow_decoder(once, run, NAME)
     assert borrowed_report(once, run) is None
-    same = make(inputs={"decoder_from": str(lender.path)})
+    same = make(inputs={"decoder_run": str(lender.path)})
     assert borrowed_report(SETTINGS, same) == {"prompted": {"box": 0.8}}

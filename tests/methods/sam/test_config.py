@@ -35,5 +35,5 @@ def test_patchcore_prompts_sam_of_the_same_fold() -> None:
             assert not task.inputs
             continue
         wanted = names["patchcore", task.fold]
-        assert [name for role, name in task.inputs.items() if role == "prompts_from"] == [wanted]
+        assert [name for role, name in task.inputs.items() if role == "prompt_run"] == [wanted]
         assert wanted in {f"{t.method}/{t.name}" for t in tasks[:index]}, "made before it is read"

@@ -8,7 +8,7 @@ import pytest
 from toolkit.errors import DataError
 from toolkit.methods.sam.method import grid_prompts, prompts_of
 from toolkit.methods.sam.settings import SamSettings
-from toolkit.runs.prediction import Boxes, Prediction
+from toolkit.prediction import Boxes, Prediction
 
 SIZE = (100, 80)
 
@@ -16,7 +16,7 @@ SIZE = (100, 80)
 def _boxes(*rows: tuple[float, float, float, float, float]) -> Prediction:
     array = np.array(rows, np.float32).reshape(-1, 5)
     boxes = Boxes(array[:, :4], array[:, 4], ("hole",) * len(array))
-    return Prediction("a.png", score=0.0, boxes=boxes)
+    return Prediction(0.0, sample_id="a.png", boxes=boxes)
 
 
 def test_boxes_prompt_best_first_and_only_the_confident_ones() -> None:
@@ -48,9 +48,9 @@ def test_a_box_outside_the_image_is_one_line(box: tuple[float, float, float, flo
 
 
 def test_peaks_of_a_score_map_prompt_clicks() -> None:
-    score_map = np.zeros((8, 10), np.float32)
-    score_map[2, 3] = 7
-    said = Prediction("a.png", score=7, score_map=score_map)
+    anomaly_map = np.zeros((8, 10), np.float32)
+    anomaly_map[2, 3] = 7
+    said = Prediction(7, sample_id="a.png", anomaly_map=anomaly_map)
     (prompt,), confidence = prompts_of(said, settings=SamSettings(), size_wh=SIZE)
     assert prompt.coords[0].tolist() == [34.5, 24.5]  # the middle of the map's pixel
     assert prompt.labels[0] == 1
@@ -58,8 +58,8 @@ def test_peaks_of_a_score_map_prompt_clicks() -> None:
 
 
 def test_a_prediction_that_shows_no_place_is_refused() -> None:
-    with pytest.raises(DataError, match="neither boxes nor score maps"):
-        prompts_of(Prediction("a.png", score=1), settings=SamSettings(), size_wh=SIZE)
+    with pytest.raises(DataError, match="neither boxes nor anomaly maps"):
+        prompts_of(Prediction(1, sample_id="a.png"), settings=SamSettings(), size_wh=SIZE)
 
 
 def test_the_grid_covers_the_image() -> None:

@@ -49,7 +49,7 @@ def test_vit_is_built_by_metas_package_from_a_file(vit_b, run: Run, tmp_path: Pa
     )
     assert not any(p.requires_grad for p in sam.parameters())
     assert not sam.training
-    assert run.facts["weights"] == "sam_b.pth"
+    assert run.metadata["weights"] == "sam_b.pth"
 
 
 def test_a_checkpoint_of_another_architecture_is_one_line(

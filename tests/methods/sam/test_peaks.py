@@ -7,9 +7,13 @@ from toolkit.methods.sam.peaks import peaks
 
 
 def test_peaks_are_the_separate_hills_highest_first() -> None:
-    score_map = np.zeros((50, 100), np.float32)
-    score_map[10, 20], score_map[30, 80], score_map[40, 50] = 3, 5, 1  # the last is under half
-    found = peaks(score_map, (200, 100), limit=5)
+    anomaly_map = np.zeros((50, 100), np.float32)
+    anomaly_map[10, 20], anomaly_map[30, 80], anomaly_map[40, 50] = (
+        3,
+        5,
+        1,
+    )  # the last is under half
+    found = peaks(anomaly_map, (200, 100), limit=5)
     assert [(x, y, v) for x, y, v in found] == [
         (pytest.approx(160.5), pytest.approx(60.5), 5),
         (pytest.approx(40.5), pytest.approx(20.5), 3),

@@ -17,8 +17,8 @@ from toolkit.data.types import Sample
 from toolkit.errors import ConfigError, DataError, WeightsError
 from toolkit.methods.base import Method
 from toolkit.methods.registry import method_class
-from toolkit.runs.machine import seed_everything
-from toolkit.runs.prediction import Prediction
+from toolkit.prediction import Prediction
+from toolkit.runs.environment import seed_everything
 from toolkit.runs.run import Run
 
 pytestmark = pytest.mark.slow
@@ -26,12 +26,12 @@ pytestmark = pytest.mark.slow
 COMMON = {"weights": "none", "image_size": 64}
 SMALL: dict[str, dict[str, Any]] = {
     "padim": {"channels": 20},
-    "student": {"epochs": 2, "width": 16, "bottleneck": 4},
-    "deviation": {"steps": 20, "pseudo_count": 4},
+    "feature-autoencoder": {"epochs": 2, "width": 16, "bottleneck": 4},
+    "devnet": {"steps": 20, "pseudo_count": 4},
     "patchcore+": {"coreset_size": 50, "coreset_ratio": 1.0, "pseudo_count": 4},
 }
-FEW_LABELS = ("deviation", "patchcore+")
-_REFUSED = ("deviation", "top1")
+FEW_LABELS = ("devnet", "patchcore+")
+_REFUSED = ("devnet", "top_1_percent")
 
 
 @pytest.fixture(scope="module")
@@ -73,13 +73,13 @@ def test_fit_then_predict_from_the_run_alone(name: str, split: Split, tmp_path: 
     predictions = list(_method(name).predict(split.test, run))
     assert [p.sample_id for p in predictions] == [s.id for s in split.test]
     for prediction in predictions:
-        assert prediction.score_map is not None
-        assert prediction.score_map.shape == (64, 64)
-        assert np.isfinite(prediction.score_map).all()
+        assert prediction.anomaly_map is not None
+        assert prediction.anomaly_map.shape == (64, 64)
+        assert np.isfinite(prediction.anomaly_map).all()
         assert np.isfinite(prediction.score)
     assert len(set(_scores(predictions))) > 1
-    assert run.facts["weights"] == "none"
-    assert run.facts["parameters"] > 1e4
+    assert run.metadata["weights"] == "none"
+    assert run.metadata["parameters"] > 1e4
     assert {f.suffix for f in run.weights.iterdir()} == {".json", ".safetensors"}
 
 
@@ -98,16 +98,16 @@ def test_an_odd_grid(name: str, split: Split, tmp_path: Path) -> None:
     method = _method(name, image_size=72, stride=8)  # 9 cells a side
     run = _fit(method, split, tmp_path)
     (prediction,) = method.predict(split.test[:1], run)
-    assert prediction.score_map is not None
-    assert prediction.score_map.shape == (72, 72)
+    assert prediction.anomaly_map is not None
+    assert prediction.anomaly_map.shape == (72, 72)
 
 
 @pytest.mark.parametrize("name", FEW_LABELS)
 def test_no_label_means_pseudo_defects(name: str, split: Split, tmp_path: Path) -> None:
     run = _fit(_method(name), split.with_budget(0), tmp_path / "a")
-    assert run.facts["pseudo_defects"] == 4
+    assert run.metadata["pseudo_defects"] == 4
     with_labels = _fit(_method(name), split.with_budget(1), tmp_path / "b")
-    assert "pseudo_defects" not in with_labels.facts
+    assert "pseudo_defects" not in with_labels.metadata
 
 
 @pytest.mark.parametrize("name", FEW_LABELS)
@@ -118,7 +118,7 @@ def test_no_label_and_no_pseudo_defects(name: str, split: Split, tmp_path: Path)
 
 @pytest.mark.parametrize(
     ("name", "image_score"),
-    [(name, how) for name in SMALL for how in ("max", "top1") if (name, how) != _REFUSED],
+    [(name, how) for name in SMALL for how in ("max", "top_1_percent") if (name, how) != _REFUSED],
 )
 def test_onnx_says_what_the_run_says(
     name: str, image_score: str, split: Split, tmp_path: Path
@@ -144,9 +144,9 @@ def test_patchcore_plus_never_scores_below_patchcore(split: Split, tmp_path: Pat
     raised = list(_method("patchcore+").predict(split.test, run))
     plain = list(_method("patchcore+", boost=0.0).predict(split.test, run))
     for high, low in zip(raised, plain, strict=True):
-        assert high.score_map is not None
-        assert low.score_map is not None
-        assert (high.score_map >= low.score_map - 1e-5).all()
+        assert high.anomaly_map is not None
+        assert low.anomaly_map is not None
+        assert (high.anomaly_map >= low.anomaly_map - 1e-5).all()
     assert any(h.score > low.score for h, low in zip(raised, plain, strict=True))
 
 
@@ -157,7 +157,7 @@ def test_no_good_images(name: str, split: Split, tmp_path: Path) -> None:
         _fit(_method(name), only, tmp_path)
 
 
-@pytest.mark.parametrize("name", ["padim", "student"])
+@pytest.mark.parametrize("name", ["padim", "feature-autoencoder"])
 def test_one_good_image_is_too_few(name: str, split: Split, tmp_path: Path) -> None:
     good = tuple(s for s in split.train if not s.is_defect)[:1]
     with pytest.raises(DataError, match="1 good images to train on"):
@@ -186,24 +186,24 @@ def test_images_that_vary_are_not_called_still(split: Split, tmp_path: Path) -> 
     assert not log.exists() or "hardly vary" not in log.read_text()
 
 
-@pytest.mark.parametrize("name", ["padim", "student", "patchcore+"])
+@pytest.mark.parametrize("name", ["padim", "feature-autoencoder", "patchcore+"])
 def test_the_image_score_that_was_asked_for(name: str, split: Split, tmp_path: Path) -> None:
     run = _fit(_method(name), split, tmp_path)
-    (prediction,) = _method(name, image_score="top1").predict(split.test[:1], run)
-    assert prediction.score_map is not None
-    highest = np.sort(prediction.score_map.ravel())[-round(0.01 * 64 * 64) :]
+    (prediction,) = _method(name, image_score="top_1_percent").predict(split.test[:1], run)
+    assert prediction.anomaly_map is not None
+    highest = np.sort(prediction.anomaly_map.ravel())[-round(0.01 * 64 * 64) :]
     assert prediction.score == pytest.approx(float(highest.mean()), rel=1e-5)
 
 
 @pytest.mark.parametrize(
     ("name", "key", "value"),
     [
-        ("deviation", "image_score", "top1"),  # which it would not follow
-        ("deviation", "top", 0.0),
-        ("deviation", "steps", -1),
-        ("deviation", "max_images", 0),
-        ("student", "bottleneck", 0),
-        ("student", "max_images", 1),
+        ("devnet", "image_score", "top_1_percent"),  # which it would not follow
+        ("devnet", "top", 0.0),
+        ("devnet", "steps", -1),
+        ("devnet", "max_images", 0),
+        ("feature-autoencoder", "bottleneck", 0),
+        ("feature-autoencoder", "max_images", 1),
         ("padim", "channels", -1),
         ("padim", "shrinkage", -0.1),
         ("padim", "sigma", -1.0),

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from toolkit.data.splits import Split
-from toolkit.runs.machine import seed_everything
+from toolkit.runs.environment import seed_everything
 from toolkit.runs.run import Run
 
 TINY = {

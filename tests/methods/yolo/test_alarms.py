@@ -9,9 +9,9 @@ import pytest
 
 from toolkit.data.types import Sample
 from toolkit.methods.yolo.alarms import false_alarms
-from toolkit.runs.prediction import Boxes, Prediction
+from toolkit.prediction import Boxes, Prediction
+from toolkit.runs.prediction_io import write_predictions
 from toolkit.runs.run import Run
-from toolkit.runs.storage import write_predictions
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def _part(run: Run, part: str, *images: tuple[str, list[float]]) -> list[Sample]
             np.array(scores, np.float32),
             ("dent",) * len(scores),
         )
-        said.append(Prediction(name, max(scores, default=0.0), boxes=boxes))
+        said.append(Prediction(max(scores, default=0.0), sample_id=name, boxes=boxes))
     write_predictions(run.predictions, part, iter(said))
     return samples
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from toolkit.data.cards import Symmetry
+from toolkit.data.dataset_cards import Symmetry
 from toolkit.data.images import read_truth
 from toolkit.data.regions import regions_of
 from toolkit.data.splits import Split

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from toolkit import ultralytics_env
-from toolkit.data.cards import Symmetry
+from toolkit.data.dataset_cards import Symmetry
 from toolkit.methods.yolo.detect import detect
 from toolkit.methods.yolo.views import allowed_views
 

@@ -16,8 +16,8 @@ from toolkit.methods.registry import method_class
 from toolkit.methods.yolo import checkpoint, network
 from toolkit.methods.yolo.prompts import NOT_CLIP, PromptBank, load_bank, orthonormal_bank
 from toolkit.methods.yolo.training_data import class_prompts, write_training_data
+from toolkit.runs.prediction_io import write_predictions
 from toolkit.runs.run import Run
-from toolkit.runs.storage import write_predictions
 
 
 @pytest.mark.slow
@@ -39,11 +39,11 @@ def test_fit_and_predict_leave_a_whole_run(
     assert capsys.readouterr().out == ""
 
     assert (run.weights / "last.pt").is_file()
-    assert run.facts["weights"] == "none"
-    assert run.facts["parameters"] > 1e4
-    assert run.facts["weights_source"] == "trained from scratch"
-    assert run.facts["epochs_done"] == 2
-    assert run.facts["precision"] in ("bfloat16", "float32")
+    assert run.metadata["weights"] == "none"
+    assert run.metadata["parameters"] > 1e4
+    assert run.metadata["weights_source"] == "trained from scratch"
+    assert run.metadata["epochs_done"] == 2
+    assert run.metadata["precision"] in ("bfloat16", "float32")
     said = (run.path / "log.txt").read_text()
     assert "pretrained could not be reached" in said
     assert ("since CLIP cannot be had" in said) == (name == "yolo-world")
@@ -74,7 +74,7 @@ def test_fit_and_predict_leave_a_whole_run(
     assert exported.max_difference <= exported.tolerance
     assert all((tmp_path / "onnx" / name).is_file() for name in exported.files)
     if name == "yolo-world":
-        assert run.facts["prompts_source"] == NOT_CLIP
+        assert run.metadata["prompts_source"] == NOT_CLIP
         assert load_bank(run.weights / "prompts.safetensors").phrases == split.dataset.classes
         assert "not CLIP" in report["forgetting"]["reason"]
 
@@ -121,10 +121,10 @@ def test_prompt_tuning_changes_the_prompts_and_nothing_else(
     tuned = load_bank(run.weights / "prompts.safetensors")
     start = load_bank(run.weights / "phrases.safetensors")
     assert tuned.source.startswith("tuned on")
-    assert run.facts["prompts_source"] == tuned.source
+    assert run.metadata["prompts_source"] == tuned.source
     assert NOT_CLIP in tuned.source  # tuning gives no meaning to other words
     assert not np.allclose(tuned.of(classes), start.of(start.phrases)[: len(classes)], atol=1e-3)
-    assert run.facts["tensors_copied"] == f"{len(before)} of {len(before) + 1}"
+    assert run.metadata["tensors_copied"] == f"{len(before)} of {len(before) + 1}"
 
     # The bank alone serves the untouched base.
     from toolkit.methods.yolo.text_seam import answered_from
@@ -177,7 +177,7 @@ def test_what_was_forgotten_of_classes_known_by_clip(
     found = method.report(split, run)["forgetting"]
     assert found["images"] == len(split.val)
     assert found["map50_change"] == found["map50_after"] - found["map50_before"]
-    assert run.facts["prompts_source"] == stand_in.source
+    assert run.metadata["prompts_source"] == stand_in.source
 
 
 @pytest.mark.slow

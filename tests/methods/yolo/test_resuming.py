@@ -196,8 +196,8 @@ def test_a_training_killed_after_its_last_epoch_is_brought_to_its_end(
     first, final = again.results()[0], again.results()[-1]
     empty = {"seconds", "loading_share"} if killed_in == "row" else set()
     assert {key for key in first if not final[key]} == empty
-    assert again.facts["epochs_done"] == epochs
-    assert again.facts["parameters"] > 1e4
+    assert again.metadata["epochs_done"] == epochs
+    assert again.metadata["parameters"] > 1e4
     assert not (run.weights / "resume.pt").exists()
     found = checkpoint.load_network(last).state_dict()
     assert all(np.array_equal(found[key], tensor) for key, tensor in trained.items())
@@ -205,7 +205,7 @@ def test_a_training_killed_after_its_last_epoch_is_brought_to_its_end(
     for file in ("last.pt", "best.pt"):
         assert torch_safe_load(run.weights / file)[0]["optimizer"] is None
     if name == "yolo-world":
-        assert again.facts["prompts_source"].startswith("tuned on")
+        assert again.metadata["prompts_source"].startswith("tuned on")
     fit(method, again, split)  # and now it is finished
     assert "training was finished before" in (run.path / "log.txt").read_text()
 

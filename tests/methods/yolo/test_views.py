@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolkit.data.cards import Symmetry
+from toolkit.data.dataset_cards import Symmetry
 from toolkit.methods.yolo.views import PLAIN, View, allowed_views, fuse
-from toolkit.runs.prediction import Boxes
+from toolkit.prediction import Boxes
 
 ALL = tuple(View(turns, mirrored) for turns in range(4) for mirrored in (False, True))
 

@@ -141,8 +141,8 @@ def test_two_processes_train_one_network(
     method.fit(split, run)
 
     assert [row["epoch"] for row in run.results()] == ["1", "2"]
-    assert run.facts["epochs_done"] == 2
-    assert run.facts["train_images"] > 8  # noted by the first process
+    assert run.metadata["epochs_done"] == 2
+    assert run.metadata["train_images"] > 8  # noted by the first process
     assert "Starting training for 2 epochs" in (run.path / "log.txt").read_text()
     assert JOB not in os.environ
     assert not (run.path / "job.json").exists()

@@ -1,1 +1,1 @@
-"""Frozen features of pretrained networks, and score maps: what all good-only methods share."""
+"""Frozen features of pretrained networks, and anomaly maps: what all good-only methods share."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from toolkit.data.types import Sample, file_sha256
-from toolkit.files import written_whole
+from toolkit.files import atomic_write
 from toolkit.home import cache_dir
 from toolkit.methods.features.scorer import features_of, stamp
 
@@ -60,6 +60,6 @@ class FeatureCache:
         self.misses += 1
         found = features_of(sample, self._extractor).cpu().half()
         path.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(path) as temporary, temporary.open("wb") as file:
+        with atomic_write(path) as temporary, temporary.open("wb") as file:
             np.save(file, found.numpy())
         return found

@@ -1,4 +1,4 @@
-"""Scorers on frozen features as ONNX: from pixels to score map and image score in one graph."""
+"""Scorers on frozen features as ONNX: from pixels to anomaly map and image score in one graph."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from torch.nn.functional import conv2d, pad
 
 from toolkit.data.images import read_rgb
 from toolkit.files import write_text
+from toolkit.methods.base import Exported
 from toolkit.methods.features.maps import gaussian, resample
 from toolkit.methods.onnx_graph import write_graph
-from toolkit.runs.export import Exported
 
 if TYPE_CHECKING:
     from toolkit.data.types import Sample
     from toolkit.methods.features.extractor import FeatureExtractor
     from toolkit.methods.features.settings import FeatureSettings
-    from toolkit.runs.prediction import Prediction
+    from toolkit.prediction import Prediction
 
 _TOLERANCE = 1e-3
 """Largest difference that passes, as a share of the highest score of a map."""
-_OUTPUTS = ("cells", "score_map", "score")
+_OUTPUTS = ("cells", "anomaly_map", "score")
 
 
 class Graph(nn.Module):
@@ -50,25 +50,25 @@ class Graph(nn.Module):
         self.register_buffer("kernel", torch.from_numpy(gaussian(settings.sigma)))
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return cells (rows, columns), score map (side, side) and score (1,)."""
+        """Return cells (rows, columns), anomaly map (side, side) and score (1,)."""
         extractor = self._extractor
         maps = extractor.backbone.maps(extractor.normalised(pixels))
         scores, score = self.head(extractor.aligned(maps))
         cells = scores.reshape(extractor.grid_hw)
         side = extractor.image_size
-        score_map = self._smooth(resample(cells[None, None], (side, side)))[0, 0]
+        anomaly_map = self._smooth(resample(cells[None, None], (side, side)))[0, 0]
         if score is None:
-            score = self._score_of(score_map)
-        return cells, score_map, score
+            score = self._score_of(anomaly_map)
+        return cells, anomaly_map, score
 
-    def _smooth(self, score_map: Tensor) -> Tensor:
+    def _smooth(self, anomaly_map: Tensor) -> Tensor:
         border = len(self.kernel) // 2
-        padded = pad(score_map, (border, border, border, border), mode="reflect")
+        padded = pad(anomaly_map, (border, border, border, border), mode="reflect")
         columns = conv2d(padded, self.kernel[None, None, :, None])
         return conv2d(columns, self.kernel[None, None, None, :])
 
-    def _score_of(self, score_map: Tensor) -> Tensor:
-        values = score_map.flatten()
+    def _score_of(self, anomaly_map: Tensor) -> Tensor:
+        values = anomaly_map.flatten()
         share = 1 / len(values) if self._settings.image_score == "max" else 0.01
         return values.topk(max(1, round(share * len(values)))).values.mean().reshape(1)
 
@@ -84,7 +84,7 @@ def export_scorer(
     """Write `model.onnx` and `model.json`, and compare the graph's answers with the run's.
 
     Input `pixels`: float32 (1, 3, side, side), RGB from 0 to 255, resized to the square. Outputs
-    `cells`: float32 (rows, columns), scores of the patches; `score_map`: float32 (side, side),
+    `cells`: float32 (rows, columns), scores of the patches; `anomaly_map`: float32 (side, side),
     smoothed; `score`: float32 (1,).
 
     Args:
@@ -108,7 +108,7 @@ def export_scorer(
     )
     about = {
         "input": {"name": "pixels", "shape": [1, 3, side, side], "range": [0, 255], "order": "RGB"},
-        "outputs": {"cells": list(extractor.grid_hw), "score_map": [side, side], "score": [1]},
+        "outputs": {"cells": list(extractor.grid_hw), "anomaly_map": [side, side], "score": [1]},
         "smoothing_sigma": settings.sigma,
         "image_score": settings.image_score,
     }
@@ -117,9 +117,9 @@ def export_scorer(
     for sample, wanted in zip(samples, predictions, strict=True):
         image = extractor.resized(read_rgb(sample.image))
         pixels = image.transpose(2, 0, 1)[None].astype(np.float32)
-        score_map, score = session.run(["score_map", "score"], {"pixels": pixels})
-        wanted_map = np.asarray(wanted.score_map)
-        apart = [np.abs(score_map - wanted_map).max(), abs(float(score[0]) - wanted.score)]
+        anomaly_map, score = session.run(["anomaly_map", "score"], {"pixels": pixels})
+        wanted_map = np.asarray(wanted.anomaly_map)
+        apart = [np.abs(anomaly_map - wanted_map).max(), abs(float(score[0]) - wanted.score)]
         # Not `max`, which would pass over what is not a number.
         difference = float(np.max([difference, *apart]))
         highest = max(highest, float(np.abs(wanted_map).max()))
@@ -127,5 +127,5 @@ def export_scorer(
         files=("model.onnx", "model.json"),
         max_difference=difference,
         tolerance=_TOLERANCE * highest,
-        checked=f"score maps and scores of {len(samples)} images",
+        checked=f"anomaly maps and scores of {len(samples)} images",
     )

@@ -1,4 +1,4 @@
-"""Score maps: resampling, smoothing, and from a map to one score of the image."""
+"""Anomaly maps: resampling, smoothing, and from a map to one score of the image."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ def to_image_grid(cells: NDArray[np.float32], size_wh: tuple[int, int]) -> NDArr
     return spread
 
 
-def smooth(score_map: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
+def smooth(anomaly_map: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
     """Smooth a map with a Gaussian; edges are mirrored.
 
     Args:
-        score_map: float32 array (h, w).
+        anomaly_map: float32 array (h, w).
         sigma: standard deviation in pixels; 0 returns the map as it is.
 
     Returns:
@@ -58,10 +58,10 @@ def smooth(score_map: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
     import cv2
 
     if sigma <= 0:
-        return score_map
+        return anomaly_map
     kernel = gaussian(sigma)
     smoothed: NDArray[np.float32] = cv2.sepFilter2D(
-        score_map, -1, kernel, kernel, borderType=cv2.BORDER_REFLECT_101
+        anomaly_map, -1, kernel, kernel, borderType=cv2.BORDER_REFLECT_101
     )
     return smoothed
 
@@ -76,16 +76,16 @@ def gaussian(sigma: float) -> NDArray[np.float32]:
     return np.asarray(cv2.getGaussianKernel(side, sigma, cv2.CV_32F), np.float32)[:, 0]
 
 
-def image_score(score_map: NDArray[np.float32], how: Literal["max", "top1"]) -> float:
+def image_score(anomaly_map: NDArray[np.float32], how: Literal["max", "top_1_percent"]) -> float:
     """Return one score of the image from its map.
 
     Args:
-        score_map: float32 array (h, w).
-        how: `max`, or `top1`: the mean of the highest one per cent of the map, which one noisy
+        anomaly_map: float32 array (h, w).
+        how: `max`, or `top_1_percent`: the mean of the highest one per cent of the map, which one noisy
             pixel cannot move.
     """
     if how == "max":
-        return float(score_map.max())
-    values = score_map.ravel()
+        return float(anomaly_map.max())
+    values = anomaly_map.ravel()
     count = max(1, round(0.01 * values.size))
     return float(np.partition(values, -count)[-count:].mean())

@@ -10,11 +10,11 @@ from toolkit.data.images import read_rgb
 from toolkit.data.splits import Split
 from toolkit.data.types import Sample
 from toolkit.errors import DataError, WeightsError
-from toolkit.files import read_json, write_json, written_whole
+from toolkit.files import atomic_write, read_json, write_json
 from toolkit.methods.features.backbone import build_backbone
 from toolkit.methods.features.extractor import FeatureExtractor
 from toolkit.methods.features.maps import image_score, smooth, to_image_grid
-from toolkit.runs.prediction import Prediction
+from toolkit.prediction import Prediction
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,7 +66,9 @@ def build_extractor(
 def training_extractor(settings: FeatureSettings, run: Run) -> FeatureExtractor:
     """Build the extractor, and note in the run what its weights are."""
     extractor = build_extractor(settings, run)
-    run.note(weights=extractor.backbone.weights, weights_source=extractor.backbone.source)
+    run.update_metadata(
+        weights=extractor.backbone.weights, weights_source=extractor.backbone.source
+    )
     return extractor
 
 
@@ -84,16 +86,16 @@ def answer(sample: Sample, cells: NDArray[np.float32], settings: FeatureSettings
         settings: of the map and of the image score.
     """
     size = settings.image_size
-    score_map = smooth(to_image_grid(cells, (size, size)), settings.sigma)
-    score = image_score(score_map, settings.image_score)
-    return Prediction(sample_id=sample.id, score=score, score_map=score_map)
+    anomaly_map = smooth(to_image_grid(cells, (size, size)), settings.sigma)
+    score = image_score(anomaly_map, settings.image_score)
+    return Prediction(sample_id=sample.id, score=score, anomaly_map=anomaly_map)
 
 
 def save_state(run: Run, tensors: Mapping[str, Tensor], extractor: FeatureExtractor) -> None:
     """Write what was learnt (safetensors) and by which extractor (JSON) into the run."""
     from safetensors.torch import save_file
 
-    with written_whole(run.weights / _TENSORS) as temporary:
+    with atomic_write(run.weights / _TENSORS) as temporary:
         save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, str(temporary))
     write_json(run.weights / _META, {"method": run.method, **stamp(extractor)})
 

@@ -23,11 +23,11 @@ class FeatureSettings:
     contrast: float = setting(
         1.0, "factor that spreads pixels before the network sees them; 0: what suits the backbone"
     )
-    image_score: Literal["max", "top1"] = setting(
+    image_score: Literal["max", "top_1_percent"] = setting(
         "max", "image score: maximum of the map, or mean of its highest 1 %"
     )
-    sigma: float = setting(4.0, "smoothing of the score map, in pixels of the resized image")
-    false_alarms: float = setting(
+    sigma: float = setting(4.0, "smoothing of the anomaly map, in pixels of the resized image")
+    target_fpr: float = setting(
         0.0, "threshold that flags this share of good validation images; 0: that of the best F1"
     )
 
@@ -37,8 +37,8 @@ class FeatureSettings:
         Raises:
             ValueError: the message names the key.
         """
-        if not 0 <= self.false_alarms < 1:
-            raise ValueError(f"false_alarms={self.false_alarms}: must be from 0 to below 1")
+        if not 0 <= self.target_fpr < 1:
+            raise ValueError(f"target_fpr={self.target_fpr}: must be from 0 to below 1")
         at_least(self, image_size=1, patch_size=1, stride=0, contrast=0, sigma=0)
 
 

@@ -21,8 +21,8 @@ from toolkit.methods.features.scorer import (
 )
 from toolkit.methods.features.settings import FeatureSettings, at_least
 from toolkit.methods.size import note_parameters
+from toolkit.prediction import Prediction
 from toolkit.progress import track
-from toolkit.runs.prediction import Prediction
 from toolkit.runs.run import Run
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from toolkit.runs.export import Exported
+    from toolkit.methods.base import Exported
 
 _STATE = ("channels", "mean", "whitening")
 _FLOOR = 1e-6
@@ -65,8 +65,10 @@ class PaDiM(Method[PaDiMSettings]):
     name: ClassVar[str] = "padim"
     Settings: ClassVar[type] = PaDiMSettings
     labels: ClassVar[Labels] = "none"
-    scoring: ClassVar[str] = "largest Mahalanobis distance from good features at its place"
-    least_defects: ClassVar[int] = 0
+    score_description: ClassVar[str] = (
+        "largest Mahalanobis distance from good features at its place"
+    )
+    min_defects: ClassVar[int] = 0
 
     def fit(self, split: Split, run: Run) -> None:
         """Measure mean and covariance at each place; one image in memory at a time.
@@ -95,7 +97,7 @@ class PaDiM(Method[PaDiMSettings]):
         save_state(run, state, extractor)
 
     def predict(self, samples: Sequence[Sample], run: Run) -> Iterator[Prediction]:
-        """Yield one prediction with a score map per sample; see `Method.predict`.
+        """Yield one prediction with a anomaly map per sample; see `Method.predict`.
 
         Raises:
             WeightsError: nothing was learnt here, or with another backbone.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit.errors import WeightsError
-from toolkit.files import read_json, write_json, written_whole
+from toolkit.files import atomic_write, read_json, write_json
 from toolkit.methods.features.scorer import stamp
 from toolkit.methods.patchcore.search import SearchName, make_search, principal_axes
 
@@ -167,7 +167,7 @@ class MemoryBank:
         """Write the features (safetensors) and what they are (JSON)."""
         from safetensors.torch import save_file
 
-        with written_whole(folder / _FEATURES) as temporary:
+        with atomic_write(folder / _FEATURES) as temporary:
             save_file(
                 {"features": self.features.cpu(), "whitening": self.whitening.cpu()}, str(temporary)
             )

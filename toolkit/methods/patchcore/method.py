@@ -1,4 +1,4 @@
-"""PatchCore as a method: good images in, a memory bank and score maps out."""
+"""PatchCore as a method: good images in, a memory bank and anomaly maps out."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from toolkit.methods.patchcore.coreset import (
 from toolkit.methods.patchcore.extend import IMAGES, Extended, learnt_images, read_extended
 from toolkit.methods.patchcore.settings import PatchCoreSettings
 from toolkit.methods.size import note_parameters
+from toolkit.prediction import Prediction
 from toolkit.progress import progress, track
-from toolkit.runs.prediction import Prediction
 from toolkit.runs.run import Run
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from toolkit.runs.export import Exported
+    from toolkit.methods.base import Exported
 
 _PROBES = 5_000
 """Training patches whose distance to the coreset is measured."""
@@ -57,10 +57,10 @@ class PatchCore(Method[PatchCoreSettings]):
     name: ClassVar[str] = "patchcore"
     Settings: ClassVar[type] = PatchCoreSettings
     labels: ClassVar[Labels] = "none"
-    scoring: ClassVar[str] = "distance to the nearest good patches"
-    least_defects: ClassVar[int] = 0
+    score_description: ClassVar[str] = "distance to the nearest good patches"
+    min_defects: ClassVar[int] = 0
 
-    def learnt(self) -> frozenset[str]:
+    def seen_images(self) -> frozenset[str]:
         """Return the images of the bank that is gone on with."""
         return learnt_images(self.settings.extend) if self.settings.extend else frozenset()
 
@@ -113,7 +113,7 @@ class PatchCore(Method[PatchCoreSettings]):
         bank = MemoryBank(features[chosen].float() @ whitening, whitening, meta)
         bank.save(run.weights)
         write_json(run.weights / IMAGES, sorted(known.union(contents.values())))
-        run.note(
+        run.update_metadata(
             patches_seen=meta.seen,
             patches_in_bank=len(bank),
             coreset_radius=round(radius, 4),
@@ -122,7 +122,7 @@ class PatchCore(Method[PatchCoreSettings]):
         )
 
     def predict(self, samples: Sequence[Sample], run: Run) -> Iterator[Prediction]:
-        """Yield one prediction with a score map per sample; see `Method.predict`.
+        """Yield one prediction with a anomaly map per sample; see `Method.predict`.
 
         Raises:
             WeightsError: the bank is missing or was made by another backbone.
@@ -184,14 +184,14 @@ class PatchCore(Method[PatchCoreSettings]):
             scores = scores * raised
         cells = scores.view(extractor.grid_hw).cpu().numpy()
         size = extractor.image_size
-        score_map = smooth(to_image_grid(cells, (size, size)), settings.sigma)
+        anomaly_map = smooth(to_image_grid(cells, (size, size)), settings.sigma)
         if settings.image_score == "max":
             top = int(scores.argmax())
             score = bank.reweighted(patches[top], settings.reweight)
             score *= 1.0 if raised is None else float(raised[top])
         else:
-            score = image_score(score_map, "top1")
-        return Prediction(sample_id=sample.id, score=score, score_map=score_map)
+            score = image_score(anomaly_map, "top_1_percent")
+        return Prediction(sample_id=sample.id, score=score, anomaly_map=anomaly_map)
 
     def _extended(self, extractor: FeatureExtractor, split: Split) -> Extended | None:
         return (

@@ -36,7 +36,7 @@ class PatchCoreSettings(FeatureSettings):
     )
     neighbours: int = setting(1, "nearest patches whose mean distance is a patch's score")
     reweight: int = setting(9, "neighbours that reweight the image score (paper: 9); 0: none")
-    image_score: Literal["max", "top1"] = setting(
+    image_score: Literal["max", "top_1_percent"] = setting(
         "max", "image score: reweighted maximum, or mean of the map's top 1 %"
     )
     extend: str = setting("", "run whose bank is gone on with: only images new to it are embedded")

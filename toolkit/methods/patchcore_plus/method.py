@@ -11,7 +11,7 @@ from toolkit.config import setting
 from toolkit.data.splits import Split
 from toolkit.data.types import Sample
 from toolkit.errors import DataError, WeightsError
-from toolkit.files import written_whole
+from toolkit.files import atomic_write
 from toolkit.methods.base import Labels, Method
 from toolkit.methods.features.defects import (
     cells_in,
@@ -26,14 +26,14 @@ from toolkit.methods.features.settings import at_least
 from toolkit.methods.patchcore.bank import MemoryBank
 from toolkit.methods.patchcore.method import PatchCore
 from toolkit.methods.patchcore.settings import PatchCoreSettings
+from toolkit.prediction import Prediction
 from toolkit.progress import track
-from toolkit.runs.prediction import Prediction
 from toolkit.runs.run import Run
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from toolkit.runs.export import Exported
+    from toolkit.methods.base import Exported
 
 _DEFECTS = "defects.safetensors"
 
@@ -70,8 +70,8 @@ class PatchCorePlus(Method[PatchCorePlusSettings]):
     name: ClassVar[str] = "patchcore+"
     Settings: ClassVar[type] = PatchCorePlusSettings
     labels: ClassVar[Labels] = "mask"
-    scoring: ClassVar[str] = "distance to good patches, raised near labelled defects"
-    least_defects: ClassVar[int] = 0
+    score_description: ClassVar[str] = "distance to good patches, raised near labelled defects"
+    min_defects: ClassVar[int] = 0
 
     def fit(self, split: Split, run: Run) -> None:
         """Fill the bank of good patches, then that of defects from the masks of labelled ones.
@@ -88,11 +88,11 @@ class PatchCorePlus(Method[PatchCorePlusSettings]):
         typical, high = self._good_distances(split, extractor, bank)
         kept = patches[distances > high]
         kept = kept if len(kept) else patches[distances.argmax()][None]
-        run.note(defect_patches_seen=len(patches), defect_patches=len(kept))
+        run.update_metadata(defect_patches_seen=len(patches), defect_patches=len(kept))
         _save(run.weights, _thinned(kept, self.settings.defect_patches, run.seed), typical)
 
     def predict(self, samples: Sequence[Sample], run: Run) -> Iterator[Prediction]:
-        """Yield one prediction with a score map per sample; see `Method.predict`.
+        """Yield one prediction with a anomaly map per sample; see `Method.predict`.
 
         Raises:
             WeightsError: a bank is missing or was made by another backbone.
@@ -137,7 +137,7 @@ class PatchCorePlus(Method[PatchCorePlusSettings]):
             made = pseudo_images(good, settings.pseudo_count, seed=run.seed)
             shown = track(made, "pseudo-defects", settings.pseudo_count)
             found += [extractor(image)[cells_in(mask, extractor)] for image, mask in shown]
-            run.note(pseudo_defects=settings.pseudo_count)
+            run.update_metadata(pseudo_defects=settings.pseudo_count)
         if not found:
             raise DataError(
                 f"{split.dataset.root}: no defect with a mask to learn from; use the protocol "
@@ -171,7 +171,7 @@ def _save(folder: Path, patches: Tensor, scale: float) -> None:
     import torch
     from safetensors.torch import save_file
 
-    with written_whole(folder / _DEFECTS) as temporary:
+    with atomic_write(folder / _DEFECTS) as temporary:
         tensors = {"patches": patches.cpu().contiguous(), "scale": torch.tensor(scale)}
         save_file(tensors, str(temporary))
 

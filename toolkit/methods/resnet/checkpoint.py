@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import RunError
-from toolkit.files import read_json, write_json, written_whole
+from toolkit.files import atomic_write, read_json, write_json
 from toolkit.methods.resnet.network import Classifier, build_classifier
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 MODEL, BEST, LAST = "model.json", "best.safetensors", "last.safetensors"
 _OPTIMIZER = "optimizer/"
-_FACTS = "facts"
+_FACTS = "metadata"
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[s
     from safetensors.torch import save_file
 
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         save_file(plain, temporary, metadata={_FACTS: json.dumps(dict(facts), sort_keys=True)})
 
 

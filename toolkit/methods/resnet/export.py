@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from toolkit.data.images import read_rgb
 from toolkit.files import write_text
+from toolkit.methods.base import Exported
 from toolkit.methods.onnx_graph import write_graph
 from toolkit.methods.resnet.frozen import averaged_logits, viewed
 from toolkit.methods.resnet.image_cache import resized
-from toolkit.runs.export import Exported
 
 if TYPE_CHECKING:
     from toolkit.data.types import Sample

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from toolkit.files import written_whole
+from toolkit.files import atomic_write
 from toolkit.home import cache_dir
 from toolkit.progress import progress
 from toolkit.weights.checkpoint import tensors_sha256
@@ -136,5 +136,5 @@ def _read(path: Path) -> Tensor | None:
 
 
 def _write(path: Path, feature: NDArray[np.float32]) -> None:
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         np.save(temporary, feature)

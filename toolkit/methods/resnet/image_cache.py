@@ -14,7 +14,7 @@ import numpy as np
 from toolkit.data.images import image_size, read_rgb
 from toolkit.data.types import Dataset, Sample
 from toolkit.errors import DataError
-from toolkit.files import written_whole
+from toolkit.files import atomic_write
 from toolkit.home import cache_dir
 from toolkit.progress import track
 
@@ -106,7 +106,7 @@ def _cached(path: Path, sample: Sample, size: int) -> NDArray[np.uint8]:
     found = _read(path, size)
     if found is None:
         found = resized(read_rgb(sample.image), size)
-        with written_whole(path) as temporary:
+        with atomic_write(path) as temporary:
             np.save(temporary, found)
     return found
 

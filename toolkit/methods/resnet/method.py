@@ -10,17 +10,17 @@ from toolkit.data.images import read_rgb
 from toolkit.methods.base import Labels, Method
 from toolkit.methods.resnet.settings import ResNetSettings, from_scratch
 from toolkit.methods.size import note_parameters
-from toolkit.runs.prediction import Prediction
+from toolkit.prediction import Prediction
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from toolkit.data.splits import Split
     from toolkit.data.types import Sample
+    from toolkit.methods.base import Exported
     from toolkit.methods.resnet.checkpoint import ModelCard
     from toolkit.methods.resnet.frozen import Part
     from toolkit.methods.resnet.network import Classifier
-    from toolkit.runs.export import Exported
     from toolkit.runs.run import Run
 
 
@@ -33,8 +33,8 @@ class ResNet(Method[ResNetSettings]):
     name: ClassVar[str] = "resnet"
     Settings: ClassVar[type] = ResNetSettings
     labels: ClassVar[Labels] = "image"
-    scoring: ClassVar[str] = "log-odds of any defect class"
-    least_defects: ClassVar[int] = 2
+    score_description: ClassVar[str] = "log-odds of any defect class"
+    min_defects: ClassVar[int] = 2
 
     def fit(self, split: Split, run: Run) -> None:
         """Train on `split.train`, choose the epoch by `split.val`.
@@ -61,11 +61,11 @@ class ResNet(Method[ResNetSettings]):
         if not (run.weights / checkpoint.LAST).is_file():
             # An interrupted training goes on from its own weights, whatever can be reached now.
             origin = load_pretrained(model, network=settings.network, weights=settings.weights)
-            run.note(weights=origin.weights, weights_source=origin.source)
+            run.update_metadata(weights=origin.weights, weights_source=origin.source)
             run.log(f"{settings.network}, weights: {origin.weights} ({origin.source})")
             if origin.reason:
                 run.log(origin.reason)
-        if run.facts["weights"] == "none":
+        if run.metadata["weights"] == "none":
             settings = from_scratch(settings)
             run.log("no layer is frozen, because none knows anything yet")
         card = checkpoint.ModelCard(
@@ -80,7 +80,7 @@ class ResNet(Method[ResNetSettings]):
             settings=settings,
             run=run,
         )
-        run.note(
+        run.update_metadata(
             best_epoch=state.best_epoch,
             epochs_done=state.epochs_done,
             head_epochs=settings.head_epochs,
@@ -138,8 +138,8 @@ def _checked_classes(split: Split, settings: ResNetSettings, run: Run) -> tuple[
     """Return the class names, after every check that needs no training."""
     import torch
 
-    from toolkit.balance.smote import check_neighbours
-    from toolkit.balance.weights import class_counts
+    from toolkit.imbalance.smote import check_neighbours
+    from toolkit.imbalance.weights import class_counts
     from toolkit.methods.resnet.image_cache import check_channels
     from toolkit.methods.resnet.labels import class_indices, class_names
 

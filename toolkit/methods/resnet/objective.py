@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 from torch.nn import functional as F
 
-from toolkit.balance.losses import balanced_softmax_logits, focal_loss, logit_shift
-from toolkit.balance.sampling import balanced_order, shuffled_order
-from toolkit.balance.weights import (
+from toolkit.imbalance.losses import balanced_softmax_logits, focal_loss, logit_shift
+from toolkit.imbalance.sampling import balanced_order, shuffled_order
+from toolkit.imbalance.weights import (
     class_counts,
     effective_number_weights,
     inverse_frequency_weights,

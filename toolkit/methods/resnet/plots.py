@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit.files import written_whole
-from toolkit.runs.overlay import save_picture
+from toolkit.files import atomic_write
+from toolkit.inference.plot import save_picture
 
 if TYPE_CHECKING:
     import numpy as np
@@ -106,5 +106,5 @@ def _figure(rows: int, columns: int, *, size: tuple[float, float]) -> tuple[Any,
 
 
 def _save(figure: Any, path: Path) -> None:
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=130)

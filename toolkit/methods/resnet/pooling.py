@@ -78,7 +78,7 @@ class Standardise(nn.Module):
     def __init__(self, features: int) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(features))
-        self.register_buffer("deviation", torch.ones(features))
+        self.register_buffer("devnet", torch.ones(features))
         self.register_buffer("measured", torch.zeros((), dtype=torch.bool))
 
     def measure(self, features: Tensor) -> None:

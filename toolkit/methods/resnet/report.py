@@ -9,8 +9,8 @@ from toolkit.data.images import read_rgb, read_truth
 from toolkit.methods.resnet.checkpoint import BEST, load_best, read_checkpoint
 from toolkit.methods.resnet.labels import class_indices
 from toolkit.metrics.classification import classification_metrics
-from toolkit.runs.prediction import Prediction
-from toolkit.runs.storage import read_predictions
+from toolkit.prediction import Prediction
+from toolkit.runs.prediction_io import read_predictions
 
 if TYPE_CHECKING:
     from toolkit.data.splits import Split
@@ -30,7 +30,7 @@ def report_of(run: Run) -> dict[str, Any]:
     chosen = next(row for row in rows if int(row["epoch"]) == facts["epoch"])
     seconds = [float(row["seconds"]) for row in rows]
     # Epochs on features that are computed once are no measure of the others.
-    full = seconds[run.facts["head_epochs"] :]
+    full = seconds[run.metadata["head_epochs"] :]
     return {
         "validation": facts,
         "train_loss": float(chosen["train_loss"]),
@@ -51,10 +51,10 @@ def draw_test(split: Split, run: Run) -> None:
     import numpy as np
     import torch
 
+    from toolkit.inference.plot import overlay
     from toolkit.methods.resnet.gradcam import grad_cam
     from toolkit.methods.resnet.image_cache import resized
     from toolkit.methods.resnet.plots import draw_wrong, plot_confusion
-    from toolkit.runs.overlay import overlay
 
     model, card = load_best(run.weights)
     model.to(run.device)
@@ -76,7 +76,7 @@ def draw_test(split: Split, run: Run) -> None:
         image = read_rgb(sample.image)
         small = torch.from_numpy(resized(image, card.image_size)).permute(2, 0, 1)[None]
         cam = grad_cam(model, small, label, run.device)
-        shown = Prediction(sample_id=sample.id, score=by_id[sample.id].score, score_map=cam)
+        shown = Prediction(sample_id=sample.id, score=by_id[sample.id].score, anomaly_map=cam)
         picture = overlay(image, shown, truth=read_truth(sample), heat_range=(0.0, 1.0))
         share = (by_id[sample.id].class_probabilities or {})[card.classes[label]]
         draw_wrong(

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional as F
 
-from toolkit.balance.deepsmote import DeepSmote, missing_images, synthesise, train_deepsmote
-from toolkit.balance.image_folder import (
+from toolkit.files import atomic_folder
+from toolkit.imbalance.deepsmote import DeepSmote, missing_images, synthesise, train_deepsmote
+from toolkit.imbalance.image_folder import (
     CONTACT_SHEET,
     read_class_images,
     write_class_images,
     write_contact_sheet,
 )
-from toolkit.files import folder_written_whole
 from toolkit.methods.resnet.frozen import Part
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def _make(
     )
     trained = train_deepsmote(images, labels, how, seed=run.seed, device=run.device)
     made = synthesise(trained, images, labels, missing, neighbours=how.neighbours, seed=run.seed)
-    with folder_written_whole(run.path / FOLDER) as fresh:
+    with atomic_folder(run.path / FOLDER) as fresh:
         write_class_images(fresh, *made, classes)
         write_contact_sheet(fresh / CONTACT_SHEET, (images, labels), made, classes)
     reconstruction, penalty = trained.losses[-1]

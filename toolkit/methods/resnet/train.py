@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from toolkit.balance.smote import balanced_by_smote
 from toolkit.errors import ConfigError
+from toolkit.imbalance.smote import balanced_by_smote
 from toolkit.methods.resnet import checkpoint
 from toolkit.methods.resnet.augment import augmented, mixed
 from toolkit.methods.resnet.evaluate import Validation, validate
@@ -26,7 +26,7 @@ from toolkit.methods.resnet.objective import Objective
 from toolkit.methods.resnet.phases import Phase, learning_rate, phases_of
 from toolkit.methods.resnet.pooling import Standardise
 from toolkit.progress import progress
-from toolkit.runs.machine import computes_bfloat16
+from toolkit.runs.environment import computes_bfloat16
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -123,7 +123,7 @@ class _PhaseTrainer:
         unmeasured = isinstance(standardise, Standardise) and not bool(standardise.measured)
         if phase.constant_features or unmeasured:
             # What this run has trained, or drawn at random, is of no use to another.
-            own = phase.retrains or run.facts.get("weights", "none") == "none"
+            own = phase.retrains or run.metadata.get("weights", "none") == "none"
             name = "" if own else settings.network
             features = self._features(train_part, name, "features of the frozen layers")
             if isinstance(standardise, Standardise) and unmeasured:

@@ -21,13 +21,13 @@ from torch import Tensor
 
 from toolkit.data.images import read_rgb
 from toolkit.data.types import Sample, file_sha256
-from toolkit.files import written_whole
+from toolkit.files import atomic_write
 from toolkit.home import cache_dir
 from toolkit.methods.sam.frames import WHOLE, Frame, seen_in
 from toolkit.methods.sam.fused import for_encoding
 from toolkit.methods.sam.workers import worker_count, workers
 from toolkit.progress import progress
-from toolkit.runs.machine import computes_bfloat16
+from toolkit.runs.environment import computes_bfloat16
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -110,7 +110,7 @@ class EmbeddingCache:
         if stored is None:
             fresh = embed(self._encoding, seen_in(read_rgb(sample.image), frame))
             stored = fresh.half().cpu().numpy()
-            with written_whole(path) as temporary, temporary.open("wb") as file:
+            with atomic_write(path) as temporary, temporary.open("wb") as file:
                 np.save(file, stored)
         return torch.from_numpy(stored)
 

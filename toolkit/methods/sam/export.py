@@ -12,13 +12,13 @@ import torch
 from toolkit.data.images import read_rgb, read_truth
 from toolkit.data.regions import regions_of, union_box
 from toolkit.data.types import Sample
-from toolkit.files import written_whole
+from toolkit.files import atomic_write
+from toolkit.methods.base import Exported
 from toolkit.methods.onnx_graph import write_graph
 from toolkit.methods.sam.decoder import LOW_SIZE, decode, scale_to_input
 from toolkit.methods.sam.embeddings import embed
 from toolkit.methods.sam.model import save_tuned
 from toolkit.methods.sam.prompts import PADDING, Prompt, box_prompt, click_prompt, with_click
-from toolkit.runs.export import Exported
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -42,7 +42,7 @@ def save_whole(sam: Sam, path: Path) -> None:
         path: for Ultralytics its name has to end as the official file's does.
     """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in sam.state_dict().items()}
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         torch.save(state, temporary)
 
 

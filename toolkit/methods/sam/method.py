@@ -13,12 +13,11 @@ from toolkit.data.images import image_size, read_rgb
 from toolkit.data.splits import Split
 from toolkit.data.types import Sample
 from toolkit.errors import DataError
-from toolkit.methods.base import Method
+from toolkit.methods.base import Exported, Method
 from toolkit.methods.sam.prompts import Prompt, box_prompt, click_prompt
 from toolkit.methods.sam.settings import SamSettings
 from toolkit.methods.size import note_parameters
-from toolkit.runs.export import Exported
-from toolkit.runs.prediction import Prediction
+from toolkit.prediction import Prediction
 from toolkit.runs.run import Run
 
 if TYPE_CHECKING:
@@ -39,13 +38,13 @@ class Sam(Method[SamSettings]):
     name = "sam"
     Settings = SamSettings
     labels = "mask"
-    scoring = "predicted mask quality (x box confidence, where boxes prompt)"
-    inputs = ("prompts_from", "decoder_from")
+    score_description = "predicted mask quality (x box confidence, where boxes prompt)"
+    inputs = ("prompt_run", "decoder_run")
 
     def fit(self, split: Split, run: Run) -> None:
         """Cache the embeddings, train the decoder, keep the epoch that validates best.
 
-        Where `decoder_from` is given, that run's decoder is taken and nothing is trained.
+        Where `decoder_run` is given, that run's decoder is taken and nothing is trained.
         """
         from toolkit.methods.sam.borrow import borrow_decoder
         from toolkit.methods.sam.embeddings import EmbeddingCache
@@ -102,7 +101,7 @@ class Sam(Method[SamSettings]):
                 masks, scores = answer_grid(sam, shown, grid, size_wh)
             elif not prompts:
                 empty = np.zeros(image.shape[:2], np.bool_)
-                yield Prediction(sample.id, score=0.0, mask=empty)
+                yield Prediction(0.0, sample_id=sample.id, mask=empty)
                 continue
             else:
                 masks, quality = answer_prompts(
@@ -110,7 +109,9 @@ class Sam(Method[SamSettings]):
                 )
                 scores = quality * confidence
             chosen = scores >= self.settings.keep * scores.max()
-            yield Prediction(sample.id, score=float(scores.max()), mask=masks[chosen].any(axis=0))
+            yield Prediction(
+                float(scores.max()), sample_id=sample.id, mask=masks[chosen].any(axis=0)
+            )
 
     def report(self, split: Split, run: Run) -> Mapping[str, Any]:
         """IoU under true prompts, zero-shot beside fine-tuned, per kind of prompt.
@@ -139,8 +140,8 @@ class Sam(Method[SamSettings]):
         adapted = LiveEmbeddings(tuned) if self.settings.train == "lora" else cache
         ways = {
             "zero_shot": (untouched, cache, KINDS, PLAIN),
-            "zero_shot_looks": (untouched, cache, FIRST_KINDS, replace(looks, untouched=None)),
-            "tuned_plain": (tuned, adapted, FIRST_KINDS, PLAIN),
+            "zero_shot_tta": (untouched, cache, FIRST_KINDS, replace(looks, untouched=None)),
+            "finetuned_no_tta": (tuned, adapted, FIRST_KINDS, PLAIN),
             "tuned": (tuned, adapted, KINDS, looks),
         }
         answered = {
@@ -160,7 +161,7 @@ class Sam(Method[SamSettings]):
                 kind: compare(answered["zero_shot"][kind], answered["tuned"][kind])
                 | {
                     f"iou_{name}": float(np.mean([r.iou for r in answered[name][kind]]))
-                    for name in ("zero_shot_looks", "tuned_plain")
+                    for name in ("zero_shot_tta", "finetuned_no_tta")
                     if kind in FIRST_KINDS
                 }
                 for kind in KINDS
@@ -204,13 +205,14 @@ class Sam(Method[SamSettings]):
         """Yield the prompts of each image with their confidences; None where the grid serves."""
         from toolkit.methods.registry import load_method
 
-        other = run.input("prompts_from")
+        other = run.input("prompt_run")
         if other is None:
             for _ in samples:
                 yield None, np.zeros(0, np.float32)
             return
-        prompter = load_method(other)
-        for sample, prediction in zip(samples, prompter.predict(samples, other), strict=True):
+        prompter = load_method(other).load(other)
+        for sample in samples:
+            (prediction,) = prompter.predict([read_rgb(sample.image)])
             width, height, _ = image_size(sample.image)
             yield prompts_of(prediction, settings=self.settings, size_wh=(width, height))
 
@@ -223,13 +225,13 @@ def _say_rebuilt(cache: EmbeddingCache, run: Run) -> None:
 def prompts_of(
     prediction: Prediction, *, settings: SamSettings, size_wh: tuple[int, int]
 ) -> tuple[list[Prompt], NDArray[np.float32]]:
-    """Turn another method's prediction into prompts: its boxes, or the peaks of its score map.
+    """Turn another method's prediction into prompts: its boxes, or the peaks of its anomaly map.
 
     Returns:
         The prompts, best first, and their confidences.
 
     Raises:
-        DataError: the prediction has neither boxes nor a score map, or a box lies outside the
+        DataError: the prediction has neither boxes nor a anomaly map, or a box lies outside the
             image.
     """
     from toolkit.methods.sam.peaks import peaks
@@ -240,12 +242,12 @@ def prompts_of(
         kept = [int(i) for i in order if boxes.scores[i] >= settings.prompt_confidence]
         prompts = [_box_inside(boxes.xyxy[i], size_wh, prediction.sample_id) for i in kept]
         return prompts, boxes.scores[kept]
-    if prediction.score_map is not None:
-        found = peaks(prediction.score_map, size_wh, limit=settings.prompt_limit)
+    if prediction.anomaly_map is not None:
+        found = peaks(prediction.anomaly_map, size_wh, limit=settings.prompt_limit)
         values = np.array([value for _, _, value in found], np.float32)
         return [click_prompt(x, y) for x, y, _ in found], values
     raise DataError(
-        f"{prediction.sample_id}: the prompting run gives neither boxes nor score maps; "
+        f"{prediction.sample_id}: the prompting run gives neither boxes nor anomaly maps; "
         "use a run of yolo, yolo-world or patchcore"
     )
 

@@ -11,7 +11,7 @@ import torch
 from toolkit.errors import WeightsError
 from toolkit.methods.sam.lora import lora_layers, lora_state, merge_lora
 from toolkit.runs.run import Run
-from toolkit.weights.choice import choose_weights
+from toolkit.weights.resolve import resolve_weights
 
 if TYPE_CHECKING:
     from segment_anything.modeling import Sam
@@ -31,7 +31,10 @@ def load_sam(settings: SamSettings, run: Run) -> Sam:
     Raises:
         WeightsError: the weights cannot be had, or are of another architecture.
     """
-    path = choose_weights(settings.weights, settings.model, run)
+    resolved = resolve_weights(settings.weights, settings.model, network=settings.model)
+    path = resolved.path
+    if not run.finished:
+        run.update_metadata(weights=resolved.name, weights_source=resolved.source)
     sam = (
         _build_mobile_sam(path)
         if settings.model == "mobile-sam"

@@ -1,4 +1,4 @@
-"""Peaks of a score map: where a person would click, told by a good-only method."""
+"""Peaks of a anomaly map: where a person would click, told by a good-only method."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _LOWEST_SHARE = 0.5
 
 
 def peaks(
-    score_map: NDArray[np.float32], size_wh: tuple[int, int], *, limit: int
+    anomaly_map: NDArray[np.float32], size_wh: tuple[int, int], *, limit: int
 ) -> list[tuple[float, float, float]]:
-    """Return the highest local maxima of a score map, highest first.
+    """Return the highest local maxima of a anomaly map, highest first.
 
     A peak is the maximum of its neighbourhood (5 % of the longer side each way) and reaches at
     least half the map's range.
 
     Args:
-        score_map: float32 array (h, w) that covers the whole image.
+        anomaly_map: float32 array (h, w) that covers the whole image.
         size_wh: width and height of the image in pixels.
         limit: at most this many.
 
@@ -31,20 +31,20 @@ def peaks(
     """
     import cv2
 
-    height, width = score_map.shape
+    height, width = anomaly_map.shape
     radius = max(1, round(max(height, width) * _NEIGHBOURHOOD))
     kernel = np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)
-    low, high = float(score_map.min()), float(score_map.max())
-    tops = (score_map >= cv2.dilate(score_map, kernel)) & (
-        score_map >= low + _LOWEST_SHARE * (high - low)
+    low, high = float(anomaly_map.min()), float(anomaly_map.max())
+    tops = (anomaly_map >= cv2.dilate(anomaly_map, kernel)) & (
+        anomaly_map >= low + _LOWEST_SHARE * (high - low)
     )
     ys, xs = np.nonzero(tops)
-    order = np.argsort(-score_map[ys, xs], kind="stable")
+    order = np.argsort(-anomaly_map[ys, xs], kind="stable")
     chosen: list[tuple[float, float, float]] = []
     for index in order:
         x, y = float(xs[index]), float(ys[index])
         if all(max(abs(x - a), abs(y - b)) > radius for a, b, _ in chosen):
-            chosen.append((x, y, float(score_map[ys[index], xs[index]])))
+            chosen.append((x, y, float(anomaly_map[ys[index], xs[index]])))
         if len(chosen) == limit:
             break
     return [

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from toolkit.data.images import read_rgb
-from toolkit.files import written_whole
+from toolkit.files import atomic_write
 from toolkit.methods.sam.embeddings import Embeddings
 from toolkit.methods.sam.evaluate import prompted_mask
 from toolkit.methods.sam.looks import Looks
@@ -45,7 +45,7 @@ def plot_training(rows: Sequence[Mapping[str, str]], path: Path) -> None:
         axes.set_xlabel("epoch (0: untouched)")
         axes.grid(alpha=0.25)
         axes.legend(frameon=False)
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=120, format="png")
 
 
@@ -94,7 +94,7 @@ def save_gallery(
             axes.set_title(f"{name}, {column}{says}", fontsize=9)
         line[-1].set_title(f"{name}: {target.sample.id}", fontsize=9)
     figure.suptitle(f"prompt: {kind}; IoU at the image's resolution")
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=110, format="png")
 
 

@@ -16,7 +16,7 @@ from torch import nn
 
 from toolkit.data.types import Sample
 from toolkit.errors import RunError
-from toolkit.files import written_whole
+from toolkit.files import atomic_write
 from toolkit.methods.sam.embeddings import Embeddings, LiveEmbeddings
 from toolkit.methods.sam.evaluate import mean_iou
 from toolkit.methods.sam.lora import LoraLinear, lora_layers
@@ -26,7 +26,7 @@ from toolkit.methods.sam.step import Kept, Work, coarse_batch, take_step, whole_
 from toolkit.methods.sam.targets import Target, good_targets
 from toolkit.methods.sam.workers import worker_count, workers
 from toolkit.progress import progress
-from toolkit.runs.machine import computes_bfloat16
+from toolkit.runs.environment import computes_bfloat16
 from toolkit.runs.run import Run
 
 if TYPE_CHECKING:
@@ -194,7 +194,7 @@ class _State:
             "numbers": [self.updates, self.epoch, self.stale],
             "best": self.best,
         }
-        with written_whole(path) as temporary:
+        with atomic_write(path) as temporary:
             torch.save(record, temporary)
 
     def load(self, path: Path) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 from toolkit.data.types import Sample
 from toolkit.metrics.threshold import f1_threshold
+from toolkit.runs.prediction_io import read_predictions
 from toolkit.runs.run import Run
-from toolkit.runs.storage import read_predictions
 
 
 def false_alarms(run: Run, val: Sequence[Sample], test: Sequence[Sample]) -> dict[str, Any]:

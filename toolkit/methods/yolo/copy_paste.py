@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from toolkit.data.cards import Symmetry
+from toolkit.data.dataset_cards import Symmetry
 from toolkit.data.images import read_rgb, read_truth
 from toolkit.data.regions import Region, regions_of
 from toolkit.data.types import Sample

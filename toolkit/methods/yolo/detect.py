@@ -11,7 +11,7 @@ import numpy as np
 from toolkit.methods.yolo.checkpoint import load_network
 from toolkit.methods.yolo.training_data import shrunk
 from toolkit.methods.yolo.views import PLAIN, View, fuse
-from toolkit.runs.prediction import Boxes
+from toolkit.prediction import Boxes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -12,11 +12,11 @@ import numpy as np
 from toolkit.data.images import read_rgb
 from toolkit.data.types import Sample
 from toolkit.files import write_text
+from toolkit.methods.base import Exported
 from toolkit.methods.onnx_graph import write_graph
 from toolkit.methods.yolo.detect import stride_of
 from toolkit.methods.yolo.training_data import shrunk
 from toolkit.methods.yolo.views import PLAIN, View
-from toolkit.runs.export import Exported
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -17,7 +17,7 @@ from toolkit.methods.yolo.detect import detect
 from toolkit.methods.yolo.prompts import NOT_CLIP
 from toolkit.metrics.boxes import BoxMetrics, PredictedBoxes, TrueBoxes, box_metrics
 from toolkit.metrics.values import to_json
-from toolkit.runs.prediction import Boxes
+from toolkit.prediction import Boxes
 
 
 @dataclass(frozen=True)

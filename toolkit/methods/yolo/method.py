@@ -12,7 +12,7 @@ from toolkit.data.images import read_rgb
 from toolkit.data.splits import Split
 from toolkit.data.types import Sample
 from toolkit.errors import ConfigError, RunError
-from toolkit.methods.base import Labels, Method
+from toolkit.methods.base import Exported, Labels, Method
 from toolkit.methods.size import note_parameters
 from toolkit.methods.yolo import network, training
 from toolkit.methods.yolo.alarms import false_alarms
@@ -28,8 +28,7 @@ from toolkit.methods.yolo.training_data import (
 )
 from toolkit.methods.yolo.views import PLAIN, View, allowed_views
 from toolkit.methods.yolo.workers import Recipe
-from toolkit.runs.export import Exported
-from toolkit.runs.prediction import Prediction
+from toolkit.prediction import Prediction
 from toolkit.runs.run import Run
 
 S = TypeVar("S", bound=YoloSettings)
@@ -46,7 +45,7 @@ class Detector(Method[S]):
     """
 
     labels: ClassVar[Labels] = "mask"
-    scoring: ClassVar[str] = "highest box score"
+    score_description: ClassVar[str] = "highest box score"
     world: ClassVar[bool]
 
     def fit(self, split: Split, run: Run) -> None:
@@ -216,7 +215,7 @@ class Detector(Method[S]):
         start = self._find_start()
         if start.path is not None:
             self._check_family(start.path)
-        run.note(weights=start.name, weights_source=start.source)
+        run.update_metadata(weights=start.name, weights_source=start.source)
         if start is network.SCRATCH:
             asked = "as asked" if settings.weights == "none" else "pretrained could not be reached"
             run.log(f"training from scratch ({asked})")
@@ -262,7 +261,7 @@ class Detector(Method[S]):
         trainer = (YoloWorldTrainer if self.world else YoloTrainer)(overrides=arguments)
         settings = self.settings
         bfloat16 = use_bfloat16(settings.precision, device=run.device)
-        run.note(precision="bfloat16" if bfloat16 else "float32")
+        run.update_metadata(precision="bfloat16" if bfloat16 else "float32")
         recipe = Recipe(
             model=settings.model,
             start=start,

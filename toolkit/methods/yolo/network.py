@@ -10,9 +10,9 @@ from typing import Any
 
 from toolkit.errors import ConfigError, WeightsError
 from toolkit.methods.yolo.prompts import DIMENSION
-from toolkit.weights.choice import describe_source
 from toolkit.weights.fetch import fetch
 from toolkit.weights.registry import load
+from toolkit.weights.resolve import describe_source
 
 WORLD = "-world"
 _WORLD_V8 = re.compile(r"yolov8[smlx]-worldv?2?")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from toolkit.errors import ConfigError
-from toolkit.files import written_whole
+from toolkit.files import atomic_write
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -87,7 +87,7 @@ class PromptBank:
             "source": self.source,
             "phrases": json.dumps(self.phrases, ensure_ascii=False),
         }
-        with written_whole(path) as temporary:
+        with atomic_write(path) as temporary:
             save_file({"vectors": np.ascontiguousarray(self.vectors)}, temporary, metadata=about)
 
 

@@ -21,7 +21,7 @@ import torch
 from ultralytics.utils import LOGGER, RANK
 from ultralytics.utils.torch_utils import strip_optimizer, unwrap_model
 
-from toolkit.files import written_whole
+from toolkit.files import atomic_write
 
 STATE = "resume.pt"
 
@@ -35,7 +35,7 @@ def save_state(trainer: Any) -> None:
         "optimizer": trainer.optimizer.state_dict(),
         "random": _random_state(trainer.train_loader),
     }
-    with written_whole(trainer.wdir / STATE) as temporary:
+    with atomic_write(trainer.wdir / STATE) as temporary:
         torch.save(state, temporary)
 
 
@@ -82,12 +82,12 @@ def finish(weights: Path, *, source: Path) -> None:
     """
     last, best = weights / "last.pt", weights / "best.pt"
     if source != last:
-        with written_whole(last) as temporary:
+        with atomic_write(last) as temporary:
             shutil.copyfile(source, temporary)
     # The last one at the end, because by it a training is known to be finished.
     for path in (best, last):
         if path.is_file():
-            with written_whole(path) as temporary:
+            with atomic_write(path) as temporary:
                 strip_optimizer(path, s=str(temporary))
 
 

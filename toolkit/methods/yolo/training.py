@@ -163,7 +163,7 @@ def conclude(run: Run) -> None:
 
     forget_state(run.weights)
     _keep_plots(output_folder(run), run.plots)
-    run.note(epochs_done=int(run.results()[-1]["epoch"]))
+    run.update_metadata(epochs_done=int(run.results()[-1]["epoch"]))
 
 
 def report_to(trainer: Any, *, run: Run, title: str, stack: ExitStack) -> None:
@@ -180,9 +180,11 @@ def report_to(trainer: Any, *, run: Run, title: str, stack: ExitStack) -> None:
     watch = _Watch()
 
     def on_train_start(trainer: Any) -> None:
-        run.note(train_images=len(trainer.train_loader.dataset))
+        run.update_metadata(train_images=len(trainer.train_loader.dataset))
         if trainer.copied is not None:
-            run.note(tensors_copied=f"{len(trainer.copied.names)} of {trainer.copied.total}")
+            run.update_metadata(
+                tensors_copied=f"{len(trainer.copied.names)} of {trainer.copied.total}"
+            )
             run.log(trainer.copied.describe())
         steps = len(trainer.train_loader) * (trainer.epochs - trainer.start_epoch)
         bars.append(stack.enter_context(progress(title, steps)))

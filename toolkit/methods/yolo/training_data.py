@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from toolkit.config import read_yaml
-from toolkit.data.cards import Symmetry, card_names, load_card, prompts_for
+from toolkit.data.dataset_cards import Symmetry, card_names, load_card, prompts_for
 from toolkit.data.images import read_rgb
 from toolkit.data.regions import regions_of
 from toolkit.data.splits import Split
@@ -19,9 +19,9 @@ from toolkit.errors import DataError
 from toolkit.files import write_text
 from toolkit.formats.convert import convert
 from toolkit.formats.polygons import INSET, outline
+from toolkit.inference.plot import save_picture
 from toolkit.methods.yolo.copy_paste import Pasted, pasted_images
 from toolkit.methods.yolo.settings import background_choice, rotation_choice
-from toolkit.runs.overlay import save_picture
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from toolkit.data.cards import Symmetry
-from toolkit.runs.prediction import Boxes
+from toolkit.data.dataset_cards import Symmetry
+from toolkit.prediction import Boxes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

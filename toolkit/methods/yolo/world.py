@@ -64,7 +64,7 @@ class YoloWorld(Detector[YoloWorldSettings]):
         phrases.save(run.weights / _PHRASES)
         bank.save(run.weights / _PROMPTS)
         asked = {name: list(group) for name, group in prompts.items()}
-        run.note(prompts=asked, prompts_source=bank.source)
+        run.update_metadata(prompts=asked, prompts_source=bank.source)
         return bank
 
     def _check_old_data(self, run: Run, *, source: str) -> None:
@@ -162,7 +162,7 @@ class YoloWorld(Detector[YoloWorldSettings]):
         trained = load_network(self._checkpoint(run))
         source = f"{_TUNED} {run.record['data'].get('name', 'data')}, from {before.source}"
         tuned_bank(trained, before.phrases, source=source).save(run.weights / _PROMPTS)
-        run.note(prompts_source=source)
+        run.update_metadata(prompts_source=source)
 
     def _set_vocabulary(self, detector: Any, run: Run) -> None:
         from toolkit.methods.yolo.text_seam import answered_from

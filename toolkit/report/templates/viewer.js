@@ -143,7 +143,7 @@ function showView() {
     const [low, high] = answer.heat_range;
     facts.push(fact("heat", number(low), element("i", { class: "heat-key" }), number(high)));
   }
-  viewer.querySelector(".answer").replaceChildren(...facts);
+  viewer.querySelector(".answer").replaceChildren(...metadata);
   // Not `disabled`: the button would lose the focus, and the page behind would get the keys.
   const ends = { previous: 0, next: view.items.length - 1 };
   for (const [name, end] of Object.entries(ends)) {

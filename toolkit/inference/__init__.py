@@ -1,0 +1,1 @@
+"""Prediction with finished runs: sources of images, the loaded model, results, plots, export."""

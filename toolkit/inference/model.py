@@ -1,0 +1,111 @@
+"""A finished run as a model in memory: the one way in which this project predicts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from toolkit.errors import RunError
+from toolkit.inference.plot import validation_heat_range
+from toolkit.inference.result import Result
+from toolkit.inference.sources import SourceImage, iterate_source
+from toolkit.methods.registry import load_method
+from toolkit.prediction import Prediction
+from toolkit.runs.environment import keep_freed_memory
+from toolkit.runs.run import Run
+
+
+class Model:
+    """A finished run, loaded once.
+
+    Example:
+        >>> model = toolkit.load_model("runs/patchcore/001")  # doctest: +SKIP
+        >>> for result in model.predict("new-images/", stream=True):  # doctest: +SKIP
+        ...     print(result.summary())
+
+    Attributes:
+        run: the run.
+        threshold: its image-level threshold; None if its validation part was empty.
+        classes: names of the classes that its boxes have; empty if it does not detect.
+    """
+
+    def __init__(self, run: Run) -> None:
+        metrics = run.metrics()  # refuses a run that is not finished
+        keep_freed_memory()
+        self.run = run
+        self.threshold: float | None = metrics["thresholds"][0]
+        self.classes = tuple(sorted(metrics.get("boxes", {}).get("ap50_by_class", {})))
+        self._predictor = load_method(run).load(run)
+
+    def __call__(self, source: Any, *, stream: bool = False) -> Any:
+        """Predict; see `predict`."""
+        return self.predict(source, stream=stream)
+
+    def predict(self, source: Any, *, stream: bool = False) -> list[Result] | Iterator[Result]:
+        """Predict the images of a source.
+
+        Args:
+            source: a path, a folder, a glob pattern, an array (H, W, 3) RGB or (H, W) grey of dtype
+                uint8, a PIL image, or a list or generator of these.
+            stream: return an iterator that holds one batch of images in memory, instead of a list.
+
+        Raises:
+            DataError: the source is empty, or an image cannot be read.
+            RunError: a score is not finite, as with damaged weights.
+        """
+        results = self._predict(iterate_source(source))
+        return results if stream else list(results)
+
+    def _predict(self, images: Iterator[SourceImage]) -> Iterator[Result]:
+        while batch := list(islice(images, self._predictor.batch_size)):
+            arrays = [image.read() for image in batch]
+            predictions = self._predictor.predict(arrays)
+            for image, array, prediction in zip(batch, arrays, predictions, strict=True):
+                check_finite(prediction, self.run, image.name)
+                yield Result(
+                    prediction=prediction,
+                    image=array,
+                    threshold=self.threshold,
+                    name=image.name,
+                    path=image.path,
+                    heat_range=self._heat_range if prediction.anomaly_map is not None else None,
+                )
+
+    @cached_property
+    def _heat_range(self) -> tuple[float, float] | None:
+        return validation_heat_range(self.run)
+
+
+def load_model(run: str | Path | Run) -> Model:
+    """Load a finished run, ready to predict.
+
+    Example:
+        >>> model = toolkit.load_model("runs/patchcore/001")  # doctest: +SKIP
+        >>> model("part.png")[0].is_defect  # doctest: +SKIP
+        False
+
+    Args:
+        run: the run, or its directory.
+
+    Raises:
+        RunError: no run there, not finished, or of an older schema.
+        WeightsError: its weights are missing or damaged.
+    """
+    return Model(run if isinstance(run, Run) else Run.open(Path(run)))
+
+
+def check_finite(prediction: Prediction, run: Run, image: str) -> None:
+    """Refuse a prediction whose score is not a finite number, since no decision could be right.
+
+    Raises:
+        RunError: the score is NaN or infinite.
+    """
+    if not math.isfinite(prediction.score):
+        raise RunError(
+            f"{run.path}: the score of {image} is {prediction.score}; the weights are damaged or "
+            "training has diverged: train again"
+        )

@@ -1,0 +1,140 @@
+"""Predictions on disk: one JSON line per image, masks as RLE, anomaly maps as `.npy` beside it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from toolkit.errors import RunError
+from toolkit.files import atomic_write
+from toolkit.prediction import Boxes, Prediction
+
+SCHEMA = 1
+
+
+def write_predictions(folder: Path, part: str, predictions: Iterable[Prediction]) -> int:
+    """Store the predictions of one part (`val` or `test`); the file appears when all are there.
+
+    Args:
+        folder: the run's `predictions/`.
+        part: name of the part.
+        predictions: consumed one by one, so that a long iterator needs no memory.
+
+    Returns:
+        The number of predictions written.
+
+    Raises:
+        RunError: a score is not a finite number, so that no ranking could be right.
+        OutputError: the disk is full or not writable.
+    """
+    count = 0
+    path = folder / f"{part}.jsonl"
+    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for prediction in predictions:
+            file.write(json.dumps(_to_record(folder, part, prediction), sort_keys=True) + "\n")
+            count += 1
+    return count
+
+
+def read_predictions(folder: Path, part: str, *, pixels: bool = True) -> Iterator[Prediction]:
+    """Read stored predictions one by one.
+
+    Args:
+        folder: the run's `predictions/`.
+        part: name of the part.
+        pixels: whether masks and anomaly maps are decoded too.
+
+    Raises:
+        RunError: there are none, or the file is damaged.
+    """
+    path = folder / f"{part}.jsonl"
+    try:
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                try:
+                    yield _from_record(folder, json.loads(line), pixels)
+                except (KeyError, TypeError, ValueError, EOFError) as error:
+                    raise RunError(
+                        f"{path}: line {number} is damaged ({error}); run the method again"
+                    ) from error
+    except OSError as error:
+        raise RunError(
+            f"{path}: no stored predictions ({error.strerror}); run the method again"
+        ) from error
+
+
+def encode_mask(mask: np.ndarray) -> dict[str, Any]:
+    """Encode a bool mask (H, W) as COCO run-length encoding with text counts."""
+    from pycocotools import mask as coco_mask
+
+    rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")}
+
+
+def decode_mask(rle: dict[str, Any]) -> np.ndarray:
+    """Decode COCO run-length encoding to a bool mask (H, W)."""
+    from pycocotools import mask as coco_mask
+
+    return np.asarray(coco_mask.decode(rle), dtype=np.bool_)
+
+
+def _to_record(folder: Path, part: str, prediction: Prediction) -> dict[str, Any]:
+    if not math.isfinite(prediction.score):
+        raise RunError(
+            f"{prediction.sample_id}: its score is {prediction.score}; training has diverged or "
+            "the image is damaged: lower the learning rate, or see: toolkit dataset check"
+        )
+    record: dict[str, Any] = {
+        "schema": SCHEMA,
+        "id": prediction.sample_id,
+        "score": float(prediction.score),
+        "seconds": prediction.seconds,
+    }
+    if prediction.class_probabilities is not None:
+        record["class_probabilities"] = {
+            label: float(value) for label, value in prediction.class_probabilities.items()
+        }
+    if prediction.boxes is not None:
+        record["boxes"] = {
+            "xyxy": prediction.boxes.xyxy.astype(float).tolist(),
+            "scores": prediction.boxes.scores.astype(float).tolist(),
+            "labels": list(prediction.boxes.labels),
+        }
+    if prediction.mask is not None:
+        record["mask"] = encode_mask(prediction.mask)
+    if prediction.anomaly_map is not None:
+        name = f"{part}/{prediction.sample_id}.npy"  # ids are unique as they are
+        with atomic_write(folder / name) as temporary, temporary.open("wb") as file:
+            np.save(file, prediction.anomaly_map.astype(np.float32))
+        record["anomaly_map"] = name
+    return record
+
+
+def _from_record(folder: Path, record: dict[str, Any], pixels: bool) -> Prediction:
+    if record["schema"] != SCHEMA:
+        raise ValueError(f"schema {record['schema']}, not {SCHEMA}")
+    boxes = None
+    if "boxes" in record:
+        stored = record["boxes"]
+        boxes = Boxes(
+            xyxy=np.asarray(stored["xyxy"], np.float32).reshape(-1, 4),
+            scores=np.asarray(stored["scores"], np.float32),
+            labels=tuple(stored["labels"]),
+        )
+    anomaly_map = None
+    if pixels and "anomaly_map" in record:
+        anomaly_map = np.load(folder / record["anomaly_map"])
+    return Prediction(
+        sample_id=record["id"],
+        score=record["score"],
+        class_probabilities=record.get("class_probabilities"),
+        boxes=boxes,
+        mask=decode_mask(record["mask"]) if pixels and "mask" in record else None,
+        anomaly_map=anomaly_map,
+        seconds=record.get("seconds"),
+    )

@@ -1,0 +1,212 @@
+"""One training: fit, predict, evaluate, finish. It depends on nothing but its inputs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from toolkit.config import settings_dict
+from toolkit.data.splits import Budget, Split
+from toolkit.data.types import Dataset
+from toolkit.errors import ConfigError, DataError, MissingExtraError, RunError, WeightsError
+from toolkit.files import read_json, write_json
+from toolkit.inference.pipeline import predict_samples
+from toolkit.methods.base import Method
+from toolkit.methods.registry import make_method
+from toolkit.progress import track
+from toolkit.runs.costs import checkpoint_bytes
+from toolkit.runs.environment import (
+    choose_device,
+    forget_peak_memory,
+    keep_freed_memory,
+    peak_memory_bytes,
+    seed_everything,
+)
+from toolkit.runs.evaluate import evaluate
+from toolkit.runs.prediction_io import write_predictions
+from toolkit.runs.run import Run
+
+REPORT = "report.json"
+_SEEDS = 2**32  # what every generator of random numbers takes
+
+
+@dataclass(frozen=True)
+class TrainingTask:
+    """What has to be done, in plain values, so that any executor can send it anywhere.
+
+    Attributes:
+        method: name of the method.
+        entry: name of the leaderboard's row; folds and seeds of one entry are pooled.
+        settings: the method's settings that differ from its defaults.
+        source: where the settings come from, for error messages.
+        fold: number of the fold.
+        seed: seed of all random numbers.
+        device: `auto`, `cpu`, `cuda`, `mps`.
+        name: name of the run; numbered if None.
+        inputs: names of the tasks' runs that this one reads, by role.
+        base_entry: in a study of labels, the entry without its budget; `entry` tells both.
+        budget: in a study of labels, the defect images per type that training may use.
+    """
+
+    method: str
+    entry: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    source: str = "options"
+    fold: int = 0
+    seed: int = 0
+    device: str = "auto"
+    name: str | None = None
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    base_entry: str | None = None
+    budget: Budget | None = None
+
+
+def run_training(task: TrainingTask, split: Split, *, runs: Path, resume: bool = False) -> Run:
+    """Carry out one task; a finished run is returned as it is when resuming.
+
+    Args:
+        task: what to do.
+        split: the fold that the task names.
+        runs: folder of all run directories.
+        resume: go on with the run of this name if it is there.
+
+    Raises:
+        ToolkitError: wrong settings or data; where nothing was trained yet, nothing is left.
+    """
+    if not 0 <= task.seed < _SEEDS:
+        raise ConfigError(f"seed {task.seed}: choose one from 0 to {_SEEDS - 1}")
+    method = make_method(task.method, task.settings, source=task.source)
+    if task.budget is not None:
+        split = split.with_budget(task.budget)
+    run, new = _open_run(task, method, split, runs, resume=resume)
+    if run.finished:
+        return run
+    seed_everything(run.seed)
+    keep_freed_memory()
+    forget_peak_memory()
+    started = time.perf_counter()
+    try:
+        method.fit(split, run)
+    except (ConfigError, DataError, MissingExtraError, WeightsError):
+        # The name stays free for the corrected command.
+        if new and not run.results():
+            run.discard()
+        raise
+    fit_seconds = run.metadata.get("fit_seconds", 0.0) + time.perf_counter() - started
+    run.update_metadata(fit_seconds=round(fit_seconds, 2), checkpoint_bytes=checkpoint_bytes(run))
+    predictor = method.load(run)
+    for part in ("val", "test"):
+        samples = split.val if part == "val" else split.test
+        predictions = predict_samples(predictor, samples)
+        tracked = track(predictions, f"{task.entry}: predict {part}", len(samples))
+        write_predictions(run.predictions, part, tracked)
+    write_json(run.path / REPORT, dict(method.report(split, run)))
+    run.update_metadata(peak_memory_mb=round(peak_memory_bytes() / 2**20))
+    run.finish(score(run, split.dataset))
+    return run
+
+
+def score(run: Run, dataset: Dataset) -> dict[str, Any]:
+    """Return the run's metrics, from what it stored alone."""
+    metrics = evaluate([run], dataset)
+    report = run.path / REPORT
+    if report.is_file():
+        metrics["report"] = read_json(report)
+    return metrics
+
+
+def _open_run(
+    task: TrainingTask, method: Method[Any], split: Split, runs: Path, *, resume: bool
+) -> tuple[Run, bool]:
+    """Return the run of a task, and whether it was made just now."""
+    settings = settings_dict(method.settings)
+    path = runs / task.method / task.name if task.name else None
+    # Absolute, because a finished run predicts from any working folder.
+    inputs = {role: str((runs / name).resolve()) for role, name in task.inputs.items()}
+    if resume and path is not None and (path / "run.json").is_file():
+        run = Run.open(path)
+        _check_same(run, method, split, inputs, task)
+        if "labels" not in run.metadata:  # stopped between the first two writes
+            _note_facts(run, method, split, task)
+        return run, False
+    for role, place in inputs.items():
+        if role not in method.inputs:
+            raise RunError(f"{task.method} takes no {role}")
+        if not Run.open(place).finished:
+            raise RunError(f"{place}: not finished, so it cannot be the {role} of {task.entry}")
+    run = Run.create(
+        runs,
+        method=task.method,
+        settings=settings,
+        split={
+            "hash": split.plan_hash,
+            "protocol": split.protocol,
+            "fold": split.fold,
+            "train": [s.id for s in split.train],
+            "val": [s.id for s in split.val],
+            "test": [s.id for s in split.test],
+        },
+        data={
+            "name": split.dataset.name,
+            "root": str(split.dataset.root.resolve()),
+            "layout": split.dataset.layout,
+            "fingerprint": split.dataset.fingerprint,
+        },
+        seed=task.seed,
+        device=choose_device(task.device),
+        name=task.name,
+        inputs=inputs,
+    )
+    _note_facts(run, method, split, task)
+    return run, True
+
+
+def _note_facts(run: Run, method: Method[Any], split: Split, task: TrainingTask) -> None:
+    run.update_metadata(
+        entry=task.entry,
+        score_description=method.score_description,
+        labels=labels_used(method, split),
+    )
+    if task.budget is not None:
+        run.update_metadata(budget=task.budget, base_entry=task.base_entry or task.entry)
+
+
+def labels_used(method: Method[Any], split: Split) -> dict[str, Any]:
+    """Say how much a method is told: kind of label, and how many defective images of each part."""
+    defects = sum(s.is_defect for s in split.train) if method.labels != "none" else 0
+    return {
+        "kind": method.labels,
+        "train": defects,
+        "val": sum(s.is_defect for s in split.val),
+    }
+
+
+def _check_same(
+    run: Run, method: Method[Any], split: Split, inputs: Mapping[str, str], task: TrainingTask
+) -> None:
+    stored = run.record
+    # A setting that did not exist when the run was made stands at its default in it.
+    before = {**settings_dict(method.Settings()), **stored["settings"]}
+    settings = settings_dict(method.settings)
+    differing = [key for key, value in settings.items() if before[key] != value]
+    if differing:
+        raise RunError(
+            f"{run.path}: was made with another {differing[0]}; choose another --name or --runs"
+        )
+    here = (split.plan_hash, split.fold, task.seed)
+    if here != (stored["split"]["hash"], stored["split"]["fold"], stored["seed"]):
+        raise RunError(
+            f"{run.path}: was made with another split or seed; choose another --name or --runs"
+        )
+    if run.metadata.get("budget", task.budget) != task.budget:
+        raise RunError(f"{run.path}: was made with another budget; choose another --name or --runs")
+    # The split's hash says nothing of masks.
+    if stored["data"]["fingerprint"] != split.dataset.fingerprint:
+        raise RunError(f"{run.path}: was made with other data; choose another --name or --runs")
+    read = {role: str(Path(place).resolve()) for role, place in stored["inputs"].items()}
+    if read != dict(inputs):
+        role = next(r for r in {**read, **inputs} if read.get(r) != inputs.get(r))
+        raise RunError(f"{run.path}: was made with another {role}; choose another --name or --runs")
