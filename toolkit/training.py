@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from toolkit.config import settings_dict
+from toolkit.config import find_config, read_yaml, settings_dict
 from toolkit.data.splits import Budget, Split
 from toolkit.data.types import Dataset
 from toolkit.errors import ConfigError, DataError, MissingExtraError, RunError, WeightsError
 from toolkit.files import read_json, write_json
 from toolkit.inference.pipeline import predict_samples
 from toolkit.methods.base import Method
-from toolkit.methods.registry import make_method
+from toolkit.methods.registry import make_method, method_class
 from toolkit.progress import track
 from toolkit.runs.costs import checkpoint_bytes
 from toolkit.runs.environment import (
@@ -35,7 +35,7 @@ _SEEDS = 2**32  # what every generator of random numbers takes
 
 @dataclass(frozen=True)
 class TrainingTask:
-    """What has to be done, in plain values, so that any executor can send it anywhere.
+    """One training in plain values, so that any executor can send it anywhere.
 
     Attributes:
         method: name of the method.
@@ -47,8 +47,8 @@ class TrainingTask:
         device: `auto`, `cpu`, `cuda`, `mps`.
         name: name of the run; numbered if None.
         inputs: names of the tasks' runs that this one reads, by role.
-        base_entry: in a study of labels, the entry without its budget; `entry` tells both.
-        budget: in a study of labels, the defect images per type that training may use.
+        base_entry: in a study of label budgets, the entry without its budget; `entry` names both.
+        budget: in a study of label budgets, the defect images per type that training may use.
     """
 
     method: str
@@ -64,14 +64,96 @@ class TrainingTask:
     budget: Budget | None = None
 
 
-def run_training(task: TrainingTask, split: Split, *, runs: Path, resume: bool = False) -> Run:
-    """Carry out one task; a finished run is returned as it is when resuming.
+def train(
+    method: str,
+    data: str | Path | Dataset,
+    *,
+    protocol: str = "supervised",
+    fold: int = 0,
+    split: str | Path | None = None,
+    config: str | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    runs: str | Path = "runs",
+    name: str | None = None,
+    resume: bool = False,
+    **settings: Any,
+) -> Run:
+    """Train a method on one fold, predict its validation and test part, and evaluate it.
+
+    The same as `toolkit train METHOD` or `toolkit finetune METHOD`, with the same defaults.
+
+    Example:
+        >>> run = toolkit.train("patchcore", "mvtec/bottle", protocol="official",
+        ...                     coreset_size=1000)  # doctest: +SKIP
+        >>> run.metrics()["image"]["auroc"]  # doctest: +SKIP
+        1.0
 
     Args:
-        task: what to do.
+        method: name of the method, such as `patchcore`, `classifier`, `yolo` or `sam`.
+        data: folder of the data set, or the data set.
+        protocol: `supervised`, `official` or `balanced`; see `toolkit.make_split`.
+        fold: the fold that is tested.
+        split: split file; the protocol's own split if None.
+        config: config file, or the name of one that ships; `<method>/default` if None.
+        seed: seed of all random numbers.
+        device: `auto`, `cpu`, `cuda` or `mps`.
+        runs: folder of all runs.
+        name: name of the run; numbered if None.
+        resume: continue the run of this name if it is there.
+        **settings: settings of the method, and runs that it reads (`prompt_run`, `decoder_run`).
+
+    Returns:
+        The finished run.
+
+    Raises:
+        ConfigError: unknown method or setting, or a value of the wrong type.
+        DataError: the data set cannot be used with this protocol or method.
+        RunError: a run of this name exists and is not resumed, or was made with other settings.
+        WeightsError: pretrained weights cannot be had.
+    """
+    from toolkit.data.layouts import read_dataset
+    from toolkit.data.splits import SplitPlan, make_plan
+    from toolkit.data.validate import validate_dataset
+
+    if resume and name is None:
+        raise ConfigError("resume: needs the name of the run to continue")
+    roles = method_class(method).inputs
+    inputs = {key: settings.pop(key) for key in list(settings) if key in roles}
+    named, values, source = read_method_config(config or f"{method}/default", settings)
+    if named != method:
+        raise ConfigError(f"{source}: is a config of {named}, not of {method}")
+    if settings:
+        source += " with the options given"
+    dataset = data if isinstance(data, Dataset) else read_dataset(data)
+    validate_dataset(dataset)
+    if split is not None:
+        plan = SplitPlan.read(Path(split))
+    else:
+        seen = make_method(method, values, source=source).seen_images()
+        plan = make_plan(dataset, protocol=protocol, seen_images=seen)
+    task = TrainingTask(
+        method=method,
+        entry=name or method,
+        settings=values,
+        source=source,
+        fold=fold,
+        seed=seed,
+        device=device,
+        name=name,
+        inputs={role: str(Path(run).resolve()) for role, run in inputs.items() if run},
+    )
+    return run_training(task, plan.fold(dataset, fold), runs=Path(runs), resume=resume)
+
+
+def run_training(task: TrainingTask, split: Split, *, runs: Path, resume: bool = False) -> Run:
+    """Carry out one training task; a finished run is returned as it is when resuming.
+
+    Args:
+        task: the method, its settings and the name of the run.
         split: the fold that the task names.
         runs: folder of all run directories.
-        resume: go on with the run of this name if it is there.
+        resume: continue the run of this name if it is there.
 
     Raises:
         ToolkitError: wrong settings or data; where nothing was trained yet, nothing is left.
@@ -109,8 +191,25 @@ def run_training(task: TrainingTask, split: Split, *, runs: Path, resume: bool =
     return run
 
 
+def read_method_config(name: str, overrides: Mapping[str, Any]) -> tuple[str, dict[str, Any], str]:
+    """Read a method's config file.
+
+    Returns:
+        The method's name, its settings with the overrides applied, and the file's path.
+
+    Raises:
+        ConfigError: missing, or without a `method`.
+    """
+    file = find_config(name)
+    content = read_yaml(file)
+    if "method" not in content:
+        raise ConfigError(f"{file}: no 'method:' line; see the files in configs/")
+    method = str(content.pop("method"))
+    return method, {**content, **overrides}, str(file)
+
+
 def score(run: Run, dataset: Dataset) -> dict[str, Any]:
-    """Return the run's metrics, from what it stored alone."""
+    """Return the run's metrics from its stored predictions."""
     metrics = evaluate([run], dataset)
     report = run.path / REPORT
     if report.is_file():
@@ -121,7 +220,7 @@ def score(run: Run, dataset: Dataset) -> dict[str, Any]:
 def _open_run(
     task: TrainingTask, method: Method[Any], split: Split, runs: Path, *, resume: bool
 ) -> tuple[Run, bool]:
-    """Return the run of a task, and whether it was made just now."""
+    """Return the run of a task, and whether it is new."""
     settings = settings_dict(method.settings)
     path = runs / task.method / task.name if task.name else None
     # Absolute, because a finished run predicts from any working folder.
@@ -130,7 +229,7 @@ def _open_run(
         run = Run.open(path)
         _check_same(run, method, split, inputs, task)
         if "labels" not in run.metadata:  # stopped between the first two writes
-            _note_facts(run, method, split, task)
+            _record_task(run, method, split, task)
         return run, False
     for role, place in inputs.items():
         if role not in method.inputs:
@@ -160,11 +259,11 @@ def _open_run(
         name=task.name,
         inputs=inputs,
     )
-    _note_facts(run, method, split, task)
+    _record_task(run, method, split, task)
     return run, True
 
 
-def _note_facts(run: Run, method: Method[Any], split: Split, task: TrainingTask) -> None:
+def _record_task(run: Run, method: Method[Any], split: Split, task: TrainingTask) -> None:
     run.update_metadata(
         entry=task.entry,
         score_description=method.score_description,
@@ -175,7 +274,7 @@ def _note_facts(run: Run, method: Method[Any], split: Split, task: TrainingTask)
 
 
 def labels_used(method: Method[Any], split: Split) -> dict[str, Any]:
-    """Say how much a method is told: kind of label, and how many defective images of each part."""
+    """Return the kind of labels that a method uses, and the defect images of each part."""
     defects = sum(s.is_defect for s in split.train) if method.labels != "none" else 0
     return {
         "kind": method.labels,
@@ -203,7 +302,7 @@ def _check_same(
         )
     if run.metadata.get("budget", task.budget) != task.budget:
         raise RunError(f"{run.path}: was made with another budget; choose another --name or --runs")
-    # The split's hash says nothing of masks.
+    # The hash of a split does not cover masks.
     if stored["data"]["fingerprint"] != split.dataset.fingerprint:
         raise RunError(f"{run.path}: was made with other data; choose another --name or --runs")
     read = {role: str(Path(place).resolve()) for role, place in stored["inputs"].items()}

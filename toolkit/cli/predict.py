@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from toolkit.cli.common import say
+from toolkit.errors import DataError
 
 
 def predict_command(
@@ -19,12 +20,23 @@ def predict_command(
         "predictions"
     ),
 ) -> None:
-    """Predict images: print a decision for each, write plots and predictions.jsonl."""
+    """Predict images: print a decision for each, write plots and predictions.jsonl.
+
+    An image that cannot be read is reported and left out; the exit status is then 1.
+    """
     from toolkit.inference.model import load_model
     from toolkit.inference.sinks import PREDICTIONS, write_results
 
+    errors: list[DataError] = []
+
+    def report_error(error: DataError) -> None:
+        say(f"left out: {error}")
+        errors.append(error)
+
     model = load_model(run)
-    results = model.predict(images, stream=True)
+    results = model.predict(images, stream=True, on_error=report_error)
     for result in write_results(results, out, classes=model.classes):
         print(result.summary())
     say(f"threshold {model.threshold}; plots and {PREDICTIONS} are in {out}")
+    if errors:
+        raise typer.Exit(1)

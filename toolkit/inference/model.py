@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
-from toolkit.errors import RunError
+from toolkit.errors import DataError, RunError
 from toolkit.inference.plot import validation_heat_range
 from toolkit.inference.result import Result
 from toolkit.inference.sources import SourceImage, iterate_source
@@ -17,6 +17,13 @@ from toolkit.methods.registry import load_method
 from toolkit.prediction import Prediction
 from toolkit.runs.environment import keep_freed_memory
 from toolkit.runs.run import Run
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+RGB: TypeAlias = "NDArray[np.uint8]"
+OnError: TypeAlias = Callable[[DataError], None]
 
 
 class Model:
@@ -41,30 +48,47 @@ class Model:
         self.classes = tuple(sorted(metrics.get("boxes", {}).get("ap50_by_class", {})))
         self._predictor = load_method(run).load(run)
 
-    def __call__(self, source: Any, *, stream: bool = False) -> Any:
-        """Predict; see `predict`."""
-        return self.predict(source, stream=stream)
+    @overload
+    def __call__(self, source: Any, *, stream: Literal[False] = False) -> list[Result]: ...
+    @overload
+    def __call__(self, source: Any, *, stream: Literal[True]) -> Iterator[Result]: ...
 
-    def predict(self, source: Any, *, stream: bool = False) -> list[Result] | Iterator[Result]:
+    def __call__(self, source: Any, *, stream: bool = False) -> list[Result] | Iterator[Result]:
+        """Predict the images of a source; see `predict`."""
+        return self.predict(source, stream=True) if stream else self.predict(source)
+
+    @overload
+    def predict(
+        self, source: Any, *, stream: Literal[False] = False, on_error: OnError | None = None
+    ) -> list[Result]: ...
+    @overload
+    def predict(
+        self, source: Any, *, stream: Literal[True], on_error: OnError | None = None
+    ) -> Iterator[Result]: ...
+
+    def predict(
+        self, source: Any, *, stream: bool = False, on_error: OnError | None = None
+    ) -> list[Result] | Iterator[Result]:
         """Predict the images of a source.
 
         Args:
             source: a path, a folder, a glob pattern, an array (H, W, 3) RGB or (H, W) grey of dtype
                 uint8, a PIL image, or a list or generator of these.
             stream: return an iterator that holds one batch of images in memory, instead of a list.
+            on_error: called with the error of an image that cannot be read, which is then left out;
+                without it the error is raised.
 
         Raises:
-            DataError: the source is empty, or an image cannot be read.
+            DataError: the source is empty or of no known kind, or an image cannot be read.
             RunError: a score is not finite, as with damaged weights.
         """
-        results = self._predict(iterate_source(source))
+        results = self._predict(_decoded(iterate_source(source), on_error))
         return results if stream else list(results)
 
-    def _predict(self, images: Iterator[SourceImage]) -> Iterator[Result]:
+    def _predict(self, images: Iterator[tuple[SourceImage, RGB]]) -> Iterator[Result]:
         while batch := list(islice(images, self._predictor.batch_size)):
-            arrays = [image.read() for image in batch]
-            predictions = self._predictor.predict(arrays)
-            for image, array, prediction in zip(batch, arrays, predictions, strict=True):
+            predictions = self._predictor.predict([array for _, array in batch])
+            for (image, array), prediction in zip(batch, predictions, strict=True):
                 check_finite(prediction, self.run, image.name)
                 yield Result(
                     prediction=prediction,
@@ -96,6 +120,18 @@ def load_model(run: str | Path | Run) -> Model:
         WeightsError: its weights are missing or damaged.
     """
     return Model(run if isinstance(run, Run) else Run.open(Path(run)))
+
+
+def _decoded(
+    images: Iterator[SourceImage], on_error: OnError | None
+) -> Iterator[tuple[SourceImage, RGB]]:
+    for image in images:
+        try:
+            yield image, image.read()
+        except DataError as error:
+            if on_error is None:
+                raise
+            on_error(error)
 
 
 def check_finite(prediction: Prediction, run: Run, image: str) -> None:

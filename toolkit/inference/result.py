@@ -52,8 +52,8 @@ class Result:
 
     @property
     def is_defect(self) -> bool | None:
-        """Whether the score reaches the threshold; None if the run has no threshold."""
-        return None if self.threshold is None else bool(self.score >= self.threshold)
+        """Whether the score reaches the threshold, or is NaN; None if the run has no threshold."""
+        return None if self.threshold is None else not self.score < self.threshold
 
     @property
     def boxes(self) -> Boxes | None:
