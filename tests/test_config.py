@@ -165,9 +165,17 @@ def test_every_integer_survives_the_command_line(number: int) -> None:
     assert convert(str(number), int, "n") == number
 
 
-def test_every_field_has_one_line_of_help() -> None:
-    helps = {f.name: f.metadata.get("help") for f in dataclasses.fields(Sample)}
-    assert helps["epochs"] == "How often the data is seen."
+def test_a_setting_keeps_its_help_and_its_place() -> None:
+    @dataclass(frozen=True)
+    class Made:
+        a: int = setting(1, "First.")
+        b: dict[str, float] = setting({"x": 1.0}, "Second.", advanced=True)
+
+    first, second = dataclasses.fields(Made)
+    assert dict(first.metadata) == {"help": "First.", "advanced": False}
+    assert dict(second.metadata) == {"help": "Second.", "advanced": True}
+    Made().b["x"] = 2.0
+    assert Made().b == {"x": 1.0}, "instances must not share a default"
 
 
 @pytest.mark.parametrize(
@@ -180,6 +188,13 @@ def test_every_field_has_one_line_of_help() -> None:
         (b"\x89PNG\r\n\x1a\n\x00\xff", "not"),
         (b"1: a\n", "key 1 is not text"),
         (b"on: a\n", "key True is not text"),
+        # the second would win without a word
+        (b"a: 1\nb: 2\na: 3\n", "at line 3 (key 'a' is already in line 1)"),
+        (b"a:\n  b: 1\n  c: [{d: 1, d: 2}]\n", "at line 3 (key 'd' is already in line 3)"),
+        (b"a: " + b"[" * 5000, "nested too deeply"),
+        (b"a: " + b"{x: " * 5000, "nested too deeply"),
+        (b"a: 2026-99-99\n", "put the value in quotes"),
+        (b"a: 1\x00\n", "not valid YAML"),
     ],
 )
 def test_a_file_that_is_no_config(tmp_path: Path, content: bytes, words: str) -> None:
@@ -190,6 +205,12 @@ def test_a_file_that_is_no_config(tmp_path: Path, content: bytes, words: str) ->
     assert str(path) in str(caught.value)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_merged_mappings_may_be_overridden(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("a: &x {b: 1, c: 1}\nd: {<<: *x, b: 2}\n")
+    assert read_yaml(path)["d"] == {"b": 2, "c": 1}
 
 
 def test_a_missing_config_file(tmp_path: Path) -> None:

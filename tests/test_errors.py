@@ -1,4 +1,4 @@
-"""Errors of the user's: one family, one exit status, one line."""
+"""Errors that a user can fix: one base class, one exit status, one line."""
 
 from __future__ import annotations
 

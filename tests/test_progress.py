@@ -68,7 +68,31 @@ def test_parts_of_steps_reach_the_end(clock: Clock, capsys: pytest.CaptureFixtur
     with progress("load", 1.0) as bar:
         for _ in range(10):
             bar.advance(0.1)  # ten times a tenth is less than one
-    assert capsys.readouterr().err == "load: 1/1  0 s\n"
+    assert capsys.readouterr().err == "load: 100 %  0 s\n"
+
+
+def test_time_left_is_right_when_steps_differ_in_cost(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    costs = [1.0] * 10 + [4.0] * 10  # seconds
+    with progress("train", sum(costs)) as bar:
+        for cost in costs:
+            clock.now += cost
+            bar.advance(cost)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "train: 20 %  40 s left"
+    assert lines[1] == "train: 44 %  28 s left"
+    assert lines[-1] == "train: 100 %  50 s"
+
+
+def test_what_was_done_before_takes_no_time(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with progress("train", 100) as bar:
+        bar.skip(90)
+        clock.now += 10
+        bar.advance(5)
+    assert capsys.readouterr().err == "train: 95/100  10 s left\n"
 
 
 def test_unknown_total(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
@@ -117,6 +141,18 @@ def test_a_terminal_shows_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     # Brackets are text here, not markup.
     for words in ("[1/5] fit", "2/2", "loss 0.5", "[a]"):
         assert words in shown
+
+
+def test_a_terminal_shows_the_time_left_by_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("TERM", "xterm")
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr("rich.progress.Task.elapsed", 10.0)
+    with progress("fit", 5.0) as bar:
+        bar.advance(1.0)
+    assert "20 %" in terminal.getvalue()
+    assert "0:00:40 left" in terminal.getvalue()
 
 
 def test_where_processes_share_a_terminal_lines_are_plain_and_name_their_work(

@@ -8,6 +8,7 @@ import sys
 import types
 import typing
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,36 +17,84 @@ from toolkit.home import resource
 
 T = TypeVar("T")
 
+_BOOLEANS = {word: True for word in ("true", "yes", "on", "1")} | {
+    word: False for word in ("false", "no", "off", "0")
+}
 
-def setting(default: Any, help: str) -> Any:
-    """Declare a field of a settings dataclass: its default and one line that explains it."""
-    return dataclasses.field(default=default, metadata={"help": help})
+
+def setting(default: Any, help: str, *, advanced: bool = False) -> Any:
+    """Declare a field of a settings dataclass.
+
+    Example:
+        >>> @dataclasses.dataclass(frozen=True)
+        ... class Settings:
+        ...     epochs: int = setting(30, "Passes over the training images.")
+        ...     momentum: float = setting(0.9, "Of stochastic gradient descent.", advanced=True)
+
+    Args:
+        default: the value without a config file or option; lists as tuples. A dict is copied.
+        help: one line for `--help`.
+        advanced: whether `--help` lists it under "Advanced", after the settings that most people
+            change.
+    """
+    metadata = {"help": help, "advanced": advanced}
+    if isinstance(default, dict):
+        return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML file that holds a mapping.
 
     Raises:
-        ConfigError: missing, not YAML, or not a mapping.
+        ConfigError: missing, not YAML, not a mapping, or a key stands in it twice.
     """
     import yaml
 
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_loader())
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); check the path") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not a text file in UTF-8; check the path") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path}: nested too deeply; write it with fewer levels") from error
     except yaml.YAMLError as error:
-        where = getattr(error, "problem_mark", None)
-        line = f" at line {where.line + 1}" if where else ""
-        raise ConfigError(f"{path}: not valid YAML{line}; mend it") from error
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}" if mark else ""
+        problem = str(getattr(error, "problem", None) or error).splitlines()[0]
+        raise ConfigError(f"{path}: not valid YAML{where} ({problem}); correct it") from error
+    except ValueError as error:  # such as the date 2026-99-99
+        raise ConfigError(f"{path}: {error}; put the value in quotes") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: expected 'key: value' lines")
-    odd = [key for key in content if not isinstance(key, str)]
-    if odd:
-        raise ConfigError(f"{path}: key {odd[0]!r} is not text; put it in quotes")
+    for key in content:
+        if not isinstance(key, str):
+            raise ConfigError(f"{path}: key {key!r} is not text; put it in quotes")
     return content
+
+
+@lru_cache(maxsize=1)
+def _loader() -> Any:
+    """Return a safe YAML loader that refuses a key that stands twice in one mapping."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            lines: dict[str, int] = {}
+            for key, _ in getattr(node, "value", ()) if isinstance(node, yaml.MappingNode) else ():
+                if not isinstance(key, yaml.ScalarNode) or key.tag.endswith(":merge"):
+                    continue
+                line = key.start_mark.line + 1
+                if key.value in lines:
+                    raise yaml.constructor.ConstructorError(
+                        problem=f"key '{key.value}' is already in line {lines[key.value]}",
+                        problem_mark=key.start_mark,
+                    )
+                lines[key.value] = line
+            return super().construct_mapping(node, deep=deep)
+
+    return Loader
 
 
 def find_config(name: str) -> Path:
@@ -69,8 +118,8 @@ def find_config(name: str) -> Path:
 def build_settings(cls: type[T], values: Mapping[str, Any], *, source: str) -> T:
     """Make a settings dataclass from plain values, converting text to each field's type.
 
-    A class may have a static method `absorb(values)`, which puts values that are meant for a
-    library beneath into a field that holds such values.
+    A class may have a static method `absorb(values)`, which moves values for an underlying library
+    into the field that collects them.
 
     Args:
         cls: a dataclass whose fields all have defaults.
@@ -129,7 +178,7 @@ def convert(value: Any, wanted: Any, key: str) -> Any:
         return convert(value, next(o for o in options if o is not type(None)), key)
     if origin is typing.Literal:
         choices = {str(choice): choice for choice in typing.get_args(wanted)}
-        if str(value) not in choices:  # as text, because the command line knows nothing else
+        if str(value) not in choices:  # as text, which is all that the command line has
             raise ValueError(f"{key}={value}: unknown{did_you_mean(str(value), choices)}")
         return choices[str(value)]
     if origin is tuple:
@@ -156,7 +205,7 @@ def _convert_mapping(value: Any, key: str) -> dict[str, Any]:
 
     try:
         found = yaml.safe_load(value) if isinstance(value, str) else value
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
         raise ValueError(f"{key}={value}: expected a mapping, such as {{a: 1, b: 2}}")
@@ -165,20 +214,10 @@ def _convert_mapping(value: Any, key: str) -> dict[str, Any]:
 
 def _convert_plain(value: Any, wanted: Any, key: str) -> Any:
     if wanted is bool:
-        words = {
-            "true": True,
-            "yes": True,
-            "on": True,
-            "1": True,
-            "false": False,
-            "no": False,
-            "off": False,
-            "0": False,
-        }
         if isinstance(value, bool):
             return value
-        if str(value).lower() in words:
-            return words[str(value).lower()]
+        if str(value).lower() in _BOOLEANS:
+            return _BOOLEANS[str(value).lower()]
     elif wanted is int and not isinstance(value, bool):
         number = _number(value)
         if isinstance(number, int):
@@ -187,7 +226,7 @@ def _convert_plain(value: Any, wanted: Any, key: str) -> Any:
             return int(number)
     elif wanted is float and not isinstance(value, bool):
         number = _number(value)
-        # Neither JSON nor training can do with infinities, nor a float with 400 digits.
+        # Infinity and integers of 400 digits fit neither JSON nor training.
         if abs(number) <= sys.float_info.max:
             return float(number)
     elif wanted is str and isinstance(value, (str, int, float)) and not isinstance(value, bool):

@@ -1,7 +1,7 @@
-"""Errors that a user can mend.
+"""Errors that a user can fix.
 
-Each message is one line that names the file (or option) and the mend. The command line prints it
-and leaves with `exit_status`; a traceback is shown only with `--debug`.
+Each message is one line that names the file (or option) and the fix. The command line prints it and
+exits with `exit_status`; `--debug` prints the traceback too.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 
 class ToolkitError(Exception):
-    """Base of every error that is the input's fault, not the program's."""
+    """Base of all errors that are caused by the input or the environment, not by a bug."""
 
     exit_status = 2
 
@@ -48,7 +48,14 @@ class MissingExtraError(ToolkitError):
 
 
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:
-    """Return `; did you mean 'x'?`, or the known names where none is near."""
+    """Return `; did you mean 'x'?`, or the known names if none is similar.
+
+    Example:
+        >>> did_you_mean("epoch", ["epochs", "batch"])
+        "; did you mean 'epochs'?"
+        >>> did_you_mean("size", ["epochs", "batch"])
+        '; known: batch, epochs'
+    """
     names = list(known)
     near = difflib.get_close_matches(wrong, names, n=1, cutoff=0.6)
     if near:
