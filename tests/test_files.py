@@ -1,10 +1,14 @@
-"""Files appear whole or not at all, and errors are blamed on the right file."""
+"""Files appear complete or not at all, and errors name the right file."""
 
 from __future__ import annotations
 
 import errno
 import os
+import shutil
+import signal
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from toolkit import files
 from toolkit.errors import ToolkitError
 from toolkit.files import (
     OutputError,
@@ -80,7 +85,7 @@ def test_a_file_replaces_the_old_one_only_when_complete(tmp_path: Path) -> None:
         temporary.write_text("new")
         assert path.read_text(encoding="utf-8") == "old ä"
         assert temporary.parent == path.parent  # else the rename would not be atomic
-        assert temporary.suffix == ".txt"  # some writers look at it
+        assert temporary.suffix == ".txt"  # some writers choose the format by it
     assert path.read_text() == "new"
     assert names(path.parent) == ["a.txt"]
 
@@ -129,15 +134,111 @@ def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
     assert names(tmp_path) == ["file", "folder"]
 
 
-def full_disk() -> OSError:
-    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+class SafetensorError(Exception):
+    """Has the name, but not the base class, of an error of the file system."""
 
 
 @pytest.mark.parametrize("make", [atomic_write, atomic_folder])
-def test_a_full_disk_is_blamed_on_the_output(tmp_path: Path, make: Any) -> None:
-    with pytest.raises(OutputError, match=r"out.*No space left"), make(tmp_path / "out"):
-        raise full_disk()
+@pytest.mark.parametrize(
+    ("error", "free"),
+    [
+        (OSError(errno.ENOSPC, "full"), 10**9),
+        (OSError(errno.EDQUOT, "quota"), 10**9),
+        # another library's temporary file, on the same disk
+        (OSError(errno.ENOSPC, "full", "/elsewhere/x"), 10**9),
+        # as NumPy, torch and safetensors report it
+        (OSError("1000 requested and 12 written"), 0),
+        (RuntimeError("PytorchStreamWriter failed writing file data/0"), 0),
+        (SafetensorError("I/O error"), 0),
+    ],
+)
+def test_a_full_disk_is_one_line_about_the_output(
+    tmp_path: Path, make: Any, error: Exception, free: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=free)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
+    with (
+        pytest.raises(OutputError, match=r"out: cannot be written \(No space left") as caught,
+        make(tmp_path / "out"),
+    ):
+        raise error
+    assert "\n" not in str(caught.value)
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shape mismatch"), OSError("reset")])
+def test_other_errors_pass_while_there_is_space(tmp_path: Path, error: Exception) -> None:
+    with pytest.raises(type(error), match=str(error)) as caught, atomic_write(tmp_path / "out"):
+        raise error
+    assert caught.value is error
+
+
+def killed_while_writing(path: Path, *, make: str) -> None:
+    """Start to write `path` in another process, and kill it there."""
+    code = f"""
+import os, signal
+from pathlib import Path
+from toolkit.files import atomic_folder, atomic_write
+with {make}(Path({str(path)!r})) as temporary:
+    if temporary.is_dir():
+        (temporary / "half").write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    root = Path(__file__).resolve().parents[1]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+
+
+@pytest.fixture
+def _first_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let this process be one that has not written anything yet."""
+    monkeypatch.setattr("toolkit.files._cleaned", set())
+
+
+@pytest.mark.usefixtures("_first_write")
+@pytest.mark.parametrize("make", ["atomic_write", "atomic_folder"])
+def test_what_a_killed_process_left_is_removed(tmp_path: Path, make: str) -> None:
+    path = tmp_path / "out.npy"
+    killed_while_writing(path, make=make)
+    assert len(names(tmp_path)) == 1, "or this test would prove nothing"
+    with {"atomic_write": atomic_write, "atomic_folder": atomic_folder}[make](path):
+        pass
+    assert names(tmp_path) == ["out.npy"]
+
+
+@pytest.mark.usefixtures("_first_write")
+def test_what_others_are_writing_stays(tmp_path: Path) -> None:
+    own = f"tmp-{files._HOST}-{os.getpid()}-00000000"
+    kept = [
+        f".a.tmp-{files._HOST}-1-00000000",  # a process that runs
+        f".a.tmp-{'0' * 8}-{2**22 + 1}-00000000",  # of another host, on a shared disk
+        ".a.txt.x8f3a2b1.txt",  # of another program
+        ".git",
+    ]
+    for name in kept:
+        (tmp_path / name).write_text("")
+    (tmp_path / f".a.{own}").write_text("")  # an earlier process with the same number
+    with atomic_write(tmp_path / "b") as writing:
+        files._cleaned.clear()
+        write_text(tmp_path / "c", "")
+        assert writing.exists(), "another thread of this process is writing it"
+    assert names(tmp_path) == sorted([*kept, "b", "c"])
+
+
+@pytest.mark.usefixtures("_first_write")
+def test_a_folder_that_was_being_replaced_comes_back(tmp_path: Path) -> None:
+    old = tmp_path / f".out.tmp-{files._HOST}-{2**22 + 1}-00000000" / "old"
+    old.mkdir(parents=True)
+    (old / "precious").write_text("x")
+    write_text(tmp_path / "a", "")
+    assert names(tmp_path) == ["a", "out"]
+    assert (tmp_path / "out/precious").read_text() == "x"
+
+
+def test_the_longest_possible_name(tmp_path: Path) -> None:
+    for name in ("x" * 255, "ä" * 127, "x." + "y" * 253):
+        write_text(tmp_path / name, "text")
+        assert (tmp_path / name).read_text() == "text"
 
 
 @pytest.mark.parametrize("make", [atomic_write, atomic_folder])
@@ -160,7 +261,7 @@ def test_a_folder_appears_when_complete(tmp_path: Path) -> None:
     assert names(path.parent) == ["out"]
 
 
-def test_a_folder_is_replaced_only_when_told(tmp_path: Path) -> None:
+def test_a_folder_is_replaced_only_with_overwrite(tmp_path: Path) -> None:
     path = tmp_path / "out"
     path.mkdir()
     (path / "old").write_text("1")
@@ -198,7 +299,7 @@ def test_overwrite_never_takes_the_ground_away(
     monkeypatch.chdir(here)
     for path in (Path(), Path("../../project"), here, tmp_path):
         with (
-            pytest.raises(OutputError, match="working folder"),
+            pytest.raises(OutputError, match="contains the working folder"),
             atomic_folder(path, overwrite=True),
         ):
             pytest.fail("must not begin")

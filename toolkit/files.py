@@ -1,21 +1,37 @@
-"""Small things about files: whole or not at all."""
+"""Atomic writes: a file or folder appears complete under its name, or not at all.
+
+What is being written has a temporary name beside its target that holds the host and the process.
+What a killed process left behind is removed when another process first writes into the folder.
+"""
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
 import os
+import platform
+import re
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from toolkit.errors import ToolkitError
 
+_TEMPORARY = re.compile(r"\..+\.tmp-(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{8}(\.[^.]*)?")
+_HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL_BELOW_BYTES = 1 << 20
+
+_active: set[str] = set()  # temporary names of this process
+_cleaned: set[tuple[int, Path]] = set()  # process and folder
+
 
 class OutputError(ToolkitError):
-    """Something could not be written."""
+    """An output cannot be written."""
 
 
 def read_json(path: Path) -> Any:
@@ -28,12 +44,12 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ToolkitError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    except ValueError as error:
-        raise ToolkitError(f"{path}: not valid JSON ({error}); write it anew") from error
+    except (ValueError, RecursionError) as error:
+        raise ToolkitError(f"{path}: not valid JSON ({error}); write it again") from error
 
 
 def write_json(path: Path, record: Any) -> None:
-    """Write JSON with sorted keys, so equal records give equal bytes; whole or not at all.
+    """Write JSON with sorted keys, so that equal records give equal bytes; atomic.
 
     Raises:
         OutputError: the file cannot be written.
@@ -42,7 +58,7 @@ def write_json(path: Path, record: Any) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write text to a temporary neighbour and rename it over `path`.
+    """Write text in UTF-8; atomic.
 
     Raises:
         OutputError: the file cannot be written.
@@ -53,59 +69,120 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Give a temporary file name beside `path`; on success it takes the place of `path`.
+    """Yield a temporary file beside `path`; at the end it takes the place of `path`.
+
+    After an error or an interrupt `path` is as before and the temporary file is gone.
+
+    Example:
+        >>> import tempfile
+        >>> target = Path(tempfile.mkdtemp()) / "a.txt"
+        >>> with atomic_write(target) as temporary:
+        ...     _ = temporary.write_text("complete")
+        >>> target.read_text()
+        'complete'
 
     Raises:
-        OutputError: the file cannot be written.
+        OutputError: the file cannot be written, or the disk is full.
     """
-    with _blamed_on(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(
-            prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent
-        )
-        os.close(handle)
-    temporary = Path(name)
-    try:
-        with _blamed_on(path, within=temporary):
-            yield temporary
-        with _blamed_on(path):
-            temporary.chmod(0o666 & ~_umask())
-            temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with _temporary_name(path) as temporary:
+        try:
+            with _blame(path):
+                temporary.touch(exist_ok=False)
+            with _blame(path, within=temporary):
+                yield temporary
+            with _blame(path):
+                temporary.chmod(0o666 & ~_umask())  # some writers make private files
+                temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
 def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """Give a temporary folder beside `path`; on success it takes the place of `path`.
+    """Yield a temporary folder beside `path`; at the end it takes the place of `path`.
 
     Args:
         path: the folder to make.
         overwrite: whether an existing folder may be replaced.
 
     Raises:
-        OutputError: `path` exists and `overwrite` is false, is not a folder, holds the working
-            folder, or cannot be written.
+        OutputError: `path` exists and `overwrite` is false, is not a folder, contains the working
+            folder, or cannot be written; or the disk is full.
     """
     path = path.absolute()  # `.` has no name
     _check_replaceable(path, overwrite=overwrite)
-    with _blamed_on(path):
+    with _temporary_name(path) as temporary:
+        fresh, old = temporary / "new", temporary / "old"
+        try:
+            with _blame(path):
+                temporary.mkdir()
+                fresh.mkdir()
+            with _blame(path, within=fresh):
+                yield fresh
+            with _blame(path):
+                if path.exists():
+                    path.rename(old)  # deleting takes long; two renames are nearly atomic
+                fresh.rename(path)
+        finally:
+            if old.exists() and not path.exists():
+                old.rename(path)
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _temporary_name(path: Path) -> Iterator[Path]:
+    """Yield an unused name beside `path`, after removing what dead processes left there."""
+    with _blame(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    fresh, old = temporary / "new", temporary / "old"
+    _remove_leftovers(path.parent)
+    long = len(os.fsencode(path.name)) > 150  # file systems allow 255 bytes
+    label = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16] if long else path.name
+    suffix = "" if len(path.suffix) > 20 else path.suffix
+    name = f".{label}.tmp-{_HOST}-{os.getpid()}-{secrets.token_hex(4)}{suffix}"
+    _active.add(name)
     try:
-        with _blamed_on(path):
-            fresh.mkdir()
-        with _blamed_on(path, within=fresh):
-            yield fresh
-        with _blamed_on(path):
-            if path.exists():
-                path.rename(old)  # removing takes long; two renames leave no gap to speak of
-            fresh.rename(path)
+        yield path.with_name(name)
     finally:
-        if old.exists() and not path.exists():
-            old.rename(path)
-        shutil.rmtree(temporary, ignore_errors=True)
+        _active.discard(name)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files and folders of processes of this host that are gone.
+
+    Once per process and folder, because listing a cache of many thousand files for each new one
+    would cost more than writing it.
+    """
+    here = (os.getpid(), folder.absolute())
+    if here in _cleaned:
+        return
+    _cleaned.add(here)
+    with suppress(OSError):
+        for entry in list(os.scandir(folder)):
+            found = _TEMPORARY.fullmatch(entry.name)
+            if not found or found["host"] != _HOST or _is_running(int(found["pid"]), entry.name):
+                continue
+            leftover = Path(entry.path)
+            if not entry.is_dir(follow_symlinks=False):
+                leftover.unlink(missing_ok=True)
+                continue
+            original = folder / entry.name[1 : found.start("host") - len(".tmp-")]
+            if (leftover / "old").is_dir() and not original.exists():
+                (leftover / "old").rename(original)  # killed between the two renames
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _is_running(pid: int, name: str) -> bool:
+    if pid == os.getpid():  # in a container every process may have the same number
+        return name in _active
+    if os.name != "posix":
+        return True  # signal 0 would end the process
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _check_replaceable(path: Path, *, overwrite: bool) -> None:
@@ -117,22 +194,43 @@ def _check_replaceable(path: Path, *, overwrite: bool) -> None:
         raise OutputError(f"{path}: is not a folder; remove it or choose another --out")
     here = Path.cwd().resolve()
     if path.resolve() in (here, *here.parents):
-        raise OutputError(f"{path}: holds the working folder; choose another --out")
+        raise OutputError(f"{path}: contains the working folder; choose another --out")
 
 
 @contextmanager
-def _blamed_on(path: Path, *, within: Path | None = None) -> Iterator[None]:
-    """Turn what the file system refuses into an error that names `path`.
+def _blame(path: Path, *, within: Path | None = None) -> Iterator[None]:
+    """Turn errors of the file system into an `OutputError` that names `path`.
 
-    With `within`, errors about other files pass: while something is written, other things are
-    read, and what goes wrong there is not the fault of the output.
+    With `within`, only errors about that place count, and a full disk: while an output is written,
+    inputs are read, and their errors are not about the output.
     """
     try:
         yield
-    except OSError as error:
-        if within is not None and not _is_about(error, within):
+    except ToolkitError:
+        raise
+    except Exception as error:
+        if _is_disk_full(error, path.parent):
+            reason = os.strerror(errno.ENOSPC)
+            raise OutputError(f"{path}: cannot be written ({reason}); free some space") from error
+        if not isinstance(error, OSError) or (within is not None and not _is_about(error, within)):
             raise
         raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def _is_disk_full(error: Exception, folder: Path) -> bool:
+    """Return whether an error comes from a full disk.
+
+    NumPy, torch and safetensors report a failed write without an error number, so that the free
+    space decides.
+    """
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in _DISK_FULL
+    if not isinstance(error, OSError | RuntimeError) and "Safetensor" not in type(error).__name__:
+        return False
+    try:
+        return shutil.disk_usage(folder).free < _FULL_BELOW_BYTES
+    except OSError:
+        return False
 
 
 def _is_about(error: OSError, place: Path) -> bool:
