@@ -1,4 +1,4 @@
-"""What lies under `cache/`: things that can be computed again, by kind."""
+"""The contents of the cache folder, by kind: arrays that can be computed again."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from toolkit.errors import ConfigError, did_you_mean
 from toolkit.files import OutputError
 from toolkit.home import cache_dir
 
-_KINDS = {
-    "embeddings": "SAM image embeddings, 2 MiB per image and view",
+_DESCRIPTIONS = {
+    "encodings": "SAM image encodings, 2 MiB per image and view",
     "features": "features of frozen networks",
-    "resized": "images at a network's input size",
+    "classifier-features": "pooled features of the classifier's frozen layers",
+    "resized": "images at the classifier's input size",
     "ultralytics": "settings of Ultralytics",
-    "unreachable_hosts.json": "hosts that did not answer lately",
 }
 
 
@@ -27,29 +27,29 @@ class CacheKind:
     Attributes:
         name: its file name.
         path: where it is.
-        what: what it holds, in a few words; empty where this version does not know it.
+        description: what it contains; empty if this version does not use it.
         files: number of files in it.
-        size_bytes: their sizes added.
+        size_bytes: their total size.
     """
 
     name: str
     path: Path
-    what: str
+    description: str
     files: int
     size_bytes: int
 
 
 def cache_kinds() -> list[CacheKind]:
-    """Return everything in the cache, sorted by name; empty where there is no cache."""
+    """Return everything in the cache, sorted by name."""
     base = cache_dir()
-    return [_measured(path) for path in sorted(base.iterdir())] if base.is_dir() else []
+    return [_measure(path) for path in sorted(base.iterdir())] if base.is_dir() else []
 
 
 def chosen_kinds(names: Sequence[str]) -> list[CacheKind]:
-    """Return the named kinds; all of them without names.
+    """Return the named kinds, or all of them without names.
 
     Raises:
-        ConfigError: there is nothing of that name in the cache.
+        ConfigError: no kind of that name is in the cache.
     """
     kinds = {kind.name: kind for kind in cache_kinds()}
     for name in names:
@@ -59,7 +59,7 @@ def chosen_kinds(names: Sequence[str]) -> list[CacheKind]:
 
 
 def clear_kind(kind: CacheKind) -> None:
-    """Delete one kind; of a link only the link goes.
+    """Delete one kind; if it is a link, only the link.
 
     Raises:
         OutputError: it cannot be deleted.
@@ -73,7 +73,7 @@ def clear_kind(kind: CacheKind) -> None:
         raise OutputError(f"{kind.path}: cannot be deleted ({error.strerror or error})") from error
 
 
-def _measured(path: Path) -> CacheKind:
+def _measure(path: Path) -> CacheKind:
     files = [f for f in path.rglob("*") if f.is_file()] if path.is_dir() else [path]
     sizes = [f.lstat().st_size for f in files]
-    return CacheKind(path.name, path, _KINDS.get(path.name, ""), len(files), sum(sizes))
+    return CacheKind(path.name, path, _DESCRIPTIONS.get(path.name, ""), len(files), sum(sizes))

@@ -17,9 +17,9 @@ from toolkit.home import resource
 
 T = TypeVar("T")
 
-_BOOLEANS = {word: True for word in ("true", "yes", "on", "1")} | {
-    word: False for word in ("false", "no", "off", "0")
-}
+_BOOLEANS = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(
+    ("false", "no", "off", "0"), False
+)
 
 
 def setting(default: Any, help: str, *, advanced: bool = False) -> Any:

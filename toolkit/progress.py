@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -88,7 +88,7 @@ def progress(title: str, total: float | None = None, *, show: bool = True) -> It
     """Display the progress of one piece of work on standard error.
 
     The time left assumes that equal amounts take equal time. Where steps differ in cost, give
-    `total` and the amounts in units of cost; a `total` that is a float is displayed as a percentage.
+    `total` and the amounts in units of cost; a float as `total` is displayed as a percentage.
 
     Example:
         >>> costs = [1.0, 1.0, 4.0]  # the last step runs at twice the resolution
@@ -154,7 +154,10 @@ def _bar(title: str, total: float | None) -> Iterator[Progress]:
 
             def _update(self, amount: float, figures: dict[str, float | str]) -> None:
                 self.done += amount
-                fields = {"position": _position(self.done, total), "left": self._left()}
+                fields: dict[str, Any] = {
+                    "position": _position(self.done, total),
+                    "left": self._left(),
+                }
                 if figures:
                     fields["figures"] = "  ".join(_texts(figures))
                 columns.update(task, completed=self.done, **fields)

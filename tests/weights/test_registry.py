@@ -66,8 +66,8 @@ def test_unknown_name(name: str, hint: str) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("net: [", "not YAML"),
-        ("- net", "must map names"),
+        ("net: [", "not valid YAML"),
+        ("- net", "expected 'key: value' lines"),
         ("net: 3", "net must be a mapping"),
         ("net: {description: d, licence: MIT}", "'file'"),  # missing field
         ("net: {description: d, licence: MIT, file: f, sha: x}", "'sha'"),  # unknown field
@@ -83,7 +83,7 @@ def test_wrong_registry(write_registry: Callable[..., Path], text: str, reason: 
 
 
 @pytest.mark.parametrize(
-    ("metadata", "sha256", "accepted"),
+    ("facts", "sha256", "accepted"),
     [
         ({"sha256": "ab" * 32}, "ab" * 32, True),
         ({"sha256": "ab" * 32}, "cd" * 32, False),

@@ -1,4 +1,4 @@
-"""`toolkit cache`: what has been computed once and kept, its size, and how to delete it."""
+"""`toolkit cache`: list and delete cached arrays."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import typer
 from toolkit.cli.common import say
 
 cache_app = typer.Typer(
-    help="Cached embeddings, features and resized images: list, clear.", no_args_is_help=True
+    help="List and delete cached encodings, features and images.", no_args_is_help=True
 )
 
 
 @cache_app.command("list")
 def list_cache() -> None:
-    """Show what the cache holds, by kind, with its size."""
+    """List the contents of the cache, by kind, with their sizes."""
     from rich.console import Console
     from rich.table import Table
 
@@ -27,11 +27,11 @@ def list_cache() -> None:
     if not kinds:
         print(f"{cache_dir()}: nothing cached yet")
         return
-    table = Table("kind", "holds", "files", "size", title=str(cache_dir()), title_justify="left")
+    table = Table("kind", "contents", "files", "size", title=str(cache_dir()), title_justify="left")
     for column in (2, 3):
         table.columns[column].justify = "right"
     for kind in kinds:
-        table.add_row(kind.name, kind.what, f"{kind.files:,}", _megabytes(kind.size_bytes))
+        table.add_row(kind.name, kind.description, f"{kind.files:,}", _megabytes(kind.size_bytes))
     table.add_section()
     total = sum(kind.size_bytes for kind in kinds)
     table.add_row("all", "", f"{sum(kind.files for kind in kinds):,}", _megabytes(total))
@@ -41,11 +41,11 @@ def list_cache() -> None:
 @cache_app.command("clear")
 def clear_cache(
     names: Annotated[
-        list[str] | None, typer.Argument(help="Kinds, see: toolkit cache list; all by default.")
+        list[str] | None, typer.Argument(help="Kinds, see: toolkit cache list; default: all.")
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete without confirmation.")] = False,
 ) -> None:
-    """Delete cached files; runs, data and weights stay, and what is needed is computed again."""
+    """Delete cached files; they are computed again when needed. Runs, data and weights stay."""
     from toolkit.cache import chosen_kinds, clear_kind
     from toolkit.errors import ConfigError
 
@@ -54,18 +54,18 @@ def clear_cache(
         say("nothing cached")
         return
     size = _megabytes(sum(kind.size_bytes for kind in kinds))
-    what = ", ".join(kind.name for kind in kinds)
+    listed = ", ".join(kind.name for kind in kinds)
     if not yes:
-        if not _asks():
-            raise ConfigError(f"cache clear: would delete {size} ({what}); repeat with --yes")
-        typer.confirm(f"Delete {size} ({what})?", abort=True)
+        if not _is_interactive():
+            raise ConfigError(f"cache clear: would delete {size} ({listed}); repeat with --yes")
+        typer.confirm(f"Delete {size} ({listed})?", abort=True)
     for kind in kinds:
         clear_kind(kind)
-    print(f"deleted {size} ({what})")
+    print(f"deleted {size} ({listed})")
 
 
-def _asks() -> bool:
-    """Whether a person is there to answer."""
+def _is_interactive() -> bool:
+    """Return whether a person can answer a question."""
     return sys.stdin.isatty()
 
 

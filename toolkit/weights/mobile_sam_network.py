@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from toolkit import ultralytics_env
 from toolkit.errors import WeightsError
-from toolkit.weights.checkpoint import load_tensors
+from toolkit.weights.checkpoint import load_state_dict
 
 if TYPE_CHECKING:
     from segment_anything.modeling import Sam
@@ -41,7 +41,7 @@ def build_mobile_sam(weights: Mapping[str, Tensor] | Path) -> Sam:
     Raises:
         WeightsError: the weights are of another architecture.
     """
-    state = load_tensors(weights) if isinstance(weights, Path) else weights
+    state = load_state_dict(weights) if isinstance(weights, Path) else weights
     network = empty_mobile_sam()
     try:
         network.load_state_dict(dict(state))
@@ -51,14 +51,13 @@ def build_mobile_sam(weights: Mapping[str, Tensor] | Path) -> Sam:
         raise WeightsError(
             f"{where}not the weights of MobileSAM ({' '.join(first).strip()[:160]})"
         ) from error
-    # Only after loading: TinyViT tabulates its attention biases when it enters eval mode, and a
-    # table from earlier weights would stay in use. Whoever loads other weights into the network
-    # must call eval() again.
+    # After loading, because TinyViT tabulates its attention biases when it enters eval mode; after
+    # loading other weights, call eval() again.
     return network.eval()
 
 
 def empty_mobile_sam() -> Sam:
-    """Build the network with arbitrary weights."""
+    """Build the network with random weights."""
     ultralytics_env.prepare()
     from segment_anything.modeling import MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
     from ultralytics.models.sam.modules.tiny_encoder import TinyViT

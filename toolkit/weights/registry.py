@@ -1,4 +1,4 @@
-"""The list of checkpoints this project can use, read from `weights/registry.yaml`."""
+"""The checkpoints that this project can use, read from `weights/registry.yaml`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, cast
 
-from toolkit.errors import WeightsError, did_you_mean
+from toolkit.config import read_yaml
+from toolkit.errors import ConfigError, WeightsError, did_you_mean
 from toolkit.home import resource
 
 Client = Literal["pip", "npm"]
@@ -37,7 +38,7 @@ class Weights:
     """One checkpoint.
 
     Attributes:
-        name: how it is asked for.
+        name: its key in the registry.
         description: what it is.
         licence: SPDX-like name of the licence of the weights.
         file: file name under `weights/`.
@@ -63,7 +64,7 @@ class Weights:
     tensors_sha256: str | None = None
 
     def accepts(self, sha256: str) -> bool:
-        """Tell whether a file with this hash is the official one; True if no hash is known."""
+        """Return whether a file with this hash is the official one; True if no hash is known."""
         if self.sha256 is not None:
             return sha256 == self.sha256
         return sha256.startswith(self.sha256_prefix or "")
@@ -102,14 +103,10 @@ def trusted_hashes() -> frozenset[str]:
 @lru_cache(maxsize=4)
 def _parse(path: Path, mtime_ns: int) -> Mapping[str, Weights]:
     """Parse a registry; `mtime_ns` makes an edited file a new cache entry."""
-    import yaml
-
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise WeightsError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
-    if not isinstance(raw, dict):
-        raise WeightsError(f"{path}: must map names of weights to their facts")
+        raw = read_yaml(path)
+    except ConfigError as error:
+        raise WeightsError(str(error)) from error
     return MappingProxyType({str(name): _entry(path, str(name), raw[name]) for name in raw})
 
 

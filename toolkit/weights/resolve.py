@@ -1,8 +1,8 @@
 """One meaning of a method's `weights` setting, for all methods.
 
-`pretrained`: the registered weights, an error where they cannot be had. `auto`: the same, but from
-scratch where they cannot be had, which the run and the leaderboard say. `none`: from scratch. Or a
-name of the registry (`toolkit weights list`), or the path of a file.
+`pretrained`: the registered weights; an error if they cannot be fetched. `auto`: the same, but from
+scratch if they cannot be fetched, which the run records. `none`: from scratch. Or a name of the
+registry (`toolkit weights list`), or the path of a file.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ class ResolvedWeights:
     """Where a network starts from.
 
     Attributes:
-        name: name in the registry, name of the file, or `none`; shown on the leaderboard.
+        name: name in the registry, name of the file, or `none`; displayed on the leaderboard.
         source: in a few words, where it came from, with its licence if known.
         path: the checkpoint; None to start from scratch.
-        reason: with `auto`, why the pretrained weights could not be had; else empty.
+        reason: with `auto`, why the pretrained weights could not be fetched; else empty.
     """
 
     name: str
@@ -37,7 +37,7 @@ class ResolvedWeights:
 
 
 def resolve_weights(setting: str, names: str | Sequence[str], *, network: str) -> ResolvedWeights:
-    """Find the checkpoint that a `weights` setting asks for, fetching it if need be.
+    """Find the checkpoint that a `weights` setting names, and fetch it if necessary.
 
     Example:
         >>> resolve_weights("none", "mobile-sam", network="mobile-sam").path is None
@@ -73,7 +73,7 @@ def resolve_weights(setting: str, names: str | Sequence[str], *, network: str) -
     reason = "; ".join(reasons) or f"no pretrained weights are registered for {network}"
     if setting == AUTO:
         return ResolvedWeights(
-            "none", "from scratch: pretrained weights out of reach", None, reason
+            "none", "from scratch: pretrained weights could not be fetched", None, reason
         )
     raise WeightsError(f"{reason}; give a file with --weights FILE, or --weights none")
 

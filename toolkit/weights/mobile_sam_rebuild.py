@@ -1,34 +1,42 @@
 """Rebuild MobileSAM's checkpoint from the two ONNX files of its package mirror.
 
-The files hold every tensor of MobileSAM but the unused ImageNet head, in the disguise that
+The files contain every tensor of MobileSAM except the unused ImageNet head, in the form that
 `torch.onnx.export` gives them: batch normalisation folded into convolutions, linear weights
-transposed under generated names, attention biases spread out to one value per pair of positions,
-tokens fused into one constant. Each is found by the name of the graph node that uses it.
+transposed under generated names, attention biases expanded to one value per pair of positions,
+tokens fused into one constant. Each is found by the name of the graph node that uses it. The result
+is compared with the ONNX files on a fixed input.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import metadata
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import MissingExtraError, WeightsError
+from toolkit.files import atomic_write, write_json
 from toolkit.weights.checkpoint import tensors_sha256
-from toolkit.weights.files import file_sha256, replacing
-from toolkit.weights.local import provenance_file
-from toolkit.weights.mobile_sam_network import empty_mobile_sam
-from toolkit.weights.mobile_sam_parity import check_parity
+from toolkit.weights.local import checkpoint_sha256, provenance_file
+from toolkit.weights.mobile_sam_network import (
+    EMBEDDING_SIZE,
+    IMAGE_SIZE,
+    build_mobile_sam,
+    empty_mobile_sam,
+)
 from toolkit.weights.registry import Weights
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 BATCH_NORM_EPS = 1e-5
+ENCODER_LIMIT = 1e-4
+DECODER_LIMIT = 1e-3
+MASK_INPUT_SIZE = 4 * EMBEDDING_SIZE
 
 
 def require_onnx() -> None:
@@ -45,13 +53,13 @@ def rebuild(members: Sequence[Path], target: Path, entry: Weights) -> None:
 
     Args:
         members: the encoder's and the decoder's ONNX file.
-        target: where the checkpoint belongs; `<target>.json` gets hashes, sources and parity.
+        target: where the checkpoint belongs; `<target>.json` records hashes, sources and parity.
         entry: registry entry; its `tensors_sha256` is compared.
 
     Raises:
         MissingExtraError: onnx or onnxruntime is missing.
         WeightsError: a tensor is missing or has another shape, the tensors are not the pinned
-            ones, or the network computes something else than the ONNX files.
+            ones, or the network differs from the ONNX files.
     """
     require_onnx()
     import torch
@@ -62,14 +70,14 @@ def rebuild(members: Sequence[Path], target: Path, entry: Weights) -> None:
     if found != entry.tensors_sha256:
         raise WeightsError(f"rebuilt MobileSAM has other tensors than pinned ({found[:12]}…)")
     parity = check_parity(state, encoder_onnx, decoder_onnx)
-    with replacing(target) as temporary:
-        # To a stream, not to a name: torch writes the name into the file, and with a random
-        # temporary name two processes that rebuild at once would spoil each other's record.
-        with temporary.open("xb") as stream:
+    with atomic_write(target) as temporary:
+        # To a stream, because torch writes the name of the file into it: with a random temporary
+        # name, two processes that rebuild at once would write different files.
+        with temporary.open("wb") as stream:
             torch.save(state, stream)
-        facts = {
+        record = {
             "name": entry.name,
-            "file_sha256": file_sha256(temporary),
+            "file_sha256": checkpoint_sha256(temporary),
             "tensors_sha256": found,
             "sources": [
                 {"client": m.client, "package": m.package, "member": m.member, "sha256": m.sha256}
@@ -86,9 +94,8 @@ def rebuild(members: Sequence[Path], target: Path, entry: Weights) -> None:
             "onnx": metadata.version("onnx"),
             "onnxruntime": metadata.version("onnxruntime"),
         }
-        # Before the checkpoint: without its provenance a rebuilt file would count as damaged.
-        with replacing(provenance_file(target)) as record:
-            record.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        # Before the checkpoint, because a rebuilt file without its record counts as damaged.
+        write_json(provenance_file(target), record)
 
 
 def mobile_sam_state_dict(encoder_onnx: Path, decoder_onnx: Path) -> dict[str, Tensor]:
@@ -109,7 +116,7 @@ def mobile_sam_state_dict(encoder_onnx: Path, decoder_onnx: Path) -> dict[str, T
     for name, idxs in network.named_buffers():
         if name.endswith(".attention_bias_idxs"):
             biases = name.removesuffix("_bias_idxs") + "_biases"
-            found[biases] = unspread_biases(found[biases], idxs, offsets=wanted[biases].shape[1])
+            found[biases] = collapse_biases(found[biases], idxs, offsets=wanted[biases].shape[1])
     found |= _constants(wanted)
     odd = [
         name
@@ -207,15 +214,15 @@ def _decoder_tensors(graph: _Graph) -> Iterator[tuple[str, Tensor]]:
 
 
 def _common(path: str, kind: str, value: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """Yield what both graphs disguise alike: linear layers and normalisation over channels."""
+    """Yield linear layers and normalisation over channels, which both graphs store alike."""
     if kind == "MatMul" and value.ndim == 2 and not path.endswith((".", "pe_layer")):
         yield f"{path}.weight", value.T.contiguous()
     elif kind in ("Mul", "Add") and value.ndim == 3 and value.shape[1:] == (1, 1):
         yield f"{path}.{'weight' if kind == 'Mul' else 'bias'}", value.flatten()
 
 
-def unspread_biases(spread: Tensor, idxs: Tensor, *, offsets: int) -> Tensor:
-    """Return one attention bias per offset from (heads, n, n) with one per pair of positions.
+def collapse_biases(spread: Tensor, idxs: Tensor, *, offsets: int) -> Tensor:
+    """Return one attention bias per offset from (heads, n, n), one per pair of positions.
 
     Raises:
         WeightsError: two pairs of the same offset have different biases.
@@ -244,3 +251,77 @@ def _constants(wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if name.startswith(("image_encoder.norm_head.", "image_encoder.head."))
     }
     return head | {"image_encoder.norm_head.weight": torch.ones(320)}
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Largest absolute differences on fixed inputs.
+
+    Attributes:
+        encoder: of the image embedding; its values are about 0.1 to 1.
+        decoder: of the mask logits at 256×256.
+        iou: of the predicted IoU.
+    """
+
+    encoder: float
+    decoder: float
+    iou: float
+
+
+def check_parity(state: Mapping[str, Tensor], encoder_onnx: Path, decoder_onnx: Path) -> Parity:
+    """Run both implementations on one seeded image with a click and a box, and with a mask.
+
+    Args:
+        state: MobileSAM's state dict.
+        encoder_onnx: (B, 3, 1024, 1024) normalised RGB → (B, 256, 64, 64).
+        decoder_onnx: Meta's export of prompt encoder and mask decoder, single mask.
+
+    Raises:
+        WeightsError: a difference is 1e-4 or more in the embedding, 1e-3 or more in the logits.
+    """
+    import numpy as np
+    import onnxruntime
+    import torch
+    from segment_anything.utils.onnx import SamOnnxModel
+
+    network = build_mobile_sam(state)
+    rng = np.random.default_rng(0)
+    image = rng.standard_normal((1, 3, IMAGE_SIZE, IMAGE_SIZE)).astype(np.float32)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+
+    def session(path: Path) -> onnxruntime.InferenceSession:
+        return onnxruntime.InferenceSession(
+            str(path), sess_options=options, providers=["CPUExecutionProvider"]
+        )
+
+    with torch.no_grad():
+        ours = network.image_encoder(torch.from_numpy(image)).numpy()
+        (theirs,) = session(encoder_onnx).run(None, {"input": image})
+        encoder = float(np.abs(ours - theirs).max())
+        ours_decoder = SamOnnxModel(network, return_single_mask=True)
+        their_decoder = session(decoder_onnx)
+        decoder, iou = 0.0, 0.0
+        for has_mask in (0.0, 1.0):
+            # Labels: 1 a click inside, 0 a click outside, 2 and 3 the corners of a box.
+            prompts = {
+                "image_embeddings": theirs,
+                "point_coords": rng.uniform(0, IMAGE_SIZE, (1, 4, 2)).astype(np.float32),
+                "point_labels": np.array([[1, 0, 2, 3]], dtype=np.float32),
+                "mask_input": rng.standard_normal((1, 1, MASK_INPUT_SIZE, MASK_INPUT_SIZE)).astype(
+                    np.float32
+                ),
+                "has_mask_input": np.array([has_mask], dtype=np.float32),
+                "orig_im_size": np.array([IMAGE_SIZE, IMAGE_SIZE], dtype=np.float32),
+            }
+            _, our_iou, our_logits = ours_decoder(*map(torch.from_numpy, prompts.values()))
+            _, their_iou, their_logits = their_decoder.run(None, prompts)
+            decoder = max(decoder, float(np.abs(our_logits.numpy() - their_logits).max()))
+            iou = max(iou, float(np.abs(our_iou.numpy() - their_iou).max()))
+    # Written so that NaN fails too.
+    if not (encoder < ENCODER_LIMIT and decoder < DECODER_LIMIT):
+        raise WeightsError(
+            f"rebuilt MobileSAM differs from its ONNX files by {encoder:.1e} in the embedding "
+            f"and {decoder:.1e} in the logits"
+        )
+    return Parity(encoder=encoder, decoder=decoder, iou=iou)
