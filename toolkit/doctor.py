@@ -1,4 +1,4 @@
-"""An examination of the installation."""
+"""A description of the installation, for bug reports."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from toolkit.runs.environment import environment
 _OPTIONAL = {"onnx": "onnx", "onnxruntime": "onnx"}
 
 
-def examine() -> dict[str, dict[str, Any]]:
+def describe_installation() -> dict[str, dict[str, Any]]:
     """Return, by heading: versions and hardware, devices, folders, extras, weights."""
     import torch
 
@@ -20,8 +20,8 @@ def examine() -> dict[str, dict[str, Any]]:
 
     machine = environment()
     packages = machine.pop("packages")
-    place = home()
-    there = next(p for p in (place, *place.parents) if p.exists())
+    folder = home()
+    existing = next(p for p in (folder, *folder.parents) if p.exists())
     return {
         "machine": machine,
         "packages": packages,
@@ -31,15 +31,15 @@ def examine() -> dict[str, dict[str, Any]]:
             "threads": torch.get_num_threads(),
         },
         "folders": {
-            "home": str(place),
-            "free_gb": round(shutil.disk_usage(there).free / 2**30, 1),
+            "home": str(folder),
+            "free_gb": round(shutil.disk_usage(existing).free / 2**30, 1),
         },
         "optional packages": {
-            name: "here" if find_spec(name) else f"missing; extra [{extra}]"
+            name: "installed" if find_spec(name) else f"missing; extra [{extra}]"
             for name, extra in _OPTIONAL.items()
         },
         "weights": {
-            name: "here" if local.locate(entry) is not None else "not fetched"
+            name: "available" if local.locate(entry) is not None else "not fetched"
             for name, entry in registry.load().items()
         },
     }

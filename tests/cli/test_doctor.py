@@ -25,32 +25,34 @@ def test_json() -> None:
     assert set(report["weights"]) == set(load())
 
 
-def test_text_says_the_same() -> None:
+def test_text_has_the_same_content() -> None:
     text = CliRunner().invoke(app, ["doctor"]).stdout
-    for heading, facts in doctor.examine().items():
+    for heading, values in doctor.describe_installation().items():
         assert f"{heading}:" in text
-        for key in facts:
+        for key in values:
             assert f"  {key}: " in text
 
 
 def test_home_need_not_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOOLKIT_HOME", str(tmp_path / "not/yet"))
-    folders = doctor.examine()["folders"]
+    folders = doctor.describe_installation()["folders"]
     assert folders["home"] == str(tmp_path / "not/yet")
     assert folders["free_gb"] >= 0
-    assert not (tmp_path / "not").exists(), "looking must not make anything"
+    assert not (tmp_path / "not").exists(), "describing must not create anything"
 
 
-def test_weights_that_are_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_that_are_available(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOOLKIT_HOME", str(tmp_path))
     name, entry = next(
-        (n, e) for n, e in load().items() if doctor.examine()["weights"][n] != "here"
+        (n, e)
+        for n, e in load().items()
+        if doctor.describe_installation()["weights"][n] != "available"
     )
     (tmp_path / "weights").mkdir(exist_ok=True)
     (tmp_path / "weights" / entry.file).write_bytes(b"x")
-    assert doctor.examine()["weights"][name] == "here"
+    assert doctor.describe_installation()["weights"][name] == "available"
 
 
 def test_missing_extras_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "find_spec", lambda name: None)
-    assert doctor.examine()["optional packages"]["onnx"] == "missing; extra [onnx]"
+    assert doctor.describe_installation()["optional packages"]["onnx"] == "missing; extra [onnx]"

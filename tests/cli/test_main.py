@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -62,7 +64,7 @@ def test_version(toolkit: Toolkit) -> None:
         (("train", "grey", "--config", "gray.yaml"), "gray.yaml: no such config"),
         (("train", "grey", "--set", "ofset=1"), "unknown key 'ofset'; did you mean 'offset'"),
         (("train", "grey", "--set", "offset"), "expected key=value"),
-        (("train", "grey", "--offset", "far"), "offset=far: expected float"),
+        (("train", "grey", "--offset", "far"), "--offset: offset=far: expected float"),
         (("train", "grey", "--fold", "9"), "fold 9: the split has folds 0 to 4"),
         (("train", "grey", "--protocol", "supervise"), "did you mean 'supervised'"),
         (("train", "grey", "--split", "split.json"), "split.json: cannot be read"),
@@ -139,12 +141,57 @@ def test_check_names_the_file(toolkit: Toolkit, sample_dir: Path, tmp_path: Path
     assert "Traceback" not in out + err
 
 
-def test_a_traceback_only_when_asked_for(toolkit: Toolkit, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_traceback_with_debug(toolkit: Toolkit, monkeypatch: pytest.MonkeyPatch) -> None:
     from toolkit.errors import DataError
 
     monkeypatch.setattr(sys, "argv", ["toolkit", "dataset", "info", "nowhere", "--debug"])
     with pytest.raises(DataError):
         cli.main()
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (MemoryError(), "out of memory"),
+        (MemoryError("Unable to allocate 8.00 TiB"), r"out of memory \(Unable to allocate 8"),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
+            "out of memory",
+        ),
+        (ImportError("libGL.so.1: cannot open shared object file", name="cv2"), r"cv2 .*libGL"),
+    ],
+)
+def test_a_fault_of_the_machine_is_one_line(
+    toolkit: Toolkit, monkeypatch: pytest.MonkeyPatch, error: Exception, words: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("toolkit.doctor.describe_installation", fail)
+    status, _, err = toolkit("doctor")
+    assert status == 2
+    assert re.search(words, one_line(err))
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes"), ImportError("no name x"), KeyError()])
+def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("toolkit.doctor.describe_installation", fail)
+    monkeypatch.setattr(sys, "argv", ["toolkit", "doctor"])
+    with pytest.raises(type(error)):
+        cli.main()
+
+
+def test_a_name_that_the_terminal_cannot_print(tmp_path: Path) -> None:
+    code = """
+sys.argv = ["toolkit", "dataset", "info", "sch\\u00f6n-\\udcff"]
+from toolkit.cli.main import main
+main()"""
+    done = in_a_process(code, tmp_path, PYTHONIOENCODING="ascii")
+    assert done.returncode == 2
+    assert "no such folder" in one_line(done.stderr)
 
 
 def test_interrupted(
@@ -161,11 +208,16 @@ def test_interrupted(
     assert toolkit("benchmark", grid, "--data", sample_dir)[0] == 0
 
 
-def in_a_process(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def in_a_process(code: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     root = Path(__file__).resolve().parents[2]
     lead = f"import sys; sys.path.insert(0, {str(root)!r})\n"
     return subprocess.run(
-        [sys.executable, "-c", lead + code], cwd=folder, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", lead + code],
+        cwd=folder,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
 
 

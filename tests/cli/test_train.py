@@ -5,22 +5,24 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
+import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import typer.main
 from typer.testing import CliRunner
 
 from tests.leaderboard.standin import grey  # noqa: F401
-from toolkit.benchmark.grid import read_method_config
 from toolkit.cli import main as cli
 from toolkit.cli.main import app
-from toolkit.cli.train import _method_command, _train
-from toolkit.config import build_settings
+from toolkit.cli.train import _COMMON, _method_command, _type_name
+from toolkit.config import build_settings, setting
 from toolkit.data.synthetic import make_sample
+from toolkit.errors import ConfigError
 from toolkit.methods.registry import _BUILT_IN, method_class
+from toolkit.training import read_method_config
 
 METHODS = sorted(_BUILT_IN)
 
@@ -62,16 +64,106 @@ def test_help_shows_every_setting(method: str, monkeypatch: pytest.MonkeyPatch) 
     status, text = run(group, method, "--help")
     assert status == 0
     for field in dataclasses.fields(method_class(method).Settings):
-        assert f"--{field.name.replace('_', '-')} " in text, field.name
+        assert f"--{field.name.replace('_', '-')}" in text, field.name
         # Words in brackets are not to be taken for markup.
         assert " ".join(field.metadata["help"].split()) in " ".join(text.split()), field.name
 
 
+@dataclasses.dataclass(frozen=True)
+class TypedSettings:
+    """One setting of each type."""
+
+    steps: int = setting(1, "Steps.", advanced=True)
+    rate: float = setting(0.1, "Rate.")
+    limit: int | None = setting(None, "Limit.")
+    kind: Literal["box", "mask"] = setting("box", "Kind.")
+    depth: Literal[18, 50] = setting(18, "Depth.")
+    mixed: bool = setting(True, "Mixed.")
+    layers: tuple[int, ...] = setting((2, 3), "Layers.")
+    extra: dict[str, float] = setting({}, "Extra.", advanced=True)
+
+
+@pytest.fixture
+def typed(monkeypatch: pytest.MonkeyPatch, grey: type[Any]) -> dict[str, Any]:  # noqa: F811
+    """Give the stand-in method these settings; collect what reaches the training."""
+    given: dict[str, Any] = {}
+
+    def train(method: str, data: object, **options: Any) -> None:
+        given.update(options)
+        raise ConfigError("stop here")
+
+    monkeypatch.setattr(grey, "Settings", TypedSettings)
+    monkeypatch.setattr("toolkit.training.train", train)
+    return given
+
+
+@pytest.mark.parametrize(
+    ("words", "key", "value"),
+    [
+        (["--steps", "5"], "steps", 5),
+        (["--steps", "1e3"], "steps", 1000),
+        (["--rate", "1e-3"], "rate", 0.001),
+        (["--limit", "7"], "limit", 7),
+        (["--kind", "mask"], "kind", "mask"),
+        (["--depth", "50"], "depth", 50),
+        (["--mixed"], "mixed", True),
+        (["--no-mixed"], "mixed", False),
+        (["--layers", "1,2"], "layers", (1, 2)),
+        (["--extra", "{a: 1.5}"], "extra", {"a": 1.5}),
+    ],
+)
+def test_options_have_the_type_of_the_setting(
+    typed: dict[str, Any], sample_dir: Path, words: list[str], key: str, value: Any
+) -> None:
+    with pytest.raises(ConfigError, match="stop here"):
+        run("train", "grey", "--data", sample_dir, *words)
+    assert typed[key] == value
+    assert type(typed[key]) is type(value)
+    assert not {f.name for f in dataclasses.fields(TypedSettings)} & set(typed) - {key}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--steps", "many"], "--steps: steps=many: expected int"),
+        (["--rate", "nan"], "--rate: rate=nan: expected float"),
+        (["--kind", "masks"], "did you mean 'mask'"),
+        (["--depth", "34"], "known: 18, 50"),
+        (["--layers", "1,x"], "--layers: layers=x: expected int"),
+        (["--extra", "[1]"], "expected a mapping"),
+    ],
+)
+@pytest.mark.usefixtures("typed")
+def test_a_wrong_type_is_one_line(sample_dir: Path, words: list[str], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        run("train", "grey", "--data", sample_dir, *words)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("typed")
+def test_help_shows_types_and_puts_advanced_settings_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setenv("TERMINAL_WIDTH", "160")
+    text = run("train", "grey", "--help")[1]
+    for words in (
+        r"--steps +<int> ", r"--rate +<float> ", r"--limit +<int\|none> ", r"--kind +\[box\|mask\] ",
+        r"--depth +\[18\|50\] ", r"--mixed +--no-mixed ", r"--layers +<int,\.\.\.> ",
+        r"--extra +<\{key: value\}> ",
+    ):  # fmt: skip
+        assert re.search(words, text), words
+    settings, advanced = text.index("─ Settings ─"), text.index("─ Advanced ─")
+    assert text.index("--data") < settings < text.index("--rate") < advanced < text.index("--steps")
+
+
+def test_type_names() -> None:
+    assert _type_name(tuple[float, int]) == "<float,int>"
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_no_setting_has_the_name_of_a_common_option(method: str) -> None:
-    common = set(inspect.signature(_train).parameters) - {"method", "changes"}
     settings = {field.name for field in dataclasses.fields(method_class(method).Settings)}
-    assert not common & settings
+    assert not {*_COMMON, "set", *method_class(method).inputs} & settings
     assert set(inspect.signature(_method_command(method)).parameters) >= settings | {"data", "seed"}
 
 
@@ -118,7 +210,7 @@ def test_numbered_named_and_resumed(sample_dir: Path, grey: Any) -> None:  # noq
 
 @pytest.mark.usefixtures("grey")
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (("--name", "one"), "a run of this name exists"),
         (("--name", "one", "--resume", "--offset", "9"), "another offset"),
@@ -126,7 +218,7 @@ def test_numbered_named_and_resumed(sample_dir: Path, grey: Any) -> None:  # noq
     ],
 )
 def test_a_finished_run_is_never_overwritten(
-    sample_dir: Path, words: tuple[str, ...], said: str,
+    sample_dir: Path, words: tuple[str, ...], message: str,
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     common = ("train", "grey", "--config", "grey.yaml", "--data", sample_dir)
@@ -136,13 +228,13 @@ def test_a_finished_run_is_never_overwritten(
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert {f: f.stat().st_mtime_ns for f in Path("runs").rglob("*")} == before
 
 
 @pytest.mark.usefixtures("grey")
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (("--config", "resnet/default"), "is a config of resnet, not of grey"),
         (("--config", "grey.yaml", "--set", "ofset=1"), "options"),  # not the file is to blame
@@ -150,7 +242,7 @@ def test_a_finished_run_is_never_overwritten(
     ],
 )
 def test_what_is_wrong_is_named(
-    sample_dir: Path, words: tuple[str, ...], said: str,
+    sample_dir: Path, words: tuple[str, ...], message: str,
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     monkeypatch.setattr(
@@ -159,11 +251,11 @@ def test_what_is_wrong_is_named(
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert [f.name for f in Path().iterdir()] == ["grey.yaml"]
 
 
-def test_a_bank_is_gone_on_with_when_good_images_come_in() -> None:
+def test_a_bank_is_extended_by_new_good_images() -> None:
     # Three of thirty validate and two of twenty-four, so that one more is wanted afterwards.
     data = make_sample(
         Path("data"), seed=1, size=64, train_good=30, test_good=2, per_defect=2
@@ -178,10 +270,10 @@ def test_a_bank_is_gone_on_with_when_good_images_come_in() -> None:
     assert run(*words, "--name", "first")[0] == 0
     for image in kept_back:
         Path(image.name).rename(image)
-    code, said = run(*words, "--name", "more", "--extend", "runs/patchcore/first")
-    assert (code, "held out" in said) == (0, False), said
-    learnt, before = (
+    code, text = run(*words, "--name", "more", "--extend", "runs/patchcore/first")
+    assert (code, "held out" in text) == (0, False), text
+    seen, before = (
         set(json.loads(Path(f"runs/patchcore/{name}/weights/images.json").read_text()))
         for name in ("more", "first")
     )
-    assert before < learnt
+    assert before < seen

@@ -1,4 +1,4 @@
-"""What several command groups share: opening data, splits and runs from their options."""
+"""Shared by several commands: open the data set and the split that their options name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def open_dataset(data: Path | None) -> Dataset:
-    """Read the data set of `--data`; the synthetic sample, made on first use, if None."""
+    """Read the data set `--data`; the synthetic sample, made on first use, if None."""
     from toolkit.data.layouts import read_dataset
 
     if data is None:
@@ -28,7 +28,7 @@ def open_plan(
     dataset: Dataset, split: Path | None, *, protocol: str, folds: int = 5, seed: int = 0,
     per_class: int = 20, seen_images: Collection[str] = (),
 ) -> SplitPlan:  # fmt: skip
-    """Read the plan of `--split`, or make the one of the protocol."""
+    """Read the split file `--split`, or make the split of the protocol."""
     from toolkit.data.splits import SplitPlan, make_plan
 
     if split is not None:
@@ -56,5 +56,5 @@ def open_split(
 
 
 def say(message: str) -> None:
-    """Print a remark to standard error, so that standard output stays clean."""
+    """Print a message to standard error; standard output is for results."""
     print(message, file=sys.stderr)

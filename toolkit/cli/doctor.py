@@ -1,4 +1,4 @@
-"""`toolkit doctor`: what this installation has, for a bug report or a first look."""
+"""`toolkit doctor`: describe the installation, for a bug report."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import typer
 def doctor_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show versions, hardware, folders, optional packages and the weights that are here."""
+    """Print versions, hardware, folders, optional packages and available weights."""
     import json
 
-    from toolkit.doctor import examine
+    from toolkit.doctor import describe_installation
 
-    report = examine()
+    report = describe_installation()
     if as_json:
         print(json.dumps(report, indent=2))
         return
-    for heading, facts in report.items():
+    for heading, values in report.items():
         print(f"{heading}:")
-        for key, value in facts.items():
+        for key, value in values.items():
             print(f"  {key}: {value}")

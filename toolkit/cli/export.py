@@ -1,4 +1,4 @@
-"""`toolkit export RUN --to onnx`: a finished run as a model for other programs."""
+"""`toolkit export RUN --to onnx`: write a finished run as a model for other programs."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from toolkit.cli.common import say
 
 def export_command(
     run_path: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run.")],
-    form: Annotated[str, typer.Option("--to", help="Only onnx.")] = "onnx",
+    form: Annotated[str, typer.Option("--to", help="Format: onnx.")] = "onnx",
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder to make; exported/<method>-<name> if none.")
+        Path | None, typer.Option("--out", help="Output folder; default: exported/<method>-<name>.")
     ] = None,
     data: Annotated[
-        Path | None, typer.Option("--data", help="Where the data lies now, if it was moved.")
+        Path | None, typer.Option("--data", help="Data set, if it was moved since the training.")
     ] = None,
     images: Annotated[
-        int, typer.Option("--images", min=1, help="Test images on which both are compared.")
+        int,
+        typer.Option("--images", min=1, help="Number of test images on which both are compared."),
     ] = 4,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an existing folder.")
     ] = False,
 ) -> None:
-    """Export a run, and compare the export with the run on real images before it is kept."""
+    """Export a run, and keep the export only if it predicts the same as the run."""
     from toolkit.data.layouts import read_dataset
     from toolkit.errors import ConfigError, did_you_mean
     from toolkit.inference.export import write_export
@@ -41,7 +42,7 @@ def export_command(
     dataset = read_dataset(data or stored["root"], layout=stored["layout"])
     samples = judged(run, dataset, "test").samples
     count = min(images, len(samples))
-    # From the first to the last, so that good ones and defects are among them.
+    # Spread over the test part, so that good and defective images are among them.
     spread = [samples[i * (len(samples) - 1) // max(count - 1, 1)] for i in range(count)]
     method = load_method(run)
     out = out or Path("exported") / f"{run.method}-{run.path.name}"

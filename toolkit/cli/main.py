@@ -1,9 +1,10 @@
-"""The command line: parse, call, print. Nothing heavy is imported before a command runs."""
+"""The `toolkit` command. Nothing heavy is imported before a command runs."""
 
 from __future__ import annotations
 
+import io
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -26,7 +27,7 @@ from toolkit.errors import ToolkitError
 
 app = typer.Typer(
     name="toolkit",
-    help="From one folder of inspection images with masks to one honest leaderboard.",
+    help="Compare methods for visual inspection on one folder of images, from data to leaderboard.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -51,8 +52,8 @@ app.command("doctor")(doctor_command)
 
 @app.callback(invoke_without_command=True)
 def _options(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Print the traceback of errors.")] = False,
 ) -> None:
     if version:
         print(f"toolkit {__version__}")
@@ -60,7 +61,13 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line; an error of the user's is one line and an exit status."""
+    """Run the command line; an error that the user can fix is one line and exit status 2.
+
+    An unexpected exception is a bug and keeps its traceback.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # file names may hold any bytes
+            stream.reconfigure(errors="backslashreplace")
     words = sys.argv[1:]
     debug = "--debug" in words
     try:
@@ -68,8 +75,40 @@ def main() -> None:
     except ToolkitError as error:
         if debug:
             raise
-        print(f"toolkit: {error}", file=sys.stderr)
-        sys.exit(error.exit_status)
+        _exit(str(error), error.exit_status)
+    except MemoryError as error:
+        if debug:
+            raise
+        _exit(f"out of memory{_details(error)}; use smaller images or batches", 2)
+    except RuntimeError as error:
+        if debug or not _is_out_of_memory(error):
+            raise
+        _exit(f"out of memory{_details(error)}; use smaller images or batches", 2)
+    except ImportError as error:
+        if debug or not _is_broken_library(error):
+            raise
+        _exit(f"{error.name or 'a library'} cannot be loaded{_details(error)}; reinstall it", 2)
     except KeyboardInterrupt:
-        print("toolkit: interrupted; go on with --resume", file=sys.stderr)
-        sys.exit(130)
+        _exit("interrupted; continue a named run or a benchmark with --resume", 130)
+
+
+def _exit(message: str, status: int) -> NoReturn:
+    print(f"toolkit: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(status)
+
+
+def _details(error: Exception) -> str:
+    first = (str(error).splitlines() or [""])[0][:160]
+    return f" ({first})" if first else ""
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """Return whether torch could not allocate memory, on the CPU or on a GPU."""
+    text = str(error)
+    return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text
+
+
+def _is_broken_library(error: ImportError) -> bool:
+    """Return whether the system's loader failed, which is no bug of this program."""
+    text = str(error)
+    return any(words in text for words in (".so", ".dll", ".dylib", "DLL load failed"))

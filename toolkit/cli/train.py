@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import types
+import typing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,29 +13,44 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from toolkit.cli.common import open_dataset, open_split, say
+from toolkit.cli.common import open_dataset, say
 
 _FINETUNED = ("yolo-world", "yolo", "sam")
 
-Data = Annotated[Path | None, typer.Option("--data", help="Data set; default: synthetic sample.")]
-Config = Annotated[str | None, typer.Option("--config", help="Config file, or a shipped name.")]
-SplitFile = Annotated[Path | None, typer.Option("--split", help="Split file; default: made anew.")]
-Protocol = Annotated[str, typer.Option("--protocol", help="supervised, official or balanced.")]
-Fold = Annotated[int, typer.Option("--fold", help="Which fold is tested.")]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of all random numbers.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")]
-Runs = Annotated[Path, typer.Option("--runs", help="Folder of all runs.")]
-Name = Annotated[str | None, typer.Option("--name", help="Name of the run; default: numbered.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run of this name.")]
-Set = Annotated[list[str] | None, typer.Option("--set", help="Another setting, as key=value.")]
-_READS = {
-    "prompt_run": "Run whose boxes, or whose anomaly map's peaks, prompt.",
-    "decoder_run": "Run of the same fold whose decoder answers, so that nothing is trained.",
+_INPUT_HELP = {
+    "prompt_run": "Run whose boxes, or peaks of its anomaly maps, are the prompts.",
+    "decoder_run": "Run of the same fold whose mask decoder is reused instead of training one.",
+    "base_run": "Run whose memory bank is extended.",
+}
+_COMMON: dict[str, tuple[Any, Any]] = {
+    "data": (
+        Annotated[Path | None, typer.Option(help="Data set; default: the synthetic sample.")],
+        None,
+    ),
+    "config": (Annotated[str | None, typer.Option(help="Config file, or a shipped name.")], None),
+    "split": (
+        Annotated[Path | None, typer.Option(help="Split file; default: that of the protocol.")],
+        None,
+    ),
+    "protocol": (
+        Annotated[str, typer.Option(help="supervised, official or balanced.")],
+        "supervised",
+    ),
+    "fold": (Annotated[int, typer.Option(help="Fold that is tested.")], 0),
+    "seed": (Annotated[int, typer.Option(help="Seed of all random numbers.")], 0),
+    "device": (Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")], "auto"),
+    "runs": (Annotated[Path, typer.Option(help="Folder of all runs.")], Path("runs")),
+    "name": (Annotated[str | None, typer.Option(help="Name of the run; default: a number.")], None),
+    "resume": (Annotated[bool, typer.Option("--resume", help="Continue the run --name.")], False),
+    "set_": (
+        Annotated[list[str] | None, typer.Option("--set", help="A setting as key=value.")],
+        None,
+    ),
 }
 
 
 class _Methods(TyperGroup):
-    """Builds a method's command when it is asked for, so that `--help` imports no method."""
+    """Build the command of a method when it is used, so that `--help` imports no method."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Return the names of the methods of this group."""
@@ -68,8 +85,39 @@ finetune_app = typer.Typer(
     cls=_Methods, help="Fine-tune a pretrained detector or segmenter.", no_args_is_help=True
 )
 train_app = typer.Typer(
-    cls=_Methods, help="Train a baseline or a good-only scorer.", no_args_is_help=True
+    cls=_Methods, help="Train a classifier or an anomaly scorer.", no_args_is_help=True
 )
+
+
+def _parser(key: str, wanted: Any) -> Callable[[Any], Any]:
+    """Return a function that converts an option as the same value in a config file."""
+
+    def parse(value: Any) -> Any:
+        from toolkit.config import convert
+        from toolkit.errors import ConfigError
+
+        try:
+            return convert(value, wanted, key)
+        except ValueError as error:
+            raise ConfigError(f"{_flag(key)}: {error}") from error
+
+    return parse
+
+
+def _type_name(wanted: Any) -> str:
+    """Return what `--help` displays for a type: `<int>`, `[a|b]`, `<int,...>`."""
+    origin, inner = typing.get_origin(wanted), typing.get_args(wanted)
+    if origin is typing.Literal:
+        return f"[{'|'.join(map(str, inner))}]"
+    if origin in (typing.Union, types.UnionType):
+        names = [_type_name(kind).strip("<>") for kind in inner if kind is not type(None)]
+        return f"<{'|'.join([*names, *(['none'] if type(None) in inner else [])])}>"
+    if origin is tuple:
+        names = ["..." if kind is Ellipsis else _type_name(kind).strip("<>") for kind in inner]
+        return f"<{','.join(names)}>"
+    if origin is dict or wanted is dict:
+        return "<{key: value}>"
+    return f"<{getattr(wanted, '__name__', wanted)}>"
 
 
 def _method_command(method: str) -> Callable[..., None]:
@@ -77,34 +125,34 @@ def _method_command(method: str) -> Callable[..., None]:
     from toolkit.methods.registry import method_class
 
     cls = method_class(method)
-    fields = dataclasses.fields(cls.Settings)
+    fields = sorted(
+        dataclasses.fields(cls.Settings), key=lambda f: f.metadata.get("advanced", False)
+    )
+    hints = typing.get_type_hints(cls.Settings)
     defaults = _defaults(method, cls.Settings)
 
     def command(**options: Any) -> None:
-        changes = {f.name: options.pop(f.name) for f in fields}
-        _train(method, changes={k: v for k, v in changes.items() if v is not None}, **options)
+        common = {key: options.pop(key) for key in _COMMON}
+        _train(method, {k: v for k, v in options.items() if v is not None}, **common)
 
-    common = {
-        "data": (Data, None), "config": (Config, None), "split": (SplitFile, None),
-        "protocol": (Protocol, "supervised"), "fold": (Fold, 0), "seed": (Seed, 0),
-        "device": (Device, "auto"), "runs": (Runs, Path("runs")), "name": (Name, None),
-        "resume": (Resume, False), "set_": (Set, None),
-    }  # fmt: skip
-    common |= {role: (_run_option(role), None) for role in cls.inputs}
-    options = {**common, **{f.name: (_option(f, defaults), None) for f in fields}}
+    parameters = {**_COMMON, **{role: (_input_option(role), None) for role in cls.inputs}}
+    for field in fields:
+        option = _setting_option(field, hints[field.name], getattr(defaults, field.name))
+        parameters[field.name] = (option, None)
     command.__doc__ = (inspect.getdoc(cls) or method).split("\n\n")[0]
     command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [
             inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
-            for key, (kind, default) in options.items()
+            for key, (kind, default) in parameters.items()
         ]
     )
-    command.__annotations__ = {key: kind for key, (kind, _) in options.items()}
+    command.__annotations__ = {key: kind for key, (kind, _) in parameters.items()}
     return command
 
 
-def _run_option(role: str) -> Any:
-    return Annotated[Path | None, typer.Option(_flag(role), help=_READS.get(role, "Run to read."))]
+def _input_option(role: str) -> Any:
+    help_ = _INPUT_HELP.get(role, "Run that this one reads.")
+    return Annotated[Path | None, typer.Option(_flag(role), help=help_)]
 
 
 def _flag(name: str) -> str:
@@ -112,69 +160,56 @@ def _flag(name: str) -> str:
 
 
 def _defaults(method: str, settings: type) -> Any:
-    """Return the settings that hold without any option: those of the shipped config."""
-    from toolkit.benchmark.grid import read_method_config
+    """Return the settings of a command without options: the dataclass and the shipped config."""
     from toolkit.config import build_settings
     from toolkit.errors import ConfigError
+    from toolkit.training import read_method_config
 
     try:
         _, values, source = read_method_config(f"{method}/default", {})
         return build_settings(settings, values, source=source)
-    except ConfigError:  # help is there to mend it; the command itself will name what is wrong
+    except ConfigError:  # the command itself reports it; help works without
         return settings()
 
 
-def _option(field: dataclasses.Field[Any], defaults: Any) -> Any:
-    default = getattr(defaults, field.name)
-    shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
-    text = f"{field.metadata.get('help', '')} (default: {shown})"
+def _setting_option(field: dataclasses.Field[Any], wanted: Any, default: Any) -> Any:
+    text = ",".join(map(str, default)) if isinstance(default, tuple) else default
+    panel = "Advanced" if field.metadata.get("advanced") else "Settings"
+    help_ = f"{field.metadata.get('help', '')} (default: {text})"
+    flag = _flag(field.name)
+    if wanted is bool:
+        both = f"{flag}/--no-{flag[2:]}"
+        return Annotated[bool | None, typer.Option(both, help=help_, rich_help_panel=panel)]
     return Annotated[
-        str | None, typer.Option(_flag(field.name), help=text, rich_help_panel="Settings")
+        Any,
+        typer.Option(
+            flag,
+            parser=_parser(field.name, wanted),
+            metavar=_type_name(wanted),
+            help=help_,
+            rich_help_panel=panel,
+        ),
     ]
 
 
 def _train(
     method: str,
+    settings: dict[str, Any],
     *,
-    changes: dict[str, Any],
     data: Path | None,
-    config: str | None,
-    split: Path | None,
-    protocol: str,
-    fold: int,
-    seed: int,
-    device: str,
-    runs: Path,
-    name: str | None,
-    resume: bool,
     set_: list[str] | None,
-    **reads: Path | None,
+    resume: bool,
+    name: str | None,
+    **options: Any,
 ) -> None:
-    from toolkit.benchmark.grid import read_method_config
     from toolkit.config import parse_overrides
-    from toolkit.data.validate import validate_dataset
     from toolkit.errors import ConfigError
     from toolkit.leaderboard.summary import run_summary
-    from toolkit.methods.registry import make_method
-    from toolkit.training import TrainingTask, run_training
+    from toolkit.training import train
 
     if resume and name is None:
-        raise ConfigError("--resume: needs --name of the run to go on with")
-    changes.update(parse_overrides(set_ or []))
-    named, settings, source = read_method_config(config or f"{method}/default", changes)
-    if named != method:
-        raise ConfigError(f"{source}: is a config of {named}, not of {method}")
-    if changes:
-        source += " with the options given"
-    dataset = open_dataset(data)
-    validate_dataset(dataset)
-    seen = make_method(method, settings, source=source).seen_images()
-    part = open_split(dataset, split, protocol=protocol, fold=fold, seen_images=seen)
-    task = TrainingTask(
-        method=method, entry=name or method, settings=settings, source=source, fold=fold,
-        seed=seed, device=device, name=name,
-        inputs={role: str(place.resolve()) for role, place in reads.items() if place},
-    )  # fmt: skip
-    run = run_training(task, part, runs=runs, resume=resume)
+        raise ConfigError("--resume: needs --name of the run to continue")
+    settings.update(parse_overrides(set_ or []))
+    run = train(method, open_dataset(data), resume=resume, name=name, **options, **settings)
     say(f"run: {run.path}")
     print(run_summary(run))
