@@ -33,7 +33,7 @@ class ArrayCache:
         kind: folder under the cache folder, such as `features`.
         recipe: everything that the arrays depend on apart from the key (JSON values); another
             recipe is another folder.
-        shape: shape of every array; None in a place where sizes differ.
+        shape: shape of every array; None for an axis whose size differs.
         dtype: dtype of every array.
         folder: the cache folder; `<home>/cache` if None.
 

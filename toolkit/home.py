@@ -1,4 +1,4 @@
-"""Where files go, and where the shipped ones are found.
+"""The folders that the toolkit writes to, and the files that ship with it.
 
 Home is `$TOOLKIT_HOME`, else the nearest parent of the working folder that holds `configs/` and
 `weights/` (a checkout), else `~/.cache/toolkit`.
@@ -37,19 +37,19 @@ def weights_dir() -> Path:
 
 
 def cache_dir() -> Path:
-    """Return the folder of things that can be computed again (embeddings, resized tensors)."""
+    """Return the folder of arrays that can be computed again (encodings, features)."""
     return home() / "cache"
 
 
 def resource(relative: str) -> Path:
     """Return a file or folder that ships with the package, such as `configs/yolo/default.yaml`.
 
-    A copy under `home()` wins over the installed one, so a user can edit it.
+    A copy under `home()` takes precedence over the installed one.
 
     Raises:
-        ConfigError: neither place has it.
+        ConfigError: there is neither.
     """
-    # Installed, the package's parent is site-packages, where `datasets` and `configs` are others'.
+    # The package's parent last: if installed, it is site-packages, where others have `datasets` too.
     candidates = (home() / relative, _PACKAGE / "_resources" / relative, _PACKAGE.parent / relative)
     for path in candidates:
         if path.exists():

@@ -58,8 +58,8 @@ def test_every_setting_is_an_option_with_help(method: str) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_help_shows_every_setting(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "250")
-    monkeypatch.setenv("TERMINAL_WIDTH", "250")
+    monkeypatch.setenv("COLUMNS", "400")
+    monkeypatch.setenv("TERMINAL_WIDTH", "400")
     group = "finetune" if method in ("sam", "yolo", "yolo-world") else "train"
     status, text = run(group, method, "--help")
     assert status == 0
@@ -147,9 +147,9 @@ def test_help_shows_types_and_puts_advanced_settings_last(monkeypatch: pytest.Mo
     monkeypatch.setenv("TERMINAL_WIDTH", "160")
     text = run("train", "grey", "--help")[1]
     for words in (
-        r"--steps +<int> ", r"--rate +<float> ", r"--limit +<int\|none> ", r"--kind +\[box\|mask\] ",
-        r"--depth +\[18\|50\] ", r"--mixed +--no-mixed ", r"--layers +<int,\.\.\.> ",
-        r"--extra +<\{key: value\}> ",
+        r"--steps +<int> ", r"--rate +<float> ", r"--limit +<int\|none> ",
+        r"--kind +\[box\|mask\] ", r"--depth +\[18\|50\] ", r"--mixed +--no-mixed ",
+        r"--layers +<int,\.\.\.> ", r"--extra +<\{key: value\}> ",
     ):  # fmt: skip
         assert re.search(words, text), words
     settings, advanced = text.index("─ Settings ─"), text.index("─ Advanced ─")

@@ -1,4 +1,4 @@
-"""Networks as ONNX files: written in one way, and opened again to be compared with the network."""
+"""Write a network as an ONNX file, and open it to compare both."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def write_graph(
     *,
     dynamic_axes: Mapping[str, Mapping[int, str]] | None = None,
 ) -> Any:
-    """Trace a network into an ONNX file and open the file.
+    """Export a network by tracing and open the file.
 
     Args:
         network: in evaluation mode, on the CPU.
@@ -49,8 +49,8 @@ def write_graph(
             error.name or "onnx", extra="onnx", purpose="export to ONNX"
         ) from error
     with warnings.catch_warnings(), torch.no_grad():
-        # The exporter that needs no further package is called old. It also warns of traced
-        # constants; those that matter would show in the comparison.
+        # It warns that it is the older exporter (the newer needs another package), and of traced
+        # constants (those that matter would fail the comparison).
         warnings.simplefilter("ignore")
         torch.onnx.export(
             network,

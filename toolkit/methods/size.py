@@ -1,4 +1,4 @@
-"""How large a method's networks are, for the leaderboard's columns of cost."""
+"""The number of parameters of a run, for the leaderboard."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def note_parameters(run: Run, *networks: nn.Module) -> None:
-    """Note the number of parameters of all networks that a prediction runs through.
+    """Record the number of parameters of all networks that a prediction uses.
 
     Frozen ones count; memory banks, statistics and prompts do not, since they are data.
     """
