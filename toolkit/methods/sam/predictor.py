@@ -121,9 +121,10 @@ class SamPredictor(Predictor):
         ]
         ious = np.array([prediction.mean_iou_prediction() for prediction in found], np.float32)
         scores = ious * confidences
-        chosen = np.flatnonzero(scores >= self._settings.score_ratio * scores.max())
-        masks = [found[i].mask(self._settings.mask_threshold) for i in chosen]
-        return float(scores.max()), np.any(masks, axis=0)
+        mask = np.zeros(image.shape[:2], np.bool_)
+        for i in np.flatnonzero(scores >= self._settings.score_ratio * scores.max()):
+            mask |= found[i].mask(self._settings.mask_threshold)
+        return float(scores.max()), mask
 
 
 def tta_config(settings: SamSettings) -> TTAConfig:

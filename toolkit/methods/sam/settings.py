@@ -28,7 +28,7 @@ class SamSettings:
     mask_threshold: float = setting(0.0, "pixels with a larger logit are the mask")
     batch: int = setting(4, "prompts per training step")
     low_res_fraction: float = setting(
-        0.8, "fraction of the epochs at half the resolution, where a step costs half as much"
+        0.8, "fraction of the epochs at half the resolution, where a step costs a third"
     )
     validate_every: int = setting(4, "epochs between two validations")
     patience: int = setting(5, "validations without a better IoU before training stops")

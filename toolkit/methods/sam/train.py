@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 LAST = "last.pt"
 _GRADIENT_NORM = 1.0
-_FULL_RES_COST = 2.2
+_FULL_RES_COST = 3.3
 """Seconds of a step at SAM's own resolution in those of one at half of it."""
 _FUSED = ("cpu", "cuda")
 """Where AdamW updates all parameters in one call, which takes a tenth of the time."""
