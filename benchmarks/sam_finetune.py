@@ -208,8 +208,12 @@ def run_folds(options: argparse.Namespace) -> None:
         )
         write_json(run.path / "report.json", dict(method.report(split, run)))
         run.update_metadata(peak_memory_mb=round(peak_memory_bytes() / 2**20))
-        print(f"fold {fold}: fit {run.metadata['fit_seconds']:.0f} s, encoding included where it was "
-              f"not cached; peak memory {run.metadata['peak_memory_mb']} MiB", flush=True)  # fmt: skip
+        seconds, memory = run.metadata["fit_seconds"], run.metadata["peak_memory_mb"]
+        print(
+            f"fold {fold}: fit {seconds:.0f} s, encoding included where it was not cached; "
+            f"peak memory {memory} MiB",
+            flush=True,
+        )
     print_gain(runs)
 
 

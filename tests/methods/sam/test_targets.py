@@ -8,7 +8,7 @@ import pytest
 
 from toolkit.data.types import Sample
 from toolkit.errors import DataError
-from toolkit.methods.sam.targets import crop_targets, good_targets, low_res_mask, region_targets
+from toolkit.methods.sam.targets import good_targets, low_res_mask, region_targets
 from toolkit.methods.sam.tta import WHOLE
 
 
@@ -61,15 +61,6 @@ def test_a_region_that_fills_the_image_has_further_views_in_place_of_crops(
         [_sample(tmp_path, mask)], augmentations=2, crops_per_region=3, crop_scale=2.0
     )
     assert [(t.view.number, t.view.crop) for t in targets] == [(v, None) for v in range(5)]
-
-
-def test_only_regions_with_a_crop_are_targets_in_it(tmp_path: Path) -> None:
-    mask = np.zeros((600, 600), bool)
-    mask[:20, :20] = mask[100:590, 100:590] = True
-    (target,) = crop_targets([_sample(tmp_path, mask)], crop_scale=2.0)
-    assert target.view.crop == (0, 0, 64, 64)
-    assert target.size_wh == (64, 64)
-    assert target.box_xyxy == (0, 0, 20, 20)
 
 
 def test_an_empty_mask_is_named(tmp_path: Path) -> None:

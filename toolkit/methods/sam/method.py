@@ -35,7 +35,7 @@ class Sam(Method[SamSettings]):
         from toolkit.methods.sam.encoder import EmbeddingCache
         from toolkit.methods.sam.model import DECODER, ENCODER_KEY, save_decoder, start_model
         from toolkit.methods.sam.reuse_decoder import reuse_decoder
-        from toolkit.methods.sam.targets import TrainingData, crop_targets, region_targets
+        from toolkit.methods.sam.targets import TrainingData, region_targets
         from toolkit.methods.sam.train import train
         from toolkit.methods.sam.tta import WHOLE
 
@@ -54,8 +54,6 @@ class Sam(Method[SamSettings]):
             crop_scale=self.settings.crop_scale,
         )
         val = region_targets(split.val)
-        if self.settings.tta:
-            val += crop_targets(split.val, crop_scale=self.settings.crop_scale)
         sam = start_model(self.settings, run)
         note_parameters(run, sam)
         if self.settings.epochs == 0:

@@ -14,7 +14,7 @@ from toolkit.data.regions import Region, regions_of
 from toolkit.data.types import Sample
 from toolkit.errors import DataError
 from toolkit.methods.sam.batched_decoder import LOW_RES_SIZE, scale_to_input
-from toolkit.methods.sam.crops import crop_around, random_crop
+from toolkit.methods.sam.crops import random_crop
 from toolkit.methods.sam.tta import VIEW_COUNT, WHOLE, View
 
 if TYPE_CHECKING:
@@ -107,20 +107,6 @@ def region_targets(
                 view = augmentations + index if crop is None else int(rng.integers(VIEW_COUNT))
                 views.append(View(view % VIEW_COUNT, crop))
             targets += [_target(sample, view, size_wh, region) for view in views]
-    return targets
-
-
-def crop_targets(samples: Iterable[Sample], *, crop_scale: float) -> list[Target]:
-    """Return one target per region that has a crop: the region in this crop.
-
-    Raises:
-        DataError: as `region_targets`.
-    """
-    targets = []
-    for whole in region_targets(samples):
-        crop = crop_around(whole.box_xyxy, whole.size_wh, crop_scale)
-        if crop is not None and whole.region is not None:
-            targets.append(_target(whole.sample, View(0, crop), whole.size_wh, whole.region))
     return targets
 
 

@@ -37,8 +37,6 @@ _TRANSFORMS = (
 _TTA_ORDER = (0, 3, 2, 1, 4, 7, 6, 5)
 """Of the views used in prediction: two of them already differ by a turn and a flip."""
 VIEW_COUNT = len(_TRANSFORMS)
-_DEFAULT_SHARE = 0.1
-"""A click that the whole image's mask misses is taken for a region of this share of the side."""
 
 
 @dataclass(frozen=True)
@@ -197,10 +195,7 @@ def predict_mask(
     config: TTAConfig = NO_TTA,
     crops: list[Crop] | None = None,
 ) -> MaskPrediction:
-    """Predict the mask of a first prompt.
-
-    Where the mask of the whole image misses the click, that of the crop stands alone: the mean of
-    both would miss it too.
+    """Predict the mask of a first prompt; a click that its own mask misses gets no crop.
 
     Args:
         sam: the model.
@@ -213,15 +208,15 @@ def predict_mask(
     whole = predict_views(sam, embedding_of, prompt, image_wh, tta_views(config.views))
     if not config.crops:
         return whole
-    found = prompt_box(prompt, whole, image_wh)
-    box = found or _default_box(prompt, image_wh)
+    box = prompt_box(prompt, whole, image_wh)
+    if box is None:
+        return whole
     crops = [] if crops is None else crops
     crop = shared_crop(box, image_wh, config.crop_scale, crops, config.max_crops)
     if crop is None:
         return whole
     views = tta_views(config.crops, crop)
-    close = predict_views(sam, embedding_of, prompt, image_wh, views)
-    return merge(whole, close) if found else close
+    return merge(whole, predict_views(sam, embedding_of, prompt, image_wh, views))
 
 
 def refine(
@@ -262,13 +257,6 @@ def prompt_box(prompt: Prompt, prediction: MaskPrediction, image_wh: tuple[int, 
     mask = clicked_parts(mask, prompt)
     ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     return float(xs[0]), float(ys[0]), float(xs[-1] + 1), float(ys[-1] + 1)
-
-
-def _default_box(prompt: Prompt, image_wh: tuple[int, int]) -> Box:
-    """Return the box around a click of which nothing else is known."""
-    x, y = prompt.coords[0].tolist()
-    half = _DEFAULT_SHARE * min(image_wh) / 2
-    return x - half, y - half, x + half, y + half
 
 
 def _sum_in_image(
