@@ -2,10 +2,11 @@
 
     python benchmarks/sam_tta.py DATA RUN... [--set "tta=true, tta_views=4"] [--set ...]
 
-The runs are folds, of `sam_finetune.py folds` or of a benchmark. Each `--set` is one row of the table:
-it changes settings that training does not depend on. Without one the runs' own settings are evaluated.
-Prints the mean IoU over the regions of all validation parts, each segmented by a decoder that did not
-train on it (though its epoch was chosen on them), and the seconds per region. Test parts are not used.
+The runs are folds, of `sam_finetune.py folds` or of a benchmark. Each `--set` is one row of the
+table: it changes settings that training does not depend on. Without one the runs' own settings are
+evaluated. Prints the mean IoU over the regions of all validation parts, each segmented by a decoder
+that did not train on it (though its epoch was chosen on them), and the seconds per region, encoding
+included where it was not cached. Test parts are not used.
 """
 
 from __future__ import annotations
@@ -48,9 +49,8 @@ def main() -> None:
         if run.record["split"]["hash"] != plan.hash:
             raise SystemExit(f"{run.path}: was trained on another split of the data")
     folds = [(run, plan.fold(dataset, run.record["split"]["fold"])) for run in runs]
-    print(
-        f"| settings | regions | {' | '.join(FIRST_KINDS)} | s per region |\n|---|---|{'---|' * (len(FIRST_KINDS) + 1)}"
-    )
+    columns = ["settings", "regions", *FIRST_KINDS, "s per region"]
+    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     for text in options.set or [""]:
         changes = parse_overrides([pair.strip() for pair in text.split(",") if pair.strip()])
         if trained := sorted(changes.keys() - PREDICTION_SETTINGS):
