@@ -61,10 +61,10 @@ def initial_model(settings: SamSettings, run: Run) -> Sam:
         resolved = resolve_weights(settings.weights, settings.model, network=settings.model)
         path, source = resolved.path, f"weights {resolved.name} ({resolved.source})"
     sam = _build(settings.model, path)
-    expected, found = run.metadata.get(ENCODER_KEY), encoder_sha256(sam)
+    expected, found = run.metadata.get(ENCODER_KEY, "unknown"), encoder_sha256(sam)
     if expected != found:
         raise WeightsError(
-            f"{run.path}: trained with the image encoder {str(expected)[:12]}, but {source} has "
+            f"{run.path}: trained with the image encoder {expected[:12]}, but {source} has "
             f"{found[:12]}; restore the original weights or train again"
         )
     return _frozen(sam, run)

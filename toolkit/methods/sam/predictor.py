@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,8 +28,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from segment_anything.modeling import Sam
 
+_Masks = tuple["NDArray[np.float32]", Callable[[int], "NDArray[np.bool_]"]]
+"""Predicted IoU of each prompt, and a function that returns the mask (H, W) of one."""
+
 _CHUNK = 16
-"""Prompts per call of the decoder, each of which takes about 25 MB."""
+"""Prompts per call of the decoder, which limits its memory."""
 
 
 class SamPredictor(Predictor):
@@ -75,44 +77,32 @@ class SamPredictor(Predictor):
     ) -> Prediction:
         if not prompts:
             return Prediction(0.0, mask=np.zeros(image.shape[:2], np.bool_))
-        find = self._masks if tta == NO_TTA else self._augmented_masks
-        score, mask = find(image, prompts, confidences)
-        return Prediction(score, mask=mask)
+        predict = self._decode_all if tta == NO_TTA else self._augment_all
+        ious, mask_of = predict(image, prompts)
+        scores = ious * confidences
+        mask = np.zeros(image.shape[:2], np.bool_)
+        for index in np.flatnonzero(scores >= self._settings.score_ratio * scores.max()):
+            mask |= mask_of(int(index))
+        return Prediction(float(scores.max()), mask=mask)
 
-    def _masks(
-        self,
-        image: NDArray[np.uint8],
-        prompts: Sequence[Prompt],
-        confidences: NDArray[np.float32],
-    ) -> tuple[float, NDArray[np.bool_]]:
-        """Return score and joined mask; masks are only made of prompts that score well."""
+    def _decode_all(self, image: NDArray[np.uint8], prompts: Sequence[Prompt]) -> _Masks:
+        """Encode once and decode all prompts together; masks are made on demand."""
         size_wh = (image.shape[1], image.shape[0])
-        embedding = encode(self._sam, image)[None]
-        scale = scale_to_input(size_wh)
-        decoded = [
-            decode(self._sam, embedding, chunk, [scale] * len(chunk))
-            for chunk in (prompts[i : i + _CHUNK] for i in range(0, len(prompts), _CHUNK))
-        ]
-        ious = torch.cat([d.iou_predictions()[:, 0] for d in decoded])
-        scores = ious * torch.from_numpy(confidences).to(ious.device)
-        chosen = scores >= self._settings.score_ratio * scores.max()
-        largest = torch.full(image.shape[:2], -torch.inf, device=ious.device)
-        for part, wanted in zip(decoded, torch.split(chosen, _CHUNK), strict=True):
-            if bool(wanted.any()):
-                # One by one: masks of full size fill the processor's cache.
-                for low in part.low_res_logits(wanted)[:, :1]:
-                    full = to_image_size(low[None], size_wh)[0, 0]
-                    largest = torch.maximum(largest, full)
-        mask = (largest > self._settings.mask_threshold).cpu().numpy()
-        return float(scores.max()), mask
+        embedding, scale = encode(self._sam, image)[None], scale_to_input(size_wh)
+        chunks = [prompts[i : i + _CHUNK] for i in range(0, len(prompts), _CHUNK)]
+        decoded = [decode(self._sam, embedding, chunk, [scale] * len(chunk)) for chunk in chunks]
 
-    def _augmented_masks(
-        self,
-        image: NDArray[np.uint8],
-        prompts: Sequence[Prompt],
-        confidences: NDArray[np.float32],
-    ) -> tuple[float, NDArray[np.bool_]]:
-        """Return the same with test-time augmentation."""
+        def mask_of(index: int) -> NDArray[np.bool_]:
+            chunk, row = divmod(index, _CHUNK)
+            low_res = decoded[chunk].low_res_logits(slice(row, row + 1))[:, :1]
+            logits = to_image_size(low_res, size_wh)[0, 0]
+            mask: NDArray[np.bool_] = (logits > self._settings.mask_threshold).cpu().numpy()
+            return mask
+
+        return torch.cat([d.iou_predictions()[:, 0] for d in decoded]).cpu().numpy(), mask_of
+
+    def _augment_all(self, image: NDArray[np.uint8], prompts: Sequence[Prompt]) -> _Masks:
+        """Predict all prompts with test-time augmentation."""
         size_wh = (image.shape[1], image.shape[0])
         embedding_of, crops = ViewEmbeddings(self._sam, image), list[Crop]()
         found = [
@@ -120,11 +110,7 @@ class SamPredictor(Predictor):
             for prompt in prompts
         ]
         ious = np.array([prediction.mean_iou_prediction() for prediction in found], np.float32)
-        scores = ious * confidences
-        mask = np.zeros(image.shape[:2], np.bool_)
-        for i in np.flatnonzero(scores >= self._settings.score_ratio * scores.max()):
-            mask |= found[i].mask(self._settings.mask_threshold)
-        return float(scores.max()), mask
+        return ious, lambda index: found[index].mask(self._settings.mask_threshold)
 
 
 def tta_config(settings: SamSettings) -> TTAConfig:
@@ -132,13 +118,7 @@ def tta_config(settings: SamSettings) -> TTAConfig:
     if not settings.tta:
         return NO_TTA
     crops = settings.tta_crops if settings.crop_scale > 0 else 0
-    return replace(
-        NO_TTA,
-        views=settings.tta_views,
-        crops=crops,
-        crop_scale=settings.crop_scale,
-        max_crops=settings.max_crops,
-    )
+    return TTAConfig(settings.tta_views, crops, settings.crop_scale, settings.max_crops)
 
 
 def prompts_of(

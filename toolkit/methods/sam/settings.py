@@ -23,7 +23,9 @@ class SamSettings:
     )
     epochs: int = setting(20, "passes over all training regions in all views; 0 is zero-shot")
     lr: float = setting(2e-4, "peak learning rate of the one-cycle schedule")
-    tta: bool = setting(False, "average several views and a crop: ten times as slow, +0.04 IoU")
+    tta: bool = setting(
+        False, "test-time augmentation: mean over views and a crop, ten times as slow"
+    )
     max_prompts: int = setting(10, "most boxes or peaks of the prompting run per image")
     mask_threshold: float = setting(0.0, "pixels with a larger logit are the mask")
     batch: int = setting(4, "prompts per training step")
