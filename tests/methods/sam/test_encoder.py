@@ -115,8 +115,8 @@ def test_a_crop_has_a_key_of_its_own_and_shows_its_part_only(
 
 def test_one_image_in_memory_encodes_each_view_once(sample: Sample) -> None:
     sam = _Sam()
-    shown = ViewEmbeddings(sam, read_rgb(sample.image))
-    assert torch.equal(shown(View(3)), shown(View(3)))
+    embedding_of = ViewEmbeddings(sam, read_rgb(sample.image))
+    assert torch.equal(embedding_of(View(3)), embedding_of(View(3)))
     assert sam.image_encoder.calls == 1
 
 

@@ -1,4 +1,4 @@
-"""Curves and the gallery: which regions are shown, and nothing where there is nothing."""
+"""Curves and the gallery: which regions are drawn, and no file without results."""
 
 from __future__ import annotations
 

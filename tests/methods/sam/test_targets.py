@@ -45,8 +45,8 @@ def test_crops_have_the_whole_region_larger_and_are_the_same_in_every_run(tmp_pa
         assert target.view.crop is not None
         assert target.region is not None
         assert target.region.area == 30 * 60
-        shown = target.region.mask(target.size_wh)
-        np.testing.assert_array_equal(shown, target.view.of_mask(mask))
+        visible = target.region.mask(target.size_wh)
+        np.testing.assert_array_equal(visible, target.view.of_mask(mask))
         assert (
             target.low_res_mask.sum() > 5 * targets[0].low_res_mask.sum()
         )  # the small region is small no more
