@@ -8,7 +8,7 @@
 resolution and at half of it, where most epochs run), with the encoder in every step, one prompt at
 a time through the stock decoder, and the plain recipe of the known tutorials (one image, one box,
 encoder in the loop). `folds` trains folds of the protocol
-`supervised` and answers true prompts on their test parts; interrupted, it goes on where it was.
+`supervised` and evaluates true prompts on their test parts; interrupted, it continues.
 `gain` pools what such runs (or those of a benchmark) reported: zero-shot beside fine-tuned.
 """
 
@@ -21,7 +21,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,45 +66,49 @@ def measure_speed(options: argparse.Namespace) -> dict[str, Any]:
 
     from toolkit.data.images import read_rgb
     from toolkit.methods.sam import train as training
-    from toolkit.methods.sam.embeddings import EmbeddingCache, embed
-    from toolkit.methods.sam.frames import WHOLE, seen_in
-    from toolkit.methods.sam.fused import for_encoding
-    from toolkit.methods.sam.model import copy_decoder, load_sam
+    from toolkit.methods.sam.encoder import EmbeddingCache, encode, fuse_encoder, thread_pool
+    from toolkit.methods.sam.model import ENCODER_KEY, copy_decoder, start_model
     from toolkit.methods.sam.settings import SamSettings
-    from toolkit.methods.sam.step import Work
     from toolkit.methods.sam.targets import region_targets
-    from toolkit.methods.sam.workers import workers
+    from toolkit.methods.sam.tta import WHOLE
     from toolkit.runs.environment import environment, keep_freed_memory, peak_memory_bytes
     from toolkit.runs.run import Run
 
     keep_freed_memory()
     torch.set_num_threads(options.threads)
-    settings = SamSettings(corrections=0)
-    halved, whole = (replace(settings, coarse=share) for share in (1.0, 0.0))
+    settings = SamSettings(refinement_clicks=0)
     dataset = read_dataset(options.data)
     defects = [s for s in dataset.samples if s.is_defect]
     targets = [t for s in defects[:20] for t in region_targets([s])[:1]][:16]
     with tempfile.TemporaryDirectory() as folder:
         run = Run.create(Path(folder), method="sam", settings={}, split={}, data={}, name="speed")
-        sam = load_sam(settings, run)
-    cache = EmbeddingCache(sam)
-    cache.fill([(t.sample, t.frame) for t in targets])
-    encoding = for_encoding(sam)
+        sam = start_model(settings, run)
+    cache = EmbeddingCache(sam, run.metadata[ENCODER_KEY])
+    cache.fill([(t.sample, t.view) for t in targets])
+    fused = fuse_encoder(sam)
 
     class Encoder:
         """Stands in for the cache, and encodes anew."""
 
-        def get(self, sample: Any, frame: Any = WHOLE) -> torch.Tensor:
-            return embed(encoding, seen_in(read_rgb(sample.image), frame)).half()
+        def get(self, sample: Any, view: Any = WHOLE) -> torch.Tensor:
+            return encode(fused, view.of_image(read_rgb(sample.image))).half()
 
-    def step(source: Any, count: int, how: SamSettings) -> Callable[[], Any]:
-        state = training._State(copy_decoder(sam), how, steps=1000)
+    def step(source: Any, count: int, *, low_res: bool) -> Callable[[], Any]:
+        state = training._State(copy_decoder(sam), settings, steps=1000)
         rng = np.random.default_rng(0)
+        pooled: dict[Any, torch.Tensor] = {}
 
         def timed() -> None:
-            with workers(options.threads) as pool:
-                work = Work(state.sam, state.parameters, state.bfloat16, pool, options.threads)
-                training._step(state, work, source, targets[:count], how, rng)
+            with thread_pool(options.threads) as pool:
+                context = training.StepContext(
+                    state.sam, state.parameters, state.bfloat16, pool, options.threads
+                )
+                if low_res:
+                    batch = training.low_res_batch(targets[:count], source, sam.device, pooled)
+                else:
+                    batch = training.full_res_batch(targets[:count], source, sam.device)
+                training.compute_gradients(context, batch, settings, rng)
+                state.step()
 
         return timed
 
@@ -116,14 +119,14 @@ def measure_speed(options: argparse.Namespace) -> dict[str, Any]:
             stock(cache.get(target.sample).float()[None], target)
 
     def plain() -> None:
-        stock(embed(encoding, read_rgb(targets[0].sample.image))[None], targets[0])
+        stock(encode(fused, read_rgb(targets[0].sample.image))[None], targets[0])
 
     seconds = {
-        "cached, batch of 4": step(cache, 4, whole),
-        "cached, batch of 4, half resolution": step(cache, 4, halved),
-        "encoder in the step, batch of 4": step(Encoder(), 4, whole),
-        "cached, batch of 16": step(cache, 16, whole),
-        "cached, batch of 16, half resolution": step(cache, 16, halved),
+        "cached, batch of 4": step(cache, 4, low_res=False),
+        "cached, batch of 4, half resolution": step(cache, 4, low_res=True),
+        "encoder in the step, batch of 4": step(Encoder(), 4, low_res=False),
+        "cached, batch of 16": step(cache, 16, low_res=False),
+        "cached, batch of 16, half resolution": step(cache, 16, low_res=True),
         "cached, 16 one at a time, stock decoder": one_by_one,
         "plain recipe: one image, one box, encoder in the loop": plain,
     }
@@ -136,7 +139,7 @@ def measure_speed(options: argparse.Namespace) -> dict[str, Any]:
 
     def mean(at_half: float, at_full: float) -> float:
         """Average over a run's epochs, of which the default settings do most at half."""
-        share = SamSettings().coarse
+        share = SamSettings().low_res_fraction
         return share * at_half + (1 - share) * at_full
 
     return {
@@ -205,8 +208,12 @@ def run_folds(options: argparse.Namespace) -> None:
         )
         write_json(run.path / "report.json", dict(method.report(split, run)))
         run.update_metadata(peak_memory_mb=round(peak_memory_bytes() / 2**20))
-        print(f"fold {fold}: fit {run.metadata['fit_seconds']:.0f} s, encoding included where it was "
-              f"not cached; peak memory {run.metadata['peak_memory_mb']} MiB", flush=True)  # fmt: skip
+        seconds, memory = run.metadata["fit_seconds"], run.metadata["peak_memory_mb"]
+        print(
+            f"fold {fold}: fit {seconds:.0f} s, encoding included where it was not cached; "
+            f"peak memory {memory} MiB",
+            flush=True,
+        )
     print_gain(runs)
 
 
@@ -225,7 +232,7 @@ class _StockStep:
     def __call__(self, embedding: Any, target: Any) -> None:
         import torch
 
-        from toolkit.methods.sam.decoder import scale_to_input
+        from toolkit.methods.sam.batched_decoder import scale_to_input
         from toolkit.methods.sam.losses import mask_loss
 
         box = torch.tensor([target.box_xyxy], dtype=torch.float32) * scale_to_input(target.size_wh)
@@ -235,7 +242,7 @@ class _StockStep:
             image_embeddings=embedding, image_pe=self.sam.prompt_encoder.get_dense_pe(),
             sparse_prompt_embeddings=sparse, dense_prompt_embeddings=dense, multimask_output=False,
         )  # fmt: skip
-        mask_loss(logits[:, 0], torch.from_numpy(target.low)[None]).mean().backward()
+        mask_loss(logits[:, 0], torch.from_numpy(target.low_res_mask)[None]).mean().backward()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
@@ -256,8 +263,7 @@ def print_gain(runs: Sequence[Path]) -> None:
     Raises:
         SystemExit: two runs tested the same image, or a run has no such report.
     """
-    from toolkit.methods.sam.compare import compare
-    from toolkit.methods.sam.evaluate import KINDS, RegionResult
+    from toolkit.methods.sam.evaluate import KINDS, RegionResult, compare
 
     before: list[RegionResult] = []
     after: list[RegionResult] = []
@@ -266,7 +272,7 @@ def print_gain(runs: Sequence[Path]) -> None:
     for path in runs:
         regions = read_json(path / "report.json").get("regions")
         if not regions:
-            raise SystemExit(f"{path}: its report holds no regions; make the run anew")
+            raise SystemExit(f"{path}: its report holds no regions; train the run again")
         own = {row["sample_id"] for row in regions["tuned"]}
         if own & seen:
             raise SystemExit(f"{path}: {sorted(own & seen)[0]} is in another run's test part too")
@@ -277,7 +283,7 @@ def print_gain(runs: Sequence[Path]) -> None:
             rows += [RegionResult(**row) for row in regions.get(name, ())]
     print(f"{len(runs)} folds pooled, {len(seen)} defective test images\n")
     head = ["prompt", "IoU before", "after", "difference [95 %]", "Dice", "boundary IoU", "error",
-            "untrained, same looks", "trained, one look"]  # fmt: skip
+            "tta alone", "training alone"]  # fmt: skip
     print("| " + " | ".join(head) + " |\n|" + "---|" * len(head))
     groups = {}
     for kind in KINDS:

@@ -31,8 +31,8 @@ def test_box_and_click_masks_equal_those_of_the_stock_predictor(
 ) -> None:
     from segment_anything import SamPredictor
 
-    from toolkit.methods.sam.decoder import decode, scale_to_input, to_image_size
-    from toolkit.methods.sam.embeddings import EmbeddingCache, LiveEmbeddings
+    from toolkit.methods.sam.batched_decoder import decode, scale_to_input, to_image_size
+    from toolkit.methods.sam.encoder import EmbeddingCache
     from toolkit.methods.sam.prompts import box_prompt, centre_pixel, click_prompt
     from toolkit.methods.sam.targets import region_targets
 
@@ -51,19 +51,20 @@ def test_box_and_click_masks_equal_those_of_the_stock_predictor(
     ]
     prompts = [box_prompt(target.box_xyxy), click_prompt(*click)]
     # In float32; and in bfloat16 where that is native and through float16 on disk, as in training.
-    sources = ((LiveEmbeddings(mobile_sam), 0.995), (EmbeddingCache(mobile_sam, tmp_path), 0.97))
-    for source, least in sources:
+    cached = EmbeddingCache(mobile_sam, "e", tmp_path).get(sample).float()[None]
+    for embedding, least in ((predictor.get_image_embedding(), 0.995), (cached, 0.97)):
         with torch.no_grad():
-            embeddings = source.get(sample).float().expand(2, -1, -1, -1)
-            decoded = decode(mobile_sam, embeddings, prompts, [scale_to_input(target.size_wh)] * 2)
-        ours = (to_image_size(decoded.logits[:, :1], target.size_wh)[:, 0] > 0).numpy()
+            decoded = decode(
+                mobile_sam, embedding, prompts, [scale_to_input(target.size_wh)] * 2
+            ).low_res_logits()
+        ours = (to_image_size(decoded[:, :1], target.size_wh)[:, 0] > 0).numpy()
         for mine, theirs in zip(ours, stock, strict=True):
             iou = mask_iou(mine, theirs)
             assert isinstance(iou, float)
             assert iou > least
 
 
-def test_ultralytics_answers_a_box_as_we_do_from_an_exported_checkpoint(
+def test_ultralytics_segments_a_box_as_we_do_from_an_exported_checkpoint(
     mobile_sam, bottle_dir: Path, tmp_path: Path
 ) -> None:
     from toolkit import ultralytics_env
@@ -71,8 +72,8 @@ def test_ultralytics_answers_a_box_as_we_do_from_an_exported_checkpoint(
     ultralytics_env.prepare()
     from ultralytics import SAM
 
-    from toolkit.methods.sam.embeddings import EmbeddingCache
-    from toolkit.methods.sam.evaluate import prompted_mask
+    from toolkit.methods.sam.encoder import EmbeddingCache
+    from toolkit.methods.sam.evaluate import Evaluated, predict_kinds
     from toolkit.methods.sam.export import save_whole
     from toolkit.methods.sam.targets import region_targets
 
@@ -80,11 +81,12 @@ def test_ultralytics_answers_a_box_as_we_do_from_an_exported_checkpoint(
     (target,) = region_targets([sample])
     save_whole(mobile_sam, tmp_path / "tuned_mobile_sam.pt")
     x0, y0, x1, y1 = target.box_xyxy
-    (answer,) = SAM(str(tmp_path / "tuned_mobile_sam.pt")).predict(
+    (result,) = SAM(str(tmp_path / "tuned_mobile_sam.pt")).predict(
         str(sample.image), bboxes=[x0, y0, x1 - 1, y1 - 1], verbose=False
     )
-    ours = prompted_mask(mobile_sam, EmbeddingCache(mobile_sam, tmp_path), target, "box")
-    iou = mask_iou(answer.masks.data[0].cpu().numpy().astype(bool), ours)
+    cache = EmbeddingCache(mobile_sam, "e", tmp_path)
+    ours, _ = predict_kinds(Evaluated(mobile_sam), cache, target, ["box"])["box"]
+    iou = mask_iou(result.masks.data[0].cpu().numpy().astype(bool), ours)
     assert isinstance(iou, float)
     assert iou > 0.95
 

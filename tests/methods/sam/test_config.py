@@ -18,7 +18,7 @@ def _checkout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOOLKIT_HOME", str(ROOT))
 
 
-def test_the_default_config_says_what_the_settings_say() -> None:
+def test_the_default_config_has_the_defaults_of_the_settings() -> None:
     method, values, source = read_method_config("sam/default", {})
     assert method == "sam"
     assert build_settings(SamSettings, values, source=source) == SamSettings()

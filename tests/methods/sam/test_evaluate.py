@@ -1,7 +1,8 @@
-"""True prompts: which answer belongs to which kind, and how clicks follow each other."""
+"""True prompts: which prediction belongs to which kind, and how clicks follow each other."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,23 +11,32 @@ import pytest
 from toolkit.data.regions import regions_of
 from toolkit.data.types import Sample
 from toolkit.methods.sam import evaluate
-from toolkit.methods.sam.evaluate import FIRST_KINDS, KINDS, prompted
-from toolkit.methods.sam.frames import WHOLE
+from toolkit.methods.sam.evaluate import (
+    FIRST_KINDS,
+    KINDS,
+    Evaluated,
+    RegionResult,
+    compare,
+    evaluate_prompts,
+    size_of,
+)
 from toolkit.methods.sam.prompts import Prompt
-from toolkit.methods.sam.targets import Target, low_mask
+from toolkit.methods.sam.targets import Target, low_res_mask
+from toolkit.methods.sam.tta import WHOLE
 
+MODEL = Evaluated(None)  # type: ignore[arg-type]
 TRUTH = np.zeros((60, 80), bool)
 TRUTH[10:50, 20:60] = True
 
 
-class _Said:
+class _Prediction:
     def __init__(self, mask: np.ndarray) -> None:
         self._mask = mask
 
-    def mask(self) -> np.ndarray:
+    def mask(self, threshold: float) -> np.ndarray:
         return self._mask
 
-    def mean_quality(self) -> float:
+    def mean_iou_prediction(self) -> float:
         return 0.5
 
 
@@ -34,44 +44,95 @@ class _Said:
 def target() -> Target:
     (region,) = regions_of(TRUTH)
     sample = Sample(id="a", image=Path("none.png"), label="hole")
-    return Target(sample, WHOLE, (80, 60), region.box_xyxy, region, low_mask(TRUTH))
+    return Target(sample, WHOLE, (80, 60), region.box_xyxy, region, low_res_mask(TRUTH))
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[Prompt]:
-    """Answer one more row of the truth with every prompt."""
-    prompts: list[Prompt] = []
+def prompts(monkeypatch: pytest.MonkeyPatch) -> list[Prompt]:
+    """Predict ten more rows of the truth with every click."""
+    seen: list[Prompt] = []
 
-    def say(shown, prompt, size_wh, *_):
-        prompts.append(prompt)
+    def predict(embedding_of, prompt, size_wh, *_):
+        seen.append(prompt)
         mask = TRUTH.copy()
         mask[10 + 10 * int((prompt.labels == 1).sum()) :] = False
-        return _Said(mask)
+        return _Prediction(mask)
 
-    monkeypatch.setattr(evaluate, "answer", lambda sam, *args: say(*args))
-    monkeypatch.setattr(evaluate, "corrected", say)
-    return prompts
+    monkeypatch.setattr(evaluate, "predict_mask", lambda sam, *args: predict(*args))
+    monkeypatch.setattr(evaluate, "refine", predict)
+    return seen
 
 
-def test_one_chain_of_clicks_answers_all_their_kinds(target: Target, asked: list[Prompt]) -> None:
-    results = prompted(None, None, [target], KINDS)  # type: ignore[arg-type]
+def test_one_chain_of_clicks_serves_all_their_kinds(target: Target, prompts: list[Prompt]) -> None:
+    results = evaluate_prompts(MODEL, None, [target], KINDS)  # type: ignore[arg-type]
     assert list(results) == list(KINDS)
     ious = {kind: rows[0].iou for kind, rows in results.items() if kind.endswith(("k", "s"))}
-    # Four clicks answer all of it, so a fifth has nothing to correct.
+    # Four clicks find all of it, so a fifth has nothing to correct.
     assert ious == pytest.approx({"1-click": 0.25, "3-clicks": 0.75, "5-clicks": 1.0})
-    assert [int((p.labels == 1).sum()) for p in asked] == [0, 0, 1, 2, 3, 4]
+    assert [int((p.labels == 1).sum()) for p in prompts] == [0, 0, 1, 2, 3, 4]
 
 
-def test_the_jitter_is_the_same_for_every_model(target: Target, asked: list[Prompt]) -> None:
+def test_the_jitter_is_the_same_for_every_model(target: Target, prompts: list[Prompt]) -> None:
     for _ in range(2):
-        prompted(None, None, [target], FIRST_KINDS)  # type: ignore[arg-type]
-    box, jittered = asked[0].coords, asked[1].coords
+        evaluate_prompts(MODEL, None, [target], FIRST_KINDS)  # type: ignore[arg-type]
+    box, jittered = prompts[0].coords, prompts[1].coords
     assert box.tolist() == [[20, 10], [59, 49]]
     assert jittered.tolist() != box.tolist()
-    assert asked[4].coords.tolist() == jittered.tolist()
+    assert prompts[4].coords.tolist() == jittered.tolist()
 
 
-def test_results_name_their_region(target: Target, asked: list[Prompt]) -> None:
-    (one, two) = prompted(None, None, [target, target], ["box"])["box"]  # type: ignore[arg-type]
+def test_results_name_their_region(target: Target, prompts: list[Prompt]) -> None:
+    (one, two) = evaluate_prompts(MODEL, None, [target, target], ["box"])["box"]  # type: ignore[arg-type]
     assert (one.sample_id, one.region, one.area, one.label) == ("a", 0, 1600, "hole")
     assert two.region == 1
+
+
+def _result(iou: float, *, label: str = "hole", area: int = 5000, region: int = 0) -> RegionResult:
+    return RegionResult(
+        sample_id="a", label=label, region=region, area=area, kind="box", iou=iou,
+        dice=2 * iou / (1 + iou), boundary_iou=iou / 2, predicted_iou=0.7,
+    )  # fmt: skip
+
+
+BEFORE = [_result(0.4), _result(0.6, region=1), _result(0.2, label="crack", area=100, region=2)]
+AFTER = [replace(r, iou=r.iou + 0.3) for r in BEFORE]
+
+
+def test_means_and_difference() -> None:
+    found = compare(BEFORE, AFTER)
+    assert found["regions"] == 3
+    assert found["zero_shot"] == pytest.approx(0.4)
+    assert found["tuned"] == pytest.approx(0.7)
+    assert found["difference"] == pytest.approx(0.3)
+    # every region gained the same, so the paired interval has no width
+    assert found["interval"]["low"] == pytest.approx(0.3)
+    assert found["interval"]["high"] == pytest.approx(0.3)
+    assert found["boundary_iou"]["zero_shot"] == pytest.approx(0.2)
+
+
+def test_groups_by_type_and_size() -> None:
+    found = compare(BEFORE, AFTER)
+    assert found["by_type"]["crack"] == pytest.approx(
+        {"regions": 1, "zero_shot": 0.2, "tuned": 0.5}
+    )
+    assert found["by_size"]["small"]["tuned"] == pytest.approx(0.5)
+    assert found["by_size"]["medium"]["regions"] == 2
+
+
+def test_calibration_is_the_error_of_the_predicted_iou() -> None:
+    found = compare(BEFORE, AFTER)["calibration"]
+    assert found["zero_shot"] == pytest.approx({"mean_error": 0.3, "bias": 0.3})
+    assert found["tuned"] == pytest.approx({"mean_error": 0.4 / 3, "bias": 0.0}, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("area", "name"),
+    [(1, "small"), (1023, "small"), (1024, "medium"), (9215, "medium"), (9216, "large")],
+)
+def test_sizes_have_the_limits_of_coco(area: int, name: str) -> None:
+    assert size_of(_result(0.5, area=area)) == name
+
+
+def test_other_regions_are_refused() -> None:
+    with pytest.raises(ValueError, match="same prompts"):
+        compare(BEFORE[:2], AFTER[1:])

@@ -1,7 +1,8 @@
-"""What other programs load has to say what the model says."""
+"""Exported checkpoints and graphs compute what the model computes."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from toolkit.data.types import Sample
-from toolkit.methods.sam.decoder import decode
+from toolkit.methods.sam.batched_decoder import decode
 from toolkit.methods.sam.export import export_sam, save_whole
 from toolkit.methods.sam.prompts import box_prompt
 
@@ -82,7 +83,7 @@ def test_a_decoder_that_differs_is_noticed(
 
     def shifted(*args):
         decoded = real(*args)
-        return type(decoded)(logits=decoded.logits + 0.01, quality=decoded.quality)
+        return replace(decoded, image_tokens=decoded.image_tokens + 0.01)
 
     monkeypatch.setattr(module, "decode", shifted)
     found = export_sam(small_sam, "mobile-sam", tmp_path, samples[:1])
@@ -115,8 +116,8 @@ def test_ultralytics_loads_the_whole_and_gives_the_same_logits(small_sam, tmp_pa
             sparse_prompt_embeddings=sparse, dense_prompt_embeddings=dense, multimask_output=False,
         )  # fmt: skip
         ours = decode(small_sam, embedding, [box_prompt((100, 120, 301, 401))], [1.0])
-    torch.testing.assert_close(ours.logits[:, :1], logits, atol=1e-3, rtol=1e-4)
-    torch.testing.assert_close(ours.quality[:, :1], quality, atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(ours.low_res_logits()[:, :1], logits, atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(ours.iou_predictions()[:, :1], quality, atol=1e-3, rtol=1e-4)
 
 
 def test_metas_builder_loads_a_whole_vit(small_vit, tmp_path: Path) -> None:

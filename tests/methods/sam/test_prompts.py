@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from toolkit.methods.sam.prompts import (
     NEGATIVE,
@@ -11,9 +9,9 @@ from toolkit.methods.sam.prompts import (
     POSITIVE,
     box_prompt,
     centre_pixel,
+    click_on_error,
     click_prompt,
-    correction,
-    jittered_box,
+    find_peaks,
     likely_pixel,
     random_pixel,
     with_click,
@@ -47,20 +45,6 @@ def test_boxes_and_clicks_have_equally_many_points_in_every_round() -> None:
     assert click.labels.tolist() == [POSITIVE] * 4 + [PADDING]
 
 
-@given(
-    x0=st.integers(0, 90), y0=st.integers(0, 90), width=st.integers(1, 60),
-    height=st.integers(1, 60), seed=st.integers(0, 1000),
-)  # fmt: skip
-def test_jitter_stays_in_the_image_and_moves_at_most_20_pixels(
-    x0: int, y0: int, width: int, height: int, seed: int
-) -> None:
-    box = (x0, y0, min(x0 + width, 100), min(y0 + height, 100))
-    moved = jittered_box(box, (100, 100), np.random.default_rng(seed), share=0.5)
-    assert 0 <= moved[0] < moved[2] <= 100
-    assert 0 <= moved[1] < moved[3] <= 100
-    assert all(abs(a - b) <= 20 for a, b in zip(box[:2], moved[:2], strict=True))
-
-
 def test_the_centre_is_inside_even_of_a_ring() -> None:
     mask = _mask(["#####", "#...#", "#...#", "#####"])
     x, y = centre_pixel(mask)
@@ -83,7 +67,7 @@ def test_the_centre_is_the_deepest_pixel() -> None:
 def test_a_correction_says_which_kind_of_error_it_is_on(
     predicted: list[str], truth: list[str], expected: bool
 ) -> None:
-    found = correction(_mask(predicted), _mask(truth))
+    found = click_on_error(_mask(predicted), _mask(truth))
     assert found is not None
     x, y, positive = found
     assert positive is expected
@@ -94,7 +78,7 @@ def test_random_corrections_lie_on_errors_only() -> None:
     rng = np.random.default_rng(0)
     predicted, truth = rng.random((2, 16, 16)) > 0.5
     for _ in range(50):
-        x, y, positive = correction(predicted, truth, rng)  # type: ignore[misc]
+        x, y, positive = click_on_error(predicted, truth, rng)  # type: ignore[misc]
         assert predicted[int(y), int(x)] != truth[int(y), int(x)]
         assert truth[int(y), int(x)] == positive
 
@@ -118,9 +102,9 @@ def test_a_likely_click_on_a_single_pixel_is_that_pixel() -> None:
     assert likely_pixel(_mask(["...", ".#.", "..."]), np.random.default_rng(0)) == (1, 1)
 
 
-def test_no_error_no_correction() -> None:
+def test_no_error_no_click_on_error() -> None:
     mask = _mask(["##", ".."])
-    assert correction(mask, mask) is None
+    assert click_on_error(mask, mask) is None
 
 
 def test_no_pixel_to_choose_from() -> None:
@@ -131,3 +115,25 @@ def test_no_pixel_to_choose_from() -> None:
         centre_pixel(empty)
     with pytest.raises(ValueError, match="no pixel"):
         likely_pixel(empty, np.random.default_rng(0))
+
+
+def test_peaks_are_the_separate_hills_highest_first() -> None:
+    anomaly_map = np.zeros((50, 100), np.float32)
+    anomaly_map[10, 20], anomaly_map[30, 80], anomaly_map[40, 50] = (
+        3,
+        5,
+        1,
+    )  # the last is under half
+    found = find_peaks(anomaly_map, (200, 100), limit=5)
+    assert [(x, y, v) for x, y, v in found] == [
+        (pytest.approx(160.5), pytest.approx(60.5), 5),
+        (pytest.approx(40.5), pytest.approx(20.5), 3),
+    ]
+
+
+def test_a_plateau_gives_one_peak_per_neighbourhood_and_the_limit_holds() -> None:
+    found = find_peaks(np.ones((40, 40), np.float32), (40, 40), limit=4)
+    assert len(found) == 4
+    assert all(
+        max(abs(a[0] - b[0]), abs(a[1] - b[1])) > 2 for a in found for b in found if a is not b
+    )

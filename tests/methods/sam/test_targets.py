@@ -8,8 +8,8 @@ import pytest
 
 from toolkit.data.types import Sample
 from toolkit.errors import DataError
-from toolkit.methods.sam.frames import WHOLE, mask_in
-from toolkit.methods.sam.targets import closer_targets, good_targets, low_mask, region_targets
+from toolkit.methods.sam.targets import good_targets, low_res_mask, region_targets
+from toolkit.methods.sam.tta import WHOLE
 
 
 def _sample(folder: Path, mask: np.ndarray | None, name: str = "a") -> Sample:
@@ -26,46 +26,41 @@ def _sample(folder: Path, mask: np.ndarray | None, name: str = "a") -> Sample:
 def test_each_region_in_each_view_is_a_target(tmp_path: Path) -> None:
     mask = np.zeros((30, 40), bool)
     mask[2:5, 3:9] = mask[20:25, 30:31] = True
-    targets = region_targets([_sample(tmp_path, mask)], views=2)
-    assert [t.frame.view for t in targets] == [0, 1, 0, 1]
+    targets = region_targets([_sample(tmp_path, mask)], augmentations=2)
+    assert [t.view.number for t in targets] == [0, 1, 0, 1]
     assert targets[0].box_xyxy == (3, 2, 9, 5)
     assert {t.size_wh for t in targets} == {(40, 30), (30, 40)}  # view 1 is a quarter turn
     assert {t.region.area for t in targets if t.region} == {18, 5}
 
 
-def test_windows_show_the_whole_region_larger_and_are_the_same_in_every_run(tmp_path: Path) -> None:
+def test_crops_have_the_whole_region_larger_and_are_the_same_in_every_run(tmp_path: Path) -> None:
     mask = np.zeros((600, 800), bool)
     mask[300:330, 400:460] = True
     sample = _sample(tmp_path, mask)
-    targets = region_targets([sample], views=1, windows=5, zoom=2.0)
-    again = region_targets([sample], views=3, windows=5, zoom=2.0)
-    assert [t.frame for t in targets[1:]] == [t.frame for t in again[3:]]
-    assert len({t.frame for t in targets}) == 6
+    targets = region_targets([sample], augmentations=1, crops_per_region=5, crop_scale=2.0)
+    again = region_targets([sample], augmentations=3, crops_per_region=5, crop_scale=2.0)
+    assert [t.view for t in targets[1:]] == [t.view for t in again[3:]]
+    assert len({t.view for t in targets}) == 6
     for target in targets[1:]:
-        assert target.frame.window is not None
+        assert target.view.crop is not None
         assert target.region is not None
         assert target.region.area == 30 * 60
-        shown = target.region.mask(target.size_wh)
-        np.testing.assert_array_equal(shown, mask_in(mask, target.frame))
-        assert target.low.sum() > 5 * targets[0].low.sum()  # the small region is small no more
+        visible = target.region.mask(target.size_wh)
+        np.testing.assert_array_equal(visible, target.view.of_mask(mask))
+        assert (
+            target.low_res_mask.sum() > 5 * targets[0].low_res_mask.sum()
+        )  # the small region is small no more
 
 
-def test_a_region_that_fills_the_image_has_further_views_in_place_of_windows(
+def test_a_region_that_fills_the_image_has_further_views_in_place_of_crops(
     tmp_path: Path,
 ) -> None:
     mask = np.zeros((100, 100), bool)
     mask[2:98, 2:98] = True
-    targets = region_targets([_sample(tmp_path, mask)], views=2, windows=3, zoom=2.0)
-    assert [(t.frame.view, t.frame.window) for t in targets] == [(v, None) for v in range(5)]
-
-
-def test_only_regions_with_a_window_are_looked_at_closer(tmp_path: Path) -> None:
-    mask = np.zeros((600, 600), bool)
-    mask[:20, :20] = mask[100:590, 100:590] = True
-    (closer,) = closer_targets([_sample(tmp_path, mask)], zoom=2.0)
-    assert closer.frame.window == (0, 0, 64, 64)
-    assert closer.size_wh == (64, 64)
-    assert closer.box_xyxy == (0, 0, 20, 20)
+    targets = region_targets(
+        [_sample(tmp_path, mask)], augmentations=2, crops_per_region=3, crop_scale=2.0
+    )
+    assert [(t.view.number, t.view.crop) for t in targets] == [(v, None) for v in range(5)]
 
 
 def test_an_empty_mask_is_named(tmp_path: Path) -> None:
@@ -81,10 +76,10 @@ def test_an_empty_mask_is_named(tmp_path: Path) -> None:
         ((900, 300), 256 * 85.33),  # or to the right
     ],
 )
-def test_low_masks_are_scaled_and_padded_like_the_image(
+def test_low_res_masks_are_scaled_and_padded_like_the_image(
     shape: tuple[int, int], covered: float
 ) -> None:
-    low = low_mask(np.ones(shape, bool))
+    low = low_res_mask(np.ones(shape, bool))
     assert low.shape == (256, 256)
     assert low.sum() == pytest.approx(covered, rel=0.01)
 
@@ -104,5 +99,5 @@ def test_good_places_have_the_sizes_of_defects_and_no_mask(tmp_path: Path) -> No
         assert x1 <= 40
         assert y1 <= 30
         assert place.region is None
-        assert place.frame == WHOLE
-        assert not place.low.any()
+        assert place.view == WHOLE
+        assert not place.low_res_mask.any()

@@ -15,9 +15,14 @@ from toolkit.data.types import Sample
 from toolkit.files import atomic_write
 from toolkit.methods.base import Exported
 from toolkit.methods.onnx_graph import write_graph
-from toolkit.methods.sam.decoder import LOW_SIZE, decode, scale_to_input
-from toolkit.methods.sam.embeddings import embed
-from toolkit.methods.sam.model import save_tuned
+from toolkit.methods.sam.batched_decoder import (
+    LOGIT_LIMIT,
+    LOW_RES_SIZE,
+    decode,
+    scale_to_input,
+)
+from toolkit.methods.sam.encoder import encode
+from toolkit.methods.sam.model import save_decoder
 from toolkit.methods.sam.prompts import PADDING, Prompt, box_prompt, click_prompt, with_click
 
 if TYPE_CHECKING:
@@ -30,7 +35,7 @@ _WHOLE = {
     "mobile-sam": "mobile_sam.pt", "sam-vit-b": "sam_b.pt", "sam-vit-l": "sam_l.pt",
     "sam-vit-h": "sam_h.pt",
 }  # fmt: skip
-"""Ultralytics tells the architecture by the end of the file's name."""
+"""Ultralytics recognises the architecture by the end of the file's name."""
 _DECODER, _ONNX = "decoder.safetensors", "decoder.onnx"
 
 
@@ -52,7 +57,7 @@ def export_sam(sam: Sam, model: str, out: Path, samples: Sequence[Sample]) -> Ex
     The decoder has the inputs and outputs of Meta's `export_onnx_model.py`: `image_embeddings`,
     `point_coords`, `point_labels`, `mask_input`, `has_mask_input`, `orig_im_size`; `masks`,
     `iou_predictions`, `low_res_masks`. All four masks are returned; the first is the one that runs
-    of this project answer with.
+    of this project use.
 
     Args:
         sam: the fine-tuned model, on the CPU.
@@ -65,7 +70,7 @@ def export_sam(sam: Sam, model: str, out: Path, samples: Sequence[Sample]) -> Ex
         MissingExtraError: ONNX is not installed.
     """
     save_whole(sam, out / _WHOLE[model])
-    save_tuned(sam, out / _DECODER)
+    save_decoder(sam, out / _DECODER)
     session = _write_onnx(sam, out / _ONNX)
     largest = max(_difference(sam, session, sample) for sample in samples)
     return Exported(
@@ -107,7 +112,9 @@ def _inputs(
         "image_embeddings": embedding.cpu().numpy(),
         "point_coords": coords[None].astype(np.float32),
         "point_labels": labels[None],
-        "mask_input": np.zeros((1, 1, LOW_SIZE, LOW_SIZE), np.float32) if mask is None else mask,
+        "mask_input": np.zeros((1, 1, LOW_RES_SIZE, LOW_RES_SIZE), np.float32)
+        if mask is None
+        else mask,
         "has_mask_input": np.array([mask is not None], np.float32),
         "orig_im_size": np.array([size_wh[1], size_wh[0]], np.float32),
     }
@@ -118,20 +125,21 @@ def _difference(sam: Sam, session: Any, sample: Sample) -> float:
     image = read_rgb(sample.image)
     size_wh = (image.shape[1], image.shape[0])
     scale = scale_to_input(size_wh)
-    embedding = embed(sam, image)[None]
-    largest, fed_back = 0.0, None
+    embedding = encode(sam, image)[None]
+    largest, previous = 0.0, None
     for prompt in _prompts(sample, size_wh):
-        feedback = fed_back if PADDING not in prompt.labels and len(prompt.labels) > 2 else None
+        feedback = previous if PADDING not in prompt.labels and len(prompt.labels) > 2 else None
         decoded = decode(
             sam, embedding, [prompt], [scale],
             None if feedback is None else torch.from_numpy(feedback),
         )  # fmt: skip
         inputs = _inputs(embedding, prompt, scale=scale, mask=feedback, size_wh=size_wh)
-        _, quality, logits = session.run(None, inputs)
-        fed_back = decoded.logits[:, :1].clamp(-32, 32).numpy()
+        _, ious, logits = session.run(None, inputs)
+        expected = decoded.low_res_logits()
+        previous = expected[:, :1].clamp(-LOGIT_LIMIT, LOGIT_LIMIT).numpy()
         differences = (
-            np.abs(logits - decoded.logits.numpy()).max(),
-            np.abs(quality - decoded.quality.numpy()).max(),
+            np.abs(logits - expected.numpy()).max(),
+            np.abs(ious - decoded.iou_predictions().numpy()).max(),
         )
         largest = max(largest, *map(float, differences))
         if not np.isfinite(differences).all():

@@ -7,33 +7,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 FOCAL_WEIGHT = 20.0
-SMALL_SHARE = (9 / 256) ** 2
+_SMALL_SHARE = (9 / 256) ** 2
 """Regions below this share of SAM's square weigh as if they filled it: that is 32 x 32 pixels of an
 image of about 900."""
-
-
-def focal_loss(
-    logits: Tensor, target: Tensor, *, alpha: float = 0.25, gamma: float = 2.0
-) -> Tensor:
-    """Focal loss per mask (Lin et al. 2017, "Focal Loss for Dense Object Detection").
-
-    Args:
-        logits: float tensor (..., H, W).
-        target: float tensor of the same shape, in [0, 1].
-        alpha: weight of the foreground.
-        gamma: how much easy pixels count less.
-
-    Returns:
-        float tensor (...), the mean over pixels.
-    """
-    probability = logits.sigmoid()
-    cross_entropy = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
-    of_truth = probability * target + (1 - probability) * (1 - target)
-    weight = alpha * target + (1 - alpha) * (1 - target)
-    return (weight * (1 - of_truth) ** gamma * cross_entropy).mean(dim=(-2, -1))
 
 
 def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
@@ -55,21 +33,56 @@ def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
 def mask_loss(logits: Tensor, target: Tensor) -> Tensor:
     """Return 20 focal + dice, per mask.
 
-    A region of a few pixels is a rounding error in both: the mean over all pixels hardly notices
-    it, and dice, with one added on both sides, costs little where nothing is said. So the loss
-    is weighted up towards that of a region of `SMALL_SHARE`, or saying nothing would be cheapest.
+    A region of a few pixels hardly counts in either: focal is a mean over all pixels, and dice,
+    with one added on both sides, costs little for an empty mask. So the loss is weighted up
+    towards that of a region of about 32 x 32 pixels, or an empty mask would be cheapest.
+
+    Args:
+        logits: float tensor (..., H, W).
+        target: float tensor of the same shape, in [0, 1].
+
+    Returns:
+        float tensor (...).
     """
+    from torchvision.ops import sigmoid_focal_loss
+
     area = target.sum(dim=(-2, -1))
-    small = SMALL_SHARE * target.shape[-2] * target.shape[-1]
+    small = _SMALL_SHARE * target.shape[-2] * target.shape[-1]
     weight = (small / area.clamp(min=1)).sqrt().clamp(min=1)
     weight = torch.where(area > 0, weight, torch.ones_like(weight))
-    return weight * (FOCAL_WEIGHT * focal_loss(logits, target) + dice_loss(logits, target))
+    focal: Tensor = sigmoid_focal_loss(logits, target, alpha=0.25, gamma=2).mean(dim=(-2, -1))
+    return weight * (FOCAL_WEIGHT * focal + dice_loss(logits, target))
 
 
 @torch.no_grad()
-def low_iou(logits: Tensor, target: Tensor) -> Tensor:
+def low_res_iou(logits: Tensor, target: Tensor) -> Tensor:
     """IoU of thresholded masks against thresholded targets, per mask; 1 where both are empty."""
     predicted, truth = logits > 0, target > 0.5
     both = (predicted & truth).sum(dim=(-2, -1)).float()
     either = (predicted | truth).sum(dim=(-2, -1)).float()
     return torch.where(either > 0, both / either.clamp(min=1), torch.ones_like(both))
+
+
+def prompt_loss(
+    logits: Tensor, predicted_iou: Tensor, truth: Tensor, real: Tensor, ambiguous: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return each prompt's loss (B,), and the IoU (B,) of the single masks.
+
+    The single mask learns from every prompt; of the three candidates for an ambiguous prompt only
+    the best one learns. Good places have no mask to learn: their predicted IoU learns to be zero.
+
+    Args:
+        logits: float tensor (B, 4, H, W), see `batched_decoder`.
+        predicted_iou: float tensor (B, 4).
+        truth: float tensor (B, 1, H, W) in [0, 1].
+        real: bool tensor (B,), false for good places.
+        ambiguous: bool tensor (B,), true for clicks.
+    """
+    iou = low_res_iou(logits, truth.expand_as(logits)) * real[:, None]
+    iou_error = (predicted_iou - iou) ** 2
+    total = real * mask_loss(logits[:, 0], truth[:, 0]) + iou_error[:, 0]
+    if bool(ambiguous.any()):
+        best, index = mask_loss(logits[:, 1:], truth.expand(-1, 3, -1, -1)).min(dim=1)
+        chosen = iou_error[:, 1:].gather(1, index[:, None])[:, 0]
+        total = total + ambiguous * (real * best + chosen)
+    return total, iou[:, 0]

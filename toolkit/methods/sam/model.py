@@ -1,128 +1,191 @@
-"""Which SAM, from which weights; and the part of it that learns, as a small file."""
+"""The SAM that a run starts from, and the fine-tuned part of it, as files of the run."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from toolkit.errors import WeightsError
-from toolkit.methods.sam.lora import lora_layers, lora_state, merge_lora
+from toolkit.files import atomic_write
+from toolkit.methods.sam.settings import SamSettings
 from toolkit.runs.run import Run
+from toolkit.weights.checkpoint import load_tensors, tensors_sha256
 from toolkit.weights.resolve import resolve_weights
 
 if TYPE_CHECKING:
     from segment_anything.modeling import Sam
-    from torch import nn
+    from torch import Tensor
 
-    from toolkit.methods.sam.settings import SamSettings
-
+DECODER, INITIAL = "decoder.safetensors", "initial.safetensors"
+ENCODER_KEY = "encoder_sha256"
 _META = {"sam-vit-b": "vit_b", "sam-vit-l": "vit_l", "sam-vit-h": "vit_h"}
-_TUNED = ("prompt_encoder", "mask_decoder")
+_FINE_TUNED = ("prompt_encoder", "mask_decoder")
 
 
-def load_sam(settings: SamSettings, run: Run) -> Sam:
-    """Build the model with its pretrained weights, frozen and in eval mode.
+def start_model(settings: SamSettings, run: Run) -> Sam:
+    """Return the model that a training starts from, and record it in the run.
 
-    The choice of weights is noted in the run.
+    The hash of its image encoder goes into the metadata. Weights that the registry does not have
+    (those of a file, or random ones) are copied into the run.
 
     Raises:
-        WeightsError: the weights cannot be had, or are of another architecture.
+        WeightsError: the weights cannot be had, are damaged, or are of another architecture.
     """
+    if ENCODER_KEY in run.metadata:  # resumed
+        return initial_model(settings, run)
     resolved = resolve_weights(settings.weights, settings.model, network=settings.model)
-    path = resolved.path
-    if not run.finished:
-        run.update_metadata(weights=resolved.name, weights_source=resolved.source)
-    sam = (
-        _build_mobile_sam(path)
-        if settings.model == "mobile-sam"
-        else _build_meta(settings.model, path)
+    sam = _build(settings.model, resolved.path)
+    if resolved.path is None or Path(settings.weights).expanduser().is_file():
+        _write_tensors(sam.state_dict(), run.weights / INITIAL)
+    run.update_metadata(
+        weights=resolved.name,
+        weights_source=resolved.source,
+        **{ENCODER_KEY: encoder_sha256(sam)},
     )
-    for parameter in sam.parameters():
-        parameter.requires_grad_(False)
-    sam.image_encoder.to(memory_format=torch.channels_last)  # convolutions prefer it
-    return sam.to(run.device).eval()
+    return _frozen(sam, run)
 
 
-def save_tuned(sam: Sam, path: Path) -> None:
-    """Write prompt encoder and mask decoder (16 MB) as safetensors, with SAM's own names.
+def initial_model(settings: SamSettings, run: Run) -> Sam:
+    """Return the model that a run started from: frozen, in eval mode, on the run's device.
 
-    What was learnt by low-rank adaptation of the encoder is in the same file.
+    Raises:
+        WeightsError: its weights cannot be had any more, are damaged, or are others.
     """
-    from safetensors.torch import save
+    path: Path | None = run.weights / INITIAL
+    source = str(path)
+    if path is None or not path.is_file():
+        resolved = resolve_weights(settings.weights, settings.model, network=settings.model)
+        path, source = resolved.path, f"weights {resolved.name} ({resolved.source})"
+    sam = _build(settings.model, path)
+    expected, found = run.metadata.get(ENCODER_KEY, "unknown"), encoder_sha256(sam)
+    if expected != found:
+        raise WeightsError(
+            f"{run.path}: trained with the image encoder {expected[:12]}, but {source} has "
+            f"{found[:12]}; restore the original weights or train again"
+        )
+    return _frozen(sam, run)
 
-    tuned = {k: v for k, v in sam.state_dict().items() if k.startswith(_TUNED)}
-    state = {k: v.contiguous().cpu() for k, v in {**tuned, **lora_state(sam)}.items()}
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_bytes(save(state))
-    temporary.replace(path)
+
+def fine_tuned_model(settings: SamSettings, run: Run) -> Sam:
+    """Return the model of a run with its trained decoder.
+
+    Raises:
+        WeightsError: as `initial_model`, or the decoder is missing, damaged, or of another network.
+    """
+    sam = initial_model(settings, run)
+    load_decoder(sam, run.weights / DECODER)
+    return sam
 
 
-def load_tuned(sam: Sam, path: Path) -> None:
-    """Load what `save_tuned` wrote.
+def encoder_sha256(sam: Sam) -> str:
+    """Return the SHA-256 of the image encoder's tensors."""
+    return tensors_sha256(sam.image_encoder.state_dict())
+
+
+def save_decoder(sam: Sam, path: Path) -> None:
+    """Write prompt encoder and mask decoder (16 MB) as safetensors, with SAM's own names."""
+    state = sam.state_dict()
+    _write_tensors({k: v for k, v in state.items() if k.startswith(_FINE_TUNED)}, path)
+
+
+def load_decoder(sam: Sam, path: Path) -> None:
+    """Load what `save_decoder` wrote, in place.
 
     Raises:
         WeightsError: missing, damaged, or of another architecture.
     """
+    state = _read_safetensors(path)
+    expected = {k: v for k, v in sam.state_dict().items() if k.startswith(_FINE_TUNED)}
+    for name in sorted(expected.keys() | state.keys()):
+        if name not in expected or name not in state or state[name].shape != expected[name].shape:
+            raise WeightsError(f"{path}: not the decoder of this SAM (see {name}); train again")
+    sam.load_state_dict(state, strict=False)
+
+
+def copy_decoder(sam: Sam) -> Sam:
+    """Return a SAM that shares the image encoder but has its own prompt encoder and decoder."""
+    other = copy.copy(sam)
+    other._modules = dict(sam._modules)
+    for name in _FINE_TUNED:
+        other._modules[name] = copy.deepcopy(sam._modules[name])
+    return other
+
+
+def _build(model: str, path: Path | None) -> Sam:
+    """Build a model on the CPU; with random weights without a path."""
+    if model == "mobile-sam":
+        from toolkit.weights.mobile_sam_network import empty_mobile_sam
+
+        sam = empty_mobile_sam()
+    else:
+        from segment_anything import sam_model_registry
+
+        sam = sam_model_registry[_META[model]]()
+    if path is not None:
+        try:
+            sam.load_state_dict(_read_checkpoint(path))
+        except RuntimeError as error:
+            raise WeightsError(
+                f"{path}: not the weights of {model}; choose another FILE or --model"
+            ) from error
+    # After loading: in eval mode TinyViT tabulates its attention biases.
+    return sam.eval()
+
+
+def _frozen(sam: Sam, run: Run) -> Sam:
+    sam.requires_grad_(False)
+    sam.image_encoder.to(memory_format=torch.channels_last)  # convolutions are faster in it
+    return sam.to(run.device)
+
+
+def _read_checkpoint(path: Path) -> Mapping[str, Tensor]:
+    """Read a plain state dict, as safetensors or as a file of torch."""
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    try:
+        state = load_tensors(path)
+    except WeightsError as error:
+        if "can run code" not in str(error):
+            raise
+        raise WeightsError(
+            f"{path}: a pickled network, which can run code when it is read; save its state dict "
+            "as safetensors and give that file"
+        ) from error
+    _check_finite(state, path)
+    return state
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
         state = load_file(path)
     except (OSError, SafetensorError) as error:
+        reason = str(error).splitlines()[0]
         raise WeightsError(
-            f"{path}: cannot be read ({error}); run the fine-tuning again"
+            f"{path}: cannot be read as safetensors ({reason}); restore the file or train again"
         ) from error
-    wanted = {k: v for k, v in sam.state_dict().items() if k.startswith(_TUNED)}
-    decoder = {k: v for k, v in state.items() if k.startswith(_TUNED)}
-    odd = [k for k in wanted if k not in decoder or decoder[k].shape != wanted[k].shape]
-    if odd or len(decoder) != len(wanted):
-        raise WeightsError(f"{path}: not the decoder of this SAM (see {odd[0] if odd else 'size'})")
-    sam.load_state_dict(decoder, strict=False)
-    try:
-        merge_lora(sam, {k: v for k, v in state.items() if k not in decoder})
-    except (KeyError, RuntimeError) as error:
-        raise WeightsError(f"{path}: adapted another image encoder than this SAM's") from error
+    _check_finite(state, path)
+    return state
 
 
-def copy_decoder(sam: Sam) -> Sam:
-    """Return a SAM that shares the image encoder but has its own prompt encoder and decoder.
-
-    An encoder that learns is not shared either.
-    """
-    other = copy.copy(sam)
-    other._modules = dict(sam._modules)
-    other.prompt_encoder = copy.deepcopy(sam.prompt_encoder)
-    other.mask_decoder = copy.deepcopy(sam.mask_decoder)
-    if lora_layers(sam):
-        other.image_encoder = copy.deepcopy(sam.image_encoder)
-    return other
+def _check_finite(state: Mapping[str, Tensor], path: Path) -> None:
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise WeightsError(
+                f"{path}: damaged ({name} holds values that are not finite); restore the file or "
+                "train again"
+            )
 
 
-def trained_modules(sam: Sam, train: str) -> list[nn.Module]:
-    """Return the modules that learn, by the setting `train`."""
-    if train == "decoder+prompt":
-        return [sam.mask_decoder, sam.prompt_encoder]
-    return [sam.mask_decoder, *lora_layers(sam)]
+def _write_tensors(state: Mapping[str, Tensor], path: Path) -> None:
+    from safetensors.torch import save
 
-
-def _build_mobile_sam(path: Path | None) -> Sam:
-    from toolkit.weights.mobile_sam_network import build_mobile_sam, empty_mobile_sam
-
-    return empty_mobile_sam() if path is None else build_mobile_sam(path)
-
-
-def _build_meta(name: str, path: Path | None) -> Sam:
-    from segment_anything import sam_model_registry
-
-    from toolkit.weights.checkpoint import load_tensors
-
-    sam = sam_model_registry[_META[name]]()
-    if path is not None:
-        try:
-            sam.load_state_dict(load_tensors(path))
-        except RuntimeError as error:
-            raise WeightsError(f"{path}: not the weights of {name}; choose another FILE") from error
-    return sam
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(save(plain))

@@ -10,7 +10,7 @@ from toolkit.config import setting
 
 @dataclass(frozen=True)
 class SamSettings:
-    """See `configs/sam/default.yaml`."""
+    """Settings of training (the first ones) and of prediction."""
 
     model: Literal["mobile-sam", "sam-vit-b", "sam-vit-l", "sam-vit-h"] = setting(
         "mobile-sam", "which SAM; its image encoder stays frozen"
@@ -18,41 +18,55 @@ class SamSettings:
     weights: str = setting(
         "pretrained", "pretrained, auto (none where they cannot be fetched), none, or a FILE"
     )
-    train: Literal["decoder", "decoder+prompt", "lora"] = setting(
-        "decoder", "which parts learn; lora also adapts the encoder, so nothing is cached"
+    trainable: Literal["decoder", "decoder+prompt"] = setting(
+        "decoder", "train the mask decoder alone or the prompt encoder as well"
     )
-    epochs: int = setting(20, "passes over all training regions in all frames; 0 is zero-shot")
-    coarse: float = setting(0.8, "share of the epochs on a grid of half the resolution")
-    validate_every: int = setting(4, "epochs between two looks at the validation part")
-    views: int = setting(4, "cached turned, flipped and lightened views per image (1 to 8)")
-    windows: int = setting(3, "cached windows per region, of random size, place and view")
-    zoom: float = setting(2.0, "side of a window in longest sides of the region; 0 for no windows")
-    batch: int = setting(4, "prompts per step, decoded in one call")
+    epochs: int = setting(20, "passes over all training regions in all views; 0 is zero-shot")
+    lr: float = setting(2e-4, "peak learning rate of the one-cycle schedule")
+    tta: bool = setting(
+        False, "test-time augmentation: mean over views and a crop, ten times as slow"
+    )
+    max_prompts: int = setting(10, "most boxes or peaks of the prompting run per image")
+    mask_threshold: float = setting(0.0, "pixels with a larger logit are the mask")
+    batch: int = setting(4, "prompts per training step")
+    low_res_fraction: float = setting(
+        0.8, "fraction of the epochs at half the resolution, where a step costs a third"
+    )
+    validate_every: int = setting(4, "epochs between two validations")
+    patience: int = setting(5, "validations without a better IoU before training stops")
+    augmentations: int = setting(4, "cached turned, flipped and lightened views per image (1 to 8)")
+    crops_per_region: int = setting(3, "cached crops per region, of random size, place and view")
+    crop_scale: float = setting(
+        2.0, "side of a crop in longest sides of its region; 0 for no crops"
+    )
     precision: Literal["auto", "float32", "bfloat16"] = setting(
         "auto", "of the training step; auto is bfloat16 where the device computes it natively"
     )
-    lr: float = setting(2e-4, "peak learning rate of the one-cycle schedule")
-    weight_decay: float = setting(1e-4, "AdamW weight decay")
-    ema: float = setting(0.98, "decay of the weights' moving average, which is what is kept")
-    box_share: float = setting(0.35, "share of first prompts that are boxes; the rest are clicks")
-    jitter: float = setting(0.1, "noise of training boxes, in shares of their sides")
-    corrections: int = setting(1, "rounds of a click on the error with the mask fed back")
-    correction_share: float = setting(0.25, "share of the steps that go on to these rounds")
-    negatives: int = setting(
-        12, "good images, one place each per epoch, that teach the quality to stay low"
+    weight_decay: float = setting(1e-4, "weight decay of AdamW")
+    ema: float = setting(0.98, "decay of the moving average of the weights, which is kept")
+    box_prompt_prob: float = setting(0.35, "probability that a first prompt is a box, not a click")
+    box_jitter: float = setting(0.1, "noise of training boxes, in shares of their sides")
+    refinement_clicks: int = setting(1, "further clicks on the error, with the mask fed back")
+    refinement_prob: float = setting(0.25, "probability that a step includes these clicks")
+    negative_images: int = setting(
+        12, "good images, one place each per epoch, that teach the predicted IoU to stay low"
     )
-    patience: int = setting(5, "validations without a better IoU before stopping")
-    grid: int = setting(8, "points per side of the grid that prompts where no other run does")
-    prompt_confidence: float = setting(0.05, "boxes of the prompting run below this are ignored")
-    looks: int = setting(8, "views of the image that an answer is the mean of")
-    closer: int = setting(1, "views of the window around the prompted place that join the mean")
-    smooth: float = setting(
-        1.0, "standard deviation of a Gaussian over that mean of logits, in the decoder's pixels"
-    )
-    threshold: float = setting(-0.5, "of what is smoothed; pixels above it are the mask")
-    small: Literal["untouched", "tuned"] = setting(
-        "untouched", "which decoder answers where a region is under 32 pixels squared of 900"
-    )
-    window_limit: int = setting(3, "at most this many windows per image when a run prompts")
-    prompt_limit: int = setting(10, "at most this many boxes of the prompting run per image")
-    keep: float = setting(0.5, "masks scoring at least this share of the best join the answer")
+    points_per_side: int = setting(8, "grid of clicks where no other run prompts")
+    prompt_confidence: float = setting(0.05, "least confidence of a prompting box")
+    score_ratio: float = setting(0.5, "masks that score at least this share of the best are joined")
+    tta_views: int = setting(8, "with tta: views of the whole image (1 to 8)")
+    tta_crops: int = setting(1, "with tta: views of the crop around the prompted place (0 to 8)")
+    max_crops: int = setting(3, "with tta: most crops per image")
+
+    def __post_init__(self) -> None:
+        """Check the numbers of views.
+
+        Raises:
+            ValueError: there are no such many views.
+        """
+        for name, least in (("augmentations", 1), ("tta_views", 1), ("tta_crops", 0)):
+            if not least <= getattr(self, name) <= 8:
+                raise ValueError(f"{name}={getattr(self, name)}: choose {least} to 8")
+        for name in ("batch", "validate_every", "points_per_side", "max_prompts"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: choose 1 or more")

@@ -1,11 +1,11 @@
-"""What the decoder is trained on: every region of every training image, in every cached frame."""
+"""Training and evaluation targets: every region of every image, in every cached view."""
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -13,51 +13,77 @@ from toolkit.data.images import read_truth
 from toolkit.data.regions import Region, regions_of
 from toolkit.data.types import Sample
 from toolkit.errors import DataError
-from toolkit.methods.sam.decoder import LOW_SIZE, scale_to_input
-from toolkit.methods.sam.frames import WHOLE, Frame, mask_in
-from toolkit.methods.sam.views import COUNT
-from toolkit.methods.sam.windows import random_window, window_around
+from toolkit.methods.sam.batched_decoder import LOW_RES_SIZE, scale_to_input
+from toolkit.methods.sam.crops import random_crop
+from toolkit.methods.sam.tta import VIEW_COUNT, WHOLE, View
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from torch import Tensor
 
-_INPUT_PER_LOW = 4
+_INPUT_PER_LOW_RES = 4
 
 
 @dataclass(frozen=True)
 class Target:
-    """One region in one frame of one image; without a region it is a place on a good image.
+    """One region in one view of one image; without a region it is a place on a good image.
 
     Attributes:
         sample: the image.
-        frame: what of the image is shown; all that follows is in the frame's pixels.
-        size_wh: size of what is shown.
+        view: of the image; all that follows is in the view's pixels.
+        size_wh: width and height of the view.
         box_xyxy: half-open box.
         region: None for a good place.
-        low: float32 array (256, 256) in [0, 1], the region's share of each of the decoder's
-            pixels; all zero for a good place.
+        low_res_mask: float32 array (256, 256) in [0, 1], the region's share of each of the
+            decoder's pixels; all zero for a good place.
     """
 
     sample: Sample
-    frame: Frame
+    view: View
     size_wh: tuple[int, int]
     box_xyxy: tuple[int, int, int, int]
     region: Region | None
-    low: NDArray[np.float32]
+    low_res_mask: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Training and validation targets.
+
+    Attributes:
+        targets: training regions in all views.
+        good: good training samples, for places without a defect.
+        val: validation regions.
+    """
+
+    targets: Sequence[Target]
+    good: Sequence[Sample]
+    val: Sequence[Target]
+
+
+class Embeddings(Protocol):
+    """Source of the embeddings of samples, such as `encoder.EmbeddingCache`."""
+
+    def get(self, sample: Sample, view: View = ..., /) -> Tensor:
+        """Return the embedding of a view of an image, float (256, 64, 64)."""
 
 
 def region_targets(
-    samples: Iterable[Sample], *, views: int = 1, windows: int = 0, zoom: float = 0.0
+    samples: Iterable[Sample],
+    *,
+    augmentations: int = 1,
+    crops_per_region: int = 0,
+    crop_scale: float = 0.0,
 ) -> list[Target]:
-    """Return one target per region and frame of the defective samples.
+    """Return one target per region and view of the defective samples.
 
     Args:
-        samples: good ones are passed over.
-        views: frames of the whole image.
-        windows: further frames per region: random windows around it, or, where it fills most of
-            the image, further views. A region's windows are always the same, so that runs share
-            their embeddings.
-        zoom: side of a window of middling size, in longest sides of the region.
+        samples: good ones are skipped.
+        augmentations: views of the whole image.
+        crops_per_region: further views per region: random crops around it, or, where it fills most
+            of the image, further views of the image. A region's crops are always the same, so that
+            runs share their embeddings.
+        crop_scale: side of a medium crop, in longest sides of the region.
 
     Raises:
         DataError: a defective sample has no mask, or an empty one.
@@ -70,52 +96,33 @@ def region_targets(
         if not truth.any():
             raise DataError(
                 f"{sample.image}: its mask is missing or empty, so there is nothing to learn "
-                "from; mend the mask or leave the image out (toolkit dataset check)"
+                "from; fix the mask or remove the image (toolkit dataset check)"
             )
-        regions = regions_of(truth)
-        for number, region in enumerate(regions):
-            size_wh = (truth.shape[1], truth.shape[0])
-            frames = [Frame(view) for view in range(views)]
+        size_wh = (truth.shape[1], truth.shape[0])
+        for number, region in enumerate(regions_of(truth)):
+            views = [View(index) for index in range(augmentations)]
             rng = np.random.default_rng([zlib.crc32(sample.id.encode()), number])
-            for index in range(windows):
-                window = random_window(region.box_xyxy, size_wh, zoom, rng)
-                view = (views + index) if window is None else int(rng.integers(COUNT))
-                frames.append(Frame(view % COUNT, window))
-            targets += [_target(sample, frame, size_wh, region) for frame in frames]
-    return targets
-
-
-def closer_targets(samples: Iterable[Sample], *, zoom: float) -> list[Target]:
-    """Return one target per region that has a window: the region as seen in it.
-
-    Raises:
-        DataError: as `region_targets`.
-    """
-    targets = []
-    for whole in region_targets(samples):
-        window = window_around(whole.box_xyxy, whole.size_wh, zoom)
-        if window is not None and whole.region is not None:
-            targets.append(_target(whole.sample, Frame(0, window), whole.size_wh, whole.region))
+            for index in range(crops_per_region):
+                crop = random_crop(region.box_xyxy, size_wh, crop_scale, rng)
+                view = augmentations + index if crop is None else int(rng.integers(VIEW_COUNT))
+                views.append(View(view % VIEW_COUNT, crop))
+            targets += [_target(sample, view, size_wh, region) for view in views]
     return targets
 
 
 def good_targets(
-    samples: Iterable[Sample], like: list[Target], count: int, rng: np.random.Generator
+    good: Sequence[Sample], like: Sequence[Target], count: int, rng: np.random.Generator
 ) -> list[Target]:
-    """Return places on good images, with boxes of the sizes that defects are seen with.
+    """Return places on good images, with boxes of the sizes that defects have in their views.
 
-    A box has the share of the image's side that the defect has of its frame's, so pixels are
-    those of the frame.
-
-    They teach the predicted quality to stay low where there is nothing to segment.
+    They teach the predicted IoU to stay low where there is nothing to segment.
 
     Args:
-        samples: samples to choose good ones from.
-        like: targets whose box sizes are drawn from.
-        count: how many to make, at most one per good image.
+        good: good samples to choose from.
+        like: targets whose box sizes are drawn.
+        count: number of places, at most one per good image.
         rng: draws images, sizes and places.
     """
-    good = [s for s in samples if not s.is_defect]
     if not like:
         return []
     targets = []
@@ -128,17 +135,18 @@ def good_targets(
         targets.append(
             Target(
                 sample=good[int(index)],
-                frame=WHOLE,
+                view=WHOLE,
+                # Of the view, so that the box is the same share of the good image.
                 size_wh=model.size_wh,
                 box_xyxy=(left, top, left + x1 - x0, top + y1 - y0),
                 region=None,
-                low=np.zeros((LOW_SIZE, LOW_SIZE), np.float32),
+                low_res_mask=np.zeros((LOW_RES_SIZE, LOW_RES_SIZE), np.float32),
             )
         )
     return targets
 
 
-def low_mask(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+def low_res_mask(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
     """Scale a mask of the image (H, W) to the decoder's grid, as SAM scales and pads the image.
 
     Returns:
@@ -147,23 +155,23 @@ def low_mask(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
     import cv2
 
     height, width = mask.shape
-    scale = scale_to_input((width, height)) / _INPUT_PER_LOW
+    scale = scale_to_input((width, height)) / _INPUT_PER_LOW_RES
     inner = max(1, round(width * scale)), max(1, round(height * scale))
-    low = np.zeros((LOW_SIZE, LOW_SIZE), np.float32)
+    low = np.zeros((LOW_RES_SIZE, LOW_RES_SIZE), np.float32)
     low[: inner[1], : inner[0]] = cv2.resize(
         mask.astype(np.float32), inner, interpolation=cv2.INTER_AREA
     )
     return low
 
 
-def _target(sample: Sample, frame: Frame, image_wh: tuple[int, int], region: Region) -> Target:
-    mask = mask_in(region.mask(image_wh), frame)
-    (shown,) = regions_of(mask)  # frames hold the whole region, so it stays in one piece
+def _target(sample: Sample, view: View, image_wh: tuple[int, int], region: Region) -> Target:
+    mask = view.of_mask(region.mask(image_wh))
+    (visible,) = regions_of(mask)  # views hold the whole region, so it stays in one piece
     return Target(
         sample=sample,
-        frame=frame,
+        view=view,
         size_wh=(mask.shape[1], mask.shape[0]),
-        box_xyxy=shown.box_xyxy,
-        region=shown,
-        low=low_mask(mask),
+        box_xyxy=visible.box_xyxy,
+        region=visible,
+        low_res_mask=low_res_mask(mask),
     )

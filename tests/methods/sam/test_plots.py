@@ -1,4 +1,4 @@
-"""Curves and the gallery: which regions are shown, and nothing where there is nothing."""
+"""Curves and the gallery: which regions are drawn, and no file without results."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import pytest
 from matplotlib.figure import Figure
 
 from toolkit.data.types import Sample
-from toolkit.methods.sam import pictures
-from toolkit.methods.sam.looks import PLAIN
+from toolkit.methods.sam import plots
+from toolkit.methods.sam.evaluate import Evaluated
 from toolkit.methods.sam.targets import Target, region_targets
+
+MODEL = Evaluated(None)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -43,10 +45,12 @@ def test_best_median_and_worst_are_shown(
 
     monkeypatch.setattr(Figure, "savefig", save)
     monkeypatch.setattr(
-        pictures, "prompted_mask", lambda sam, cache, target, kind, looks: np.ones((40, 60), bool)
+        plots,
+        "predict_kinds",
+        lambda model, cache, target, kinds: {kinds[0]: (np.ones((40, 60), bool), 0.5)},
     )
-    pictures.save_gallery(
-        ("before", None, PLAIN), ("after", None, PLAIN), targets, [0.5, 0.9, 0.1],
+    plots.save_gallery(
+        MODEL, MODEL, None, targets, [0.5, 0.9, 0.1],
         kind="box", path=tmp_path / "gallery.png",
     )  # type: ignore[arg-type]  # fmt: skip
     assert [t for t in titles if t.endswith((": 0", ": 1", ": 2"))] == [
@@ -56,15 +60,16 @@ def test_best_median_and_worst_are_shown(
 
 
 def test_without_regions_or_epochs_nothing_is_drawn(tmp_path: Path) -> None:
-    pictures.save_gallery(
-        ("before", None, PLAIN),
-        ("after", None, PLAIN),
+    plots.save_gallery(
+        MODEL,
+        MODEL,
+        None,
         [],
         [],
         kind="box",
         path=tmp_path / "gallery.png",
     )  # type: ignore[arg-type]
-    pictures.plot_training([], tmp_path / "training.png")
+    plots.plot_training([], tmp_path / "training.png")
     assert not any(tmp_path.iterdir())
 
 
@@ -74,5 +79,5 @@ def test_epochs_without_validation_leave_gaps(tmp_path: Path) -> None:
         {"epoch": "1", "train_loss": "2.5", "train_iou": "0.4", "val_box_iou": ""},
         {"epoch": "2", "train_loss": "1.5", "train_iou": "0.5", "val_box_iou": "0.7"},
     ]
-    pictures.plot_training(rows, tmp_path / "training.png")
+    plots.plot_training(rows, tmp_path / "training.png")
     assert cv2.imread(str(tmp_path / "training.png")) is not None

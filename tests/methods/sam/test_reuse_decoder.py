@@ -1,4 +1,4 @@
-"""A run that answers with another run's decoder takes it only where no test image was learnt."""
+"""A run that predicts with another run's decoder takes it only where it has seen no test image."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from toolkit.config import settings_dict
 from toolkit.errors import ConfigError
 from toolkit.files import write_json
-from toolkit.methods.sam.borrow import borrow_decoder, borrowed_report
+from toolkit.methods.sam.reuse_decoder import reuse_decoder, reused_report
 from toolkit.methods.sam.settings import SamSettings
 from toolkit.runs.run import Run
 
@@ -32,31 +32,40 @@ def make(tmp_path: Path) -> Make:
 
 
 @pytest.fixture
-def lender(make: Make) -> Run:
-    run = make(name="lender")
+def source(make: Make) -> Run:
+    run = make(name="source")
     (run.weights / NAME).write_bytes(b"decoder")
-    run.update_metadata(weights="mobile-sam", parameters=9, fit_seconds=120.0, labels="its own")
+    (run.weights / "initial.safetensors").write_bytes(b"initial")
+    run.update_metadata(
+        weights="mobile-sam", parameters=9, encoder_sha256="e", fit_seconds=120.0, labels="its own"
+    )
     write_json(run.path / "report.json", {"prompted": {"box": 0.8}})
     return run
 
 
-def test_nothing_is_borrowed_from_nobody(make: Make) -> None:
-    assert not borrow_decoder(SETTINGS, make(), NAME)
-    assert borrowed_report(SETTINGS, make()) is None
+def test_without_a_decoder_run_nothing_is_copied(make: Make) -> None:
+    assert not reuse_decoder(SETTINGS, make())
+    assert reused_report(SETTINGS, make()) is None
 
 
-def test_the_decoder_and_what_it_cost(make: Make, lender: Run) -> None:
-    run = make(inputs={"decoder_run": str(lender.path)})
-    assert borrow_decoder(SETTINGS, run, NAME)
+def test_the_decoder_and_what_it_cost(make: Make, source: Run) -> None:
+    run = make(inputs={"decoder_run": str(source.path)})
+    assert reuse_decoder(SETTINGS, run)
     assert (run.weights / NAME).read_bytes() == b"decoder"
-    assert run.metadata == {"weights": "mobile-sam", "parameters": 9, "fit_seconds": 120.0}
+    assert (run.weights / "initial.safetensors").read_bytes() == b"initial"
+    assert run.metadata == {
+        "weights": "mobile-sam",
+        "parameters": 9,
+        "encoder_sha256": "e",
+        "fit_seconds": 120.0,
+    }
 
 
-def test_resumed_the_cost_is_not_counted_twice(make: Make, lender: Run) -> None:
-    run = make(inputs={"decoder_run": str(lender.path)})
-    borrow_decoder(SETTINGS, run, NAME)
+def test_resumed_the_cost_is_not_counted_twice(make: Make, source: Run) -> None:
+    run = make(inputs={"decoder_run": str(source.path)})
+    reuse_decoder(SETTINGS, run)
     run.update_metadata(fit_seconds=121.0)
-    assert borrow_decoder(SETTINGS, run, NAME)
+    assert reuse_decoder(SETTINGS, run)
     assert run.metadata["fit_seconds"] == 121.0
 
 
@@ -67,15 +76,15 @@ def test_resumed_the_cost_is_not_counted_twice(make: Make, lender: Run) -> None:
         ({"split": {**SPLIT, "hash": "other"}}, "not a run of sam on the same fold"),
         # the same fold with fewer labelled defects
         ({"split": {**SPLIT, "train": ["a.png"]}}, "not a run of sam on the same fold"),
-        # run.json would tell of a training that was not
+        # run.json would describe another training
         ({"settings": replace(SETTINGS, lr=1e-3)}, "trained with another lr; give --lr 0.0002"),
     ],
 )
-def test_refused(make: Make, lender: Run, change: dict[str, Any], says: str) -> None:
+def test_refused(make: Make, source: Run, change: dict[str, Any], says: str) -> None:
     settings = change.pop("settings", SETTINGS)
-    run = make(settings, inputs={"decoder_run": str(lender.path)}, **change)
+    run = make(settings, inputs={"decoder_run": str(source.path)}, **change)
     with pytest.raises(ConfigError, match=says) as found:
-        borrow_decoder(settings, run, NAME)
+        reuse_decoder(settings, run)
     assert "\n" not in str(found.value)
     assert not (run.weights / NAME).exists()
 
@@ -83,15 +92,15 @@ def test_refused(make: Make, lender: Run, change: dict[str, Any], says: str) -> 
 def test_a_run_of_another_method_is_refused(make: Make) -> None:
     run = make(inputs={"decoder_run": str(make(method="yolo").path)})
     with pytest.raises(ConfigError, match="not a run of sam"):
-        borrow_decoder(SETTINGS, run, NAME)
+        reuse_decoder(SETTINGS, run)
 
 
-def test_answering_in_another_way_is_allowed_but_figures_are_made_anew(
-    make: Make, lender: Run
+def test_other_prediction_settings_are_allowed_but_figures_are_computed_again(
+    make: Make, source: Run
 ) -> None:
-    once = replace(SETTINGS, looks=1)
-    run = make(once, inputs={"decoder_run": str(lender.path)})
-    assert borrow_decoder(once, run, NAME)
-    assert borrowed_report(once, run) is None
-    same = make(inputs={"decoder_run": str(lender.path)})
-    assert borrowed_report(SETTINGS, same) == {"prompted": {"box": 0.8}}
+    once = replace(SETTINGS, tta=True)
+    run = make(once, inputs={"decoder_run": str(source.path)})
+    assert reuse_decoder(once, run)
+    assert reused_report(once, run) is None
+    same = make(inputs={"decoder_run": str(source.path)})
+    assert reused_report(SETTINGS, same) == {"prompted": {"box": 0.8}}

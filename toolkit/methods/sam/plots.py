@@ -1,4 +1,4 @@
-"""Pictures of a fine-tuning: its curves, and what it changed on single regions."""
+"""Plots of a fine-tuning: its curves, and its effect on single regions."""
 
 from __future__ import annotations
 
@@ -10,18 +10,14 @@ import numpy as np
 
 from toolkit.data.images import read_rgb
 from toolkit.files import atomic_write
-from toolkit.methods.sam.embeddings import Embeddings
-from toolkit.methods.sam.evaluate import prompted_mask
-from toolkit.methods.sam.looks import Looks
-from toolkit.methods.sam.targets import Target
+from toolkit.methods.sam.evaluate import Evaluated, predict_kinds, true_mask
+from toolkit.methods.sam.targets import Embeddings, Target
 from toolkit.metrics.masks import mask_iou
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from segment_anything.modeling import Sam
 
-Answering = tuple["Sam", Embeddings, Looks]
-_TRUTH, _ANSWER = (0, 220, 0), (255, 60, 60)
+_TRUTH, _PREDICTION = (0, 220, 0), (255, 60, 60)
 _COLUMNS = ("before", "after", "truth")
 _SIDE = 420
 
@@ -42,7 +38,7 @@ def plot_training(rows: Sequence[Mapping[str, str]], path: Path) -> None:
     right.set_ylabel("IoU")
     right.set_ylim(0, 1)
     for axes in (left, right):
-        axes.set_xlabel("epoch (0: untouched)")
+        axes.set_xlabel("epoch (0: untrained)")
         axes.grid(alpha=0.25)
         axes.legend(frameon=False)
     with atomic_write(path) as temporary:
@@ -50,19 +46,21 @@ def plot_training(rows: Sequence[Mapping[str, str]], path: Path) -> None:
 
 
 def save_gallery(
-    untouched: Answering,
-    tuned: Answering,
+    before: Evaluated,
+    after: Evaluated,
+    cache: Embeddings,
     targets: Sequence[Target],
     ious: Sequence[float],
     *,
     kind: str,
     path: Path,
 ) -> None:
-    """Show before, after and truth for the best, the median and the worst region.
+    """Draw before, after and truth for the best, the median and the worst region.
 
     Args:
-        untouched: the model as it was, its embeddings of the targets' images, how it looks.
-        tuned: the same of the fine-tuned model.
+        before: the model before training.
+        after: the fine-tuned model.
+        cache: embeddings of the targets' images.
         targets: regions of test images; nothing is drawn without any.
         ious: the fine-tuned model's IoU of each.
         kind: of prompt, see `evaluate.KINDS`.
@@ -78,20 +76,15 @@ def save_gallery(
     grid = figure.subplots(3, 3)
     for line, (name, index) in zip(grid, chosen.items(), strict=True):
         target = targets[int(index)]
-        if target.region is None:
-            raise ValueError("only regions can be shown")
-        truth = target.region.mask(target.size_wh)
-        masks = [
-            prompted_mask(sam, embeddings, target, kind, looks)
-            for sam, embeddings, looks in (untouched, tuned)
-        ]
+        truth = true_mask(target)
+        masks = [predict_kinds(m, cache, target, [kind])[kind][0] for m in (before, after)]
         image = read_rgb(target.sample.image)
         for axes, column, mask in zip(line, _COLUMNS, [*masks, truth], strict=True):
-            colour = _TRUTH if column == "truth" else _ANSWER
+            colour = _TRUTH if column == "truth" else _PREDICTION
             axes.imshow(_outlined(image, mask, colour))
             axes.set_axis_off()
-            says = "" if column == "truth" else f" {mask_iou(mask, truth):.2f}"
-            axes.set_title(f"{name}, {column}{says}", fontsize=9)
+            iou = "" if column == "truth" else f" {mask_iou(mask, truth):.2f}"
+            axes.set_title(f"{name}, {column}{iou}", fontsize=9)
         line[-1].set_title(f"{name}: {target.sample.id}", fontsize=9)
     figure.suptitle(f"prompt: {kind}; IoU at the image's resolution")
     with atomic_write(path) as temporary:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from toolkit.methods.sam.decoder import decode, scale_to_input, to_image_size
+from toolkit.methods.sam.batched_decoder import decode, scale_to_input, to_image_size
 from toolkit.methods.sam.prompts import Prompt, box_prompt, click_prompt, with_click
 
 
@@ -38,11 +38,25 @@ def test_one_call_for_several_images_equals_one_call_each(small_sam, with_mask: 
     masks = torch.randn(3, 1, 256, 256, generator=generator) if with_mask else None
     with torch.no_grad():
         together = decode(small_sam, embeddings, prompts, scales, masks)
+        ours = together.low_res_logits(), together.iou_predictions()
         for i in range(3):
             mask = None if masks is None else masks[i : i + 1]
             logits, quality = _stock(small_sam, embeddings[i], prompts[i], scales[i], mask)
-            torch.testing.assert_close(together.logits[i], logits[0], atol=1e-4, rtol=1e-4)
-            torch.testing.assert_close(together.quality[i], quality[0], atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(ours[0][i], logits[0], atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(ours[1][i], quality[0], atol=1e-4, rtol=1e-4)
+
+
+def test_many_prompts_of_one_image_share_its_embedding(small_sam) -> None:
+    embedding = torch.randn(1, 256, 64, 64, generator=torch.Generator().manual_seed(1))
+    prompts = [box_prompt((100, 120, 300, 400)), click_prompt(50, 60), click_prompt(10, 5)]
+    with torch.no_grad():
+        shared = decode(small_sam, embedding, prompts, [1.0] * 3)
+        apart = decode(small_sam, embedding.expand(3, -1, -1, -1), prompts, [1.0] * 3)
+    torch.testing.assert_close(shared.iou_predictions(), apart.iou_predictions())
+    chosen = torch.tensor([True, False, True])
+    torch.testing.assert_close(
+        shared.low_res_logits(chosen), apart.low_res_logits()[chosen], atol=1e-4, rtol=1e-4
+    )
 
 
 @pytest.mark.parametrize("size_wh", [(900, 900), (640, 480), (300, 1024)])
@@ -62,7 +76,7 @@ def test_gradients_reach_the_decoder(small_sam) -> None:
     parameter = small_sam.mask_decoder.mask_tokens.weight
     parameter.requires_grad_(True)
     decoded = decode(small_sam, embeddings, [click_prompt(1, 1)], [1.0])
-    decoded.logits.sum().backward()
+    decoded.low_res_logits().sum().backward()
     assert parameter.grad is not None
     assert np.isfinite(parameter.grad.numpy()).all()
     parameter.grad = None
@@ -72,8 +86,8 @@ def test_a_coarser_grid_gives_coarser_masks_of_the_same_place(small_sam) -> None
     coarse = torch.randn(1, 256, 32, 32, generator=torch.Generator().manual_seed(3))
     embeddings = coarse.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
     with torch.no_grad():
-        fine = decode(small_sam, embeddings, [click_prompt(500, 300)], [1.0]).logits
-        small = decode(small_sam, coarse, [click_prompt(500, 300)], [1.0]).logits
+        fine = decode(small_sam, embeddings, [click_prompt(500, 300)], [1.0]).low_res_logits()
+        small = decode(small_sam, coarse, [click_prompt(500, 300)], [1.0]).low_res_logits()
     assert small.shape == (1, 4, 128, 128)
     # The mean over the pixels of each coarse token.
     tokens = [torch.nn.functional.avg_pool2d(x, s)[0, 0] for x, s in ((fine, 8), (small, 4))]
@@ -81,13 +95,13 @@ def test_a_coarser_grid_gives_coarser_masks_of_the_same_place(small_sam) -> None
     assert torch.corrcoef(both)[0, 1] > 0.9
 
 
-def test_bfloat16_rounds_but_says_the_same(small_sam) -> None:
+def test_bfloat16_rounds_and_no_more(small_sam) -> None:
     embeddings = torch.randn(2, 256, 64, 64, generator=torch.Generator().manual_seed(4))
     prompts = [box_prompt((100, 120, 300, 400)), click_prompt(50, 60)]
     with torch.no_grad():
-        exact = decode(small_sam, embeddings, prompts, [1.0, 1.0]).logits
+        exact = decode(small_sam, embeddings, prompts, [1.0, 1.0]).low_res_logits()
         with torch.autocast("cpu", torch.bfloat16):
-            rounded = decode(small_sam, embeddings, prompts, [1.0, 1.0]).logits
+            rounded = decode(small_sam, embeddings, prompts, [1.0, 1.0]).low_res_logits()
     assert rounded.dtype == torch.bfloat16
     error = (rounded.float() - exact).abs().mean() / exact.std()
     assert error < 0.05
