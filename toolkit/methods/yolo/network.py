@@ -192,7 +192,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 def matching_tensors(network: Any, source: Any) -> tuple[list[str], list[str]]:
     """Return the names of a network's tensors that `source` has in the same shape, and the others.
 
-    After Ultralytics' `load` these are the tensors that were copied, and those that start untrained.
+    After Ultralytics' `load` these are the copied tensors, and those that start untrained.
     """
     theirs = {name: tensor.shape for name, tensor in source.state_dict().items()}
     ours = network.state_dict()
