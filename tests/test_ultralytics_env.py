@@ -176,7 +176,7 @@ def test_choosing_a_device_leaves_torch_its_threads() -> None:
         select_device("cpu")
         assert torch.get_num_threads() == before, (torch.get_num_threads(), before)
     """
-    environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
+    environment = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")}
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script)],
         env=environment, capture_output=True, text=True,

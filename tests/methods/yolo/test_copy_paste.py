@@ -108,13 +108,14 @@ def test_images_are_made_from_the_training_part_and_repeat_by_seed(split: Split)
     )
     defects = sum(s.is_defect for s in split.train)
     assert 0 < len(first) <= 2 * defects
-    assert {p.label for p in first} <= set(split.dataset.classes)
-    for one, same in zip(first, again, strict=True):
-        np.testing.assert_array_equal(one.image, same.image)
-        assert one.label == same.label
-        assert one.mask.any()
-        assert one.mask.shape == one.image.shape[:2]
-    assert any(not np.array_equal(a.image, b.image) for a, b in zip(first, other, strict=False))
+    assert {label for _, _, label in first} <= set(split.dataset.classes)
+    for (image, mask, label), (same_image, _, same_label) in zip(first, again, strict=True):
+        np.testing.assert_array_equal(image, same_image)
+        assert label == same_label
+        assert mask.any()
+        assert mask.shape == image.shape[:2]
+    pairs = zip(first, other, strict=False)
+    assert any(not np.array_equal(a[0], b[0]) for a, b in pairs)
 
 
 def test_without_good_images_nothing_is_made(split: Split) -> None:

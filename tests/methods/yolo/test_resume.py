@@ -124,7 +124,7 @@ def test_epoch_optimiser_and_averages_are_those_of_the_stopped_training(
         )
         raise Killed
 
-    monkeypatch.setattr("toolkit.methods.yolo.trainers.restore_state", look)
+    monkeypatch.setattr("toolkit.methods.yolo.trainer.restore_state", look)
     with pytest.raises(Killed):
         fit(method, Run.open(run.path), split)
     assert seen["epoch"] == 2

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,21 +27,6 @@ _TOLERANCE = 0.05  # by this much less a defect may lie on the product than in i
 _FEATHER = 0.006  # width of the blended edge, of the longer side
 _MIN_VISIBLE = 0.5  # share of a defect's pixels that stay inside the image
 _TRIES = 20
-
-
-@dataclass(frozen=True)
-class PastedImage:
-    """A good image with a pasted defect.
-
-    Attributes:
-        image: uint8 array (H, W, 3), RGB.
-        mask: bool array (H, W) of the defect.
-        label: its defect type.
-    """
-
-    image: NDArray[np.uint8]
-    mask: NDArray[np.bool_]
-    label: str
 
 
 def product_mask(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
@@ -118,7 +102,7 @@ def paste(
 
 def pasted_images(
     train: Sequence[Sample], *, per_image: int, symmetry: Symmetry, seed: int
-) -> Iterator[PastedImage]:
+) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.bool_], str]]:
     """Make training images by pasting each defect onto several good images.
 
     Args:
@@ -126,6 +110,9 @@ def pasted_images(
         per_image: images to make of each defective one; fewer where no place is found.
         symmetry: of the product.
         seed: of everything that is drawn.
+
+    Yields:
+        An RGB image (H, W, 3), the mask (H, W) of its pasted defect, and the defect's type.
 
     Raises:
         DataError: an image or mask cannot be read.
@@ -141,7 +128,7 @@ def pasted_images(
         for index in rng.choice(len(good), size=per_image, replace=per_image > len(good)):
             made = paste(source, mask, read_rgb(good[index].image), symmetry=symmetry, rng=rng)
             if made is not None:
-                yield PastedImage(*made, sample.label)
+                yield *made, sample.label
 
 
 def _random_transform(

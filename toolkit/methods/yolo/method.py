@@ -175,9 +175,7 @@ class Detector(Method[S]):
         start = self._resolve_weights()
         if start.path is not None:
             source = network.load_network(start.path, allow_pickle=self.settings.allow_pickle)
-            model = self.settings.model
-            untrained = network.build_network(model)
-            network.check_family(untrained, source, model=model, path=start.path)
+            network.check_family(source, model=self.settings.model, path=start.path)
         run.update_metadata(weights=start.name, weights_source=start.source)
         if start.path is None:
             run.log(start.source + (f" ({start.reason})" if start.reason else ""))
@@ -237,6 +235,7 @@ class Detector(Method[S]):
         return False
 
     def _background(self) -> str:
+        """Return the name of a class that stands for no defect; empty if there is none."""
         return ""
 
     def _frozen_layers(self) -> Sequence[int | str]:

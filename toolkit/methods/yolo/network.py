@@ -208,15 +208,15 @@ def describe_copied(names: Sequence[str], left: Sequence[str]) -> str:
     return f"{line}; untrained: {untrained}" if untrained else line
 
 
-def check_family(network: Any, source: Any, *, model: str, path: Path) -> None:
+def check_family(source: Any, *, model: str, path: Path) -> None:
     """Refuse a checkpoint of another architecture before anything is trained.
 
     A few tensors of another network may fit by chance, which would be training from scratch.
 
     Raises:
-        WeightsError: less than half of the network's tensors find a counterpart.
+        WeightsError: less than half of the tensors of `model` find a counterpart.
     """
-    names, left = matching_tensors(network, source)
+    names, left = matching_tensors(build_network(model), source)
     total = len(names) + len(left)
     if len(names) < _FAMILY_SHARE * total:
         raise WeightsError(

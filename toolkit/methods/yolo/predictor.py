@@ -180,13 +180,10 @@ class YoloPredictor(Predictor):
         return pixels / np.float32(255)
 
     def _describe_export(self) -> dict[str, Any]:
+        shape = [1, 3, self.side, self.side]
         about: dict[str, Any] = {
             "classes": list(self.network.names.values()),
-            "input": {
-                "name": _INPUT,
-                "shape": [1, 3, self.side, self.side],
-                "longest_side": self.image_size,
-            },
+            "input": {"name": _INPUT, "shape": shape, "longest_side": self.image_size},
             "output": {"name": _OUTPUT, "rows": ["cx", "cy", "w", "h", "one score per class"]},
             "tta": {
                 "exported": False,

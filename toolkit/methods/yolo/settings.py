@@ -44,29 +44,19 @@ class YoloSettings:
         "pretrained (COCO), auto (from scratch where they cannot be had), none (from scratch), "
         "a name of `toolkit weights list`, or a checkpoint file",
     )
-    init_checkpoint: str = setting(
-        "", "file to copy every tensor from that fits by name and shape, instead of `weights`"
-    )
+    init_checkpoint: str = setting("", "checkpoint file to start from, instead of `weights`")
     allow_pickle: bool = setting(False, "read a checkpoint file although it could run code")
     epochs: int = setting(30, "largest number of passes over the training images")
-    patience: int = setting(
-        30, "stop after this many epochs without a better validation mAP; 0: never"
-    )
-    checkpoint: Literal["best", "last"] = setting(
-        "last", "epoch that predicts: the best on validation, or the last"
-    )
+    patience: int = setting(30, "epochs without a better validation mAP to stop after; 0: never")
+    checkpoint: Literal["best", "last"] = setting("last", "epoch that predicts")
     image_size: int = setting(320, "longest side in pixels; small defects need more")
     batch: int = setting(16, "images per optimizer step")
     optimizer: Literal[
         "AdamW", "Adam", "Adamax", "NAdam", "RAdam", "RMSProp", "SGD", "MuSGD", "auto"
     ] = setting("AdamW", "optimizer; auto: Ultralytics chooses it and lr")
     lr: float = setting(0.0005, "learning rate after warm-up")
-    head_lr_mult: float = setting(
-        1.0, "learning rate of the layers that start untrained, as a multiple of lr"
-    )
-    bn_momentum: float = setting(
-        0.1, "momentum of batch norm statistics; 0.03 of Ultralytics is slow for few batches"
-    )
+    head_lr_mult: float = setting(1.0, "multiple of lr for the layers that start untrained")
+    bn_momentum: float = setting(0.1, "of batch norm statistics; 0.03 is slow for few batches")
     freeze_layers: int = setting(0, "number of leading layers to freeze (10: the backbone)")
     background_images: str = setting(
         "0.25", "good training images: a number, a share of the training part below 1, or all"
@@ -79,12 +69,8 @@ class YoloSettings:
     degrees: str = setting(
         "auto", "largest rotation in degrees; auto: 180 where the data card allows it, else 0"
     )
-    scale: float = setting(
-        0.1, "largest random change of size, as a share; 0.5 where the distance varies"
-    )
-    copy_paste_per_image: int = setting(
-        2, "images to make of each defective one by pasting its defect onto good images"
-    )
+    scale: float = setting(0.1, "largest change of size, as a share; 0.5 for varying distances")
+    copy_paste_per_image: int = setting(2, "good images to paste each training defect onto")
     cache: bool = setting(True, "keep decoded, resized images in memory")
     workers: int = setting(1, "data loading processes on a GPU; a CPU uses none")
     precision: Literal["auto", "float32", "bfloat16"] = setting(
@@ -96,10 +82,7 @@ class YoloSettings:
     )
     ultralytics_args: dict[str, Any] = field(
         default_factory=dict,
-        metadata={
-            "help": "other training arguments of Ultralytics, as {hsv_v: 0.2}; or one of them: "
-            "--set hsv_v=0.2"
-        },
+        metadata={"help": "other training arguments of Ultralytics; or one: --set hsv_v=0.2"},
     )
 
     @staticmethod
@@ -115,14 +98,13 @@ class YoloSettings:
         foreign = {key for key in set(values) - own if key in _ultralytics_arguments()}
         if not foreign:
             return dict(values)
-        given = {
-            key: yaml.safe_load(value) if isinstance(value, str) else value
-            for key, value in sorted(values.items())
-            if key in foreign
-        }
         rest = {key: value for key, value in values.items() if key not in foreign}
         name = "ultralytics_args"
-        return {**rest, name: {**convert(rest.get(name, {}), dict[str, Any], name), **given}}
+        arguments = dict(convert(rest.get(name, {}), dict[str, Any], name))
+        for key in sorted(foreign):
+            value = values[key]
+            arguments[key] = yaml.safe_load(value) if isinstance(value, str) else value
+        return {**rest, name: arguments}
 
     def __post_init__(self) -> None:
         """Check every value.
@@ -153,16 +135,11 @@ class YoloSettings:
         own = {field.name for field in dataclasses.fields(YoloWorldSettings)}
         for key, value in self.ultralytics_args.items():
             if key in RESERVED:
-                raise ConfigError(
-                    f"ultralytics_args: '{key}' is set by the run itself; leave it out"
-                )
+                raise ConfigError(f"ultralytics_args: '{key}' is set by the run; leave it out")
             if key in RENAMED:
-                name = RENAMED[key]
-                raise ConfigError(f"{key}={value}: is called {name} here; use {name} instead")
+                raise ConfigError(f"{key}={value}: is called {RENAMED[key]} here; use that")
             if key in own:
-                raise ConfigError(
-                    f"ultralytics_args: '{key}' is a setting of its own; take it out of there"
-                )
+                raise ConfigError(f"ultralytics_args: '{key}' is a setting; give it as such")
 
 
 @dataclass(frozen=True)
@@ -174,14 +151,12 @@ class YoloWorldSettings(YoloSettings):
         "network: yolov8{s,m,l,x}-worldv2, or any YOLO with -world for a text-driven head on it",
     )
     lr: float = setting(0.0004, "learning rate after warm-up")
-    head_lr_mult: float = setting(
-        3.0, "learning rate of the layers that start untrained, as a multiple of lr"
-    )
+    head_lr_mult: float = setting(3.0, "multiple of lr for the layers that start untrained")
     trainable: Literal["full", "head", "prompts"] = setting(
-        "full", "what is trained: everything, the last layer, or the class embeddings alone"
+        "full", "everything, the last layer, or the class embeddings alone"
     )
     train_logit_scale: bool = setting(
-        False, "with trainable=prompts, also train the scale and bias of the contrastive head"
+        False, "with trainable=prompts, train the head's scale and bias, too"
     )
     text_embeddings: str = setting(
         "",
@@ -189,10 +164,10 @@ class YoloWorldSettings(YoloSettings):
         "empty: clip where it can be had, else orthonormal",
     )
     background_prompt: str = setting(
-        "", "phrase for the background; a box that it describes best is dropped"
+        "", "phrase for no defect; boxes that it fits best are dropped"
     )
     retention_data: str = setting(
-        "", "data.yaml of classes that the base model knew, to report their mAP before and after"
+        "", "data.yaml of classes that the base model knew; reports mAP before and after"
     )
 
     def __post_init__(self) -> None:

@@ -183,10 +183,7 @@ def class_embeddings(
 
 
 def clip_embeddings(phrases: Sequence[str]) -> TextEmbeddings:
-    """Embed phrases with CLIP's text encoder.
-
-    Args:
-        phrases: in any order; repeated ones count once.
+    """Embed phrases with CLIP's text encoder; repeated ones count once.
 
     Raises:
         MissingExtraError: open_clip is not installed.
@@ -209,7 +206,7 @@ def clip_or_orthonormal_embeddings(
     """Embed phrases with CLIP where its library and weights can be had, else orthonormally.
 
     Args:
-        phrases: in any order; repeated ones count once.
+        phrases: repeated ones count once.
         log: receives the reason where CLIP cannot be had.
 
     Raises:
@@ -238,18 +235,10 @@ def _import_open_clip() -> Any:
 
 
 def encode_texts(texts: Sequence[str], path: Path, open_clip: Any) -> NDArray[np.float32]:
-    """Encode texts with CLIP ViT-B/32.
-
-    Args:
-        texts: phrases.
-        path: OpenAI's file, or a state dict of the same network.
-        open_clip: the imported library.
-
-    Returns:
-        float32 array (len(texts), 512), rows of length 1.
+    """Encode texts with CLIP ViT-B/32 to a float32 array (n, 512), rows of length 1.
 
     Raises:
-        WeightsError: the file holds something else.
+        WeightsError: the file at `path` holds something else.
     """
     import torch
 

@@ -19,6 +19,8 @@ from toolkit.runs.run import Run
 STATE = "resume.pt"
 """File beside the checkpoints that an interrupted training continues from."""
 
+_FOLDER = "ultralytics"  # of its own records (`args.yaml`, `results.csv`)
+
 METRICS = {
     "metrics/precision(B)": "val_precision",
     "metrics/recall(B)": "val_recall",
@@ -26,11 +28,6 @@ METRICS = {
     "metrics/mAP50-95(B)": "val_map50_95",
 }
 """Ultralytics' names of validation metrics, and those of `results.csv`."""
-
-
-def ultralytics_folder(run: Run) -> Path:
-    """Return the folder of Ultralytics' own records of a run (`args.yaml`, `results.csv`)."""
-    return run.path / "ultralytics"
 
 
 def train_arguments(
@@ -49,7 +46,7 @@ def train_arguments(
         settings: of the method.
         run: where everything is written.
         data: the `data.yaml`.
-        flips_and_rotation: Ultralytics' `fliplr`, `flipud` and `degrees`.
+        flips_and_rotation: `fliplr`, `flipud` and `degrees`.
         freeze: layers, and parts of layers, to freeze.
     """
     free = {
@@ -84,7 +81,7 @@ def train_arguments(
         "seed": run.seed,
         # Ultralytics names the device `cuda:1` as `1`.
         "device": "0" if run.device == "cuda" else run.device.removeprefix("cuda:"),
-        "save_dir": str(ultralytics_folder(run)),
+        "save_dir": str(run.path / _FOLDER),
         "exist_ok": True,
         "val": True,
         "save": True,
@@ -129,7 +126,7 @@ def train(trainer: Any, run: Run) -> None:
 def clean_up(run: Run) -> None:
     """Keep the plots of a finished training; remove what only an interrupted one needs."""
     (run.weights / STATE).unlink(missing_ok=True)
-    for file in sorted(ultralytics_folder(run).iterdir()):
+    for file in sorted((run.path / _FOLDER).iterdir()):
         if file.suffix in (".png", ".jpg"):
             shutil.move(file, run.plots / file.name)
 

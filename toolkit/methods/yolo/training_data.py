@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,9 +18,12 @@ from toolkit.files import write_text
 from toolkit.formats.convert import convert
 from toolkit.formats.polygons import INSET, outline
 from toolkit.inference.plot import save_picture
-from toolkit.methods.yolo.copy_paste import PastedImage, pasted_images
+from toolkit.methods.yolo.copy_paste import pasted_images
 from toolkit.methods.yolo.predictor import resize_longest
 from toolkit.methods.yolo.settings import YoloSettings, parse_background_images, parse_degrees
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 MAX_WORLD_CLASSES = 80
 """Ultralytics trains YOLO-World's head on at most this many classes."""
@@ -117,11 +121,12 @@ def write_training_data(
             symmetry=symmetry_of(split.dataset.name),
             seed=seed,
         )
-        for number, pasted in enumerate(made):
-            index = split.dataset.classes.index(pasted.label)
-            _write_pasted(
-                pasted, out, f"pasted__{number:05d}", index=index, longest=settings.image_size
-            )
+        for number, (image, mask, label) in enumerate(made):
+            stem = f"pasted__{number:05d}"
+            small = resize_longest(image, settings.image_size)
+            save_picture(small, out / f"images/train/{stem}.png")
+            rows = _label_rows(mask, index=split.dataset.classes.index(label))
+            write_text(out / f"labels/train/{stem}.txt", "\n".join(rows) + "\n")
     if background:
         import yaml
 
@@ -132,14 +137,11 @@ def write_training_data(
     return data
 
 
-def _write_pasted(pasted: PastedImage, out: Path, stem: str, *, index: int, longest: int) -> None:
-    save_picture(resize_longest(pasted.image, longest), out / f"images/train/{stem}.png")
-    size_wh = np.array(pasted.image.shape[1::-1])
-    rows = []
-    for region in regions_of(pasted.mask):
-        points = (outline(region, inset=INSET) / size_wh).ravel().tolist()
-        rows.append(" ".join([str(index), *(f"{v:.7f}" for v in points)]))
-    write_text(out / f"labels/train/{stem}.txt", "\n".join(rows) + "\n")
+def _label_rows(mask: NDArray[np.bool_], *, index: int) -> list[str]:
+    """Return `class x y x y …` of each region of a mask."""
+    size_wh = np.array(mask.shape[::-1])
+    points = [(outline(r, inset=INSET) / size_wh).ravel().tolist() for r in regions_of(mask)]
+    return [" ".join([str(index), *(f"{v:.7f}" for v in values)]) for values in points]
 
 
 def symmetry_of(dataset_name: str) -> Symmetry:
