@@ -12,6 +12,7 @@ import yaml
 from tests.methods.yolo.small import NewRun, fit
 from toolkit import ultralytics_env
 from toolkit.data.splits import Split
+from toolkit.errors import WeightsError
 from toolkit.inference.pipeline import predict_samples
 from toolkit.methods.registry import method_class
 from toolkit.methods.yolo import network
@@ -92,6 +93,42 @@ def test_fit_and_predict_leave_a_complete_run(
 
     fit(method, run, split)  # a finished training is not repeated
     assert run.results() == rows
+
+
+def _untrained(method: Any, run: Run) -> Run:
+    """Give a run an untrained network, as if it had been trained."""
+    import torch
+
+    ultralytics_env.prepare()
+    detector = network.build_network(method.settings.model, nc=2)
+    detector.names = {0: "crack", 1: "dirt"}
+    torch.save({"model": detector, "train_args": {}}, run.weights / "last.pt")
+    return run
+
+
+@pytest.mark.parametrize(("tta", "views"), [(False, 1), (True, 8)])
+def test_loading_and_predicting_write_nothing_into_the_run(
+    tta: bool, views: int, new_run: NewRun
+) -> None:
+    method, run = new_run("yolo", tta=tta)
+    run.record["data"] = {"name": "bottle"}  # its card allows every flip and turn
+    _untrained(method, run)
+    before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+    predictor = method.load(run)
+    assert len(predictor.transforms) == views
+    (prediction,) = predictor.predict([np.zeros((70, 90, 3), np.uint8)])
+    assert np.isfinite(prediction.score)
+    assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
+
+
+def test_damaged_class_embeddings_are_refused(new_run: NewRun) -> None:
+    method, run = new_run("yolo-world")
+    _untrained(method, run)
+    for content in (None, b"damaged"):
+        if content is not None:
+            (run.weights / "prompts.safetensors").write_bytes(content)
+        with pytest.raises(WeightsError, match=r"prompts\.safetensors: .*train again"):
+            method.load(run)
 
 
 @pytest.mark.slow

@@ -99,16 +99,18 @@ class Detector(Method[S]):
             trainer.configure(self._job(run, start=start), weights=run.weights)
             training.train(trainer, run)
 
-    def load(self, run: Run) -> YoloPredictor:
+    def load(self, run: Run, *, device: str | None = None) -> YoloPredictor:
         """Return the run's network, its batch norms folded into the convolutions.
+
+        Args:
+            run: has trained weights.
+            device: as torch names it; the run's if None.
 
         Raises:
             WeightsError: the weights are missing, damaged or not those that were trained.
         """
-        return self._load(run, device=first_device(run.device))
-
-    def _load(self, run: Run, *, device: str) -> YoloPredictor:
         ultralytics_env.prepare()
+        device = device or first_device(run.device)
         path = self._checkpoint(run)
         if not path.is_file():
             raise WeightsError(f"{path}: missing; train again")
@@ -151,7 +153,7 @@ class Detector(Method[S]):
             MissingExtraError: ONNX is not installed.
             DataError: an image cannot be read.
         """
-        return self._load(run, device="cpu").export(out, samples)
+        return self.load(run, device="cpu").export(out, samples)
 
     def _checkpoint(self, run: Run) -> Path:
         return run.weights / f"{self.settings.checkpoint}.pt"

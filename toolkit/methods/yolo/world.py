@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from toolkit import ultralytics_env
 from toolkit.data.splits import Split
+from toolkit.errors import ConfigError, WeightsError
 from toolkit.methods.yolo import network
 from toolkit.methods.yolo.method import Detector, first_device
 from toolkit.methods.yolo.predictor import YoloPredictor
@@ -164,7 +165,10 @@ class YoloWorld(Detector[YoloWorldSettings]):
         run.update_metadata(prompts_source=source)
 
     def _set_classes(self, trained: Any, run: Run) -> None:
-        embeddings = load_text_embeddings(run.weights / _CLASSES)
+        try:
+            embeddings = load_text_embeddings(run.weights / _CLASSES)
+        except ConfigError as error:  # the file is the run's, not one of the settings
+            raise WeightsError(f"{error}; or train again") from error
         with text_embedding_patch(embeddings):
             trained.set_classes(list(embeddings.phrases))
         trained.names = dict(enumerate(embeddings.phrases))
