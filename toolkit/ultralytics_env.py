@@ -102,7 +102,7 @@ class _LineHandler(logging.Handler):
 
 
 def _place_fonts(folder: Path) -> None:
-    """Put a free font where Ultralytics looks before it downloads Arial."""
+    """Put a free font in place of Arial, which Ultralytics would download."""
     missing = [folder / name for name in _FONTS if not (folder / name).exists()]
     if not missing:
         return

@@ -48,7 +48,7 @@ class YoloSettings:
     allow_pickle: bool = setting(False, "read a checkpoint file although it could run code")
     epochs: int = setting(30, "largest number of passes over the training images")
     patience: int = setting(30, "epochs without a better validation mAP to stop after; 0: never")
-    checkpoint: Literal["best", "last"] = setting("last", "epoch that predicts")
+    checkpoint: Literal["best", "last"] = setting("last", "weights to predict with: last, or best")
     image_size: int = setting(320, "longest side in pixels; small defects need more")
     batch: int = setting(16, "images per optimizer step")
     optimizer: Literal[
