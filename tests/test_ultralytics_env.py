@@ -1,4 +1,4 @@
-"""Nothing is sent, downloaded or written outside our cache: proven with every socket blocked."""
+"""Nothing is sent, downloaded or written outside our cache: tested with every socket blocked."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_nothing_is_sent_or_fetched_or_written_at_home(tmp_path: Path) -> None:
         """
         from toolkit import ultralytics_env
         ultralytics_env.prepare()
-        from toolkit.methods.yolo import trainers
+        from toolkit.methods.yolo import trainer
         from ultralytics.engine.model import Model
         from ultralytics.utils import SETTINGS, checks
         from ultralytics.utils.callbacks import platform
@@ -83,7 +83,7 @@ _EVENT = """
     for thread in threading.enumerate():
         if thread is not threading.main_thread():
             thread.join(20)
-    told = [str(a) for a in attempts if "google-analytics" in str(a)]
+    sent = [str(a) for a in attempts if "google-analytics" in str(a)]
 """
 _UNTESTED = ("PYTEST_", "GITHUB_", "RUNNER_")
 
@@ -117,13 +117,13 @@ _UNTESTED = ("PYTEST_", "GITHUB_", "RUNNER_")
     ],
     ids=["as shipped", "prepared", "prepared late"],
 )
-def test_analytics_are_sent_as_shipped_and_never_by_us(
+def test_analytics_are_sent_as_shipped_and_never_after_prepare(
     script: str, sends: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in list(os.environ):  # nor may a proxy take the attempt's place
         if name.startswith(_UNTESTED) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
-    check = f"assert bool(told) is {sends}, attempts"
+    check = f"assert bool(sent) is {sends}, attempts"
     parts = (script, _EVENT, check)
     done = _run("\n".join(textwrap.dedent(part) for part in parts), tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -161,8 +161,8 @@ def test_log_lines_go_to_the_run_and_bars_nowhere(capsys: pytest.CaptureFixture[
         for _ in TQDM(range(3), desc="bar", disable=False):
             pass
     assert lines == ["one", "two", "three"]
-    shown = capsys.readouterr()
-    assert (shown.out, shown.err) == ("", "")
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", "")
     assert LOGGER.handlers == before
 
 
@@ -176,7 +176,7 @@ def test_choosing_a_device_leaves_torch_its_threads() -> None:
         select_device("cpu")
         assert torch.get_num_threads() == before, (torch.get_num_threads(), before)
     """
-    environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
+    environment = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")}
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script)],
         env=environment, capture_output=True, text=True,

@@ -1,8 +1,8 @@
 """Import Ultralytics so that nothing is sent, downloaded, installed or written outside our cache.
 
-As shipped it asks a name server whether it is online, sends analytics, reports runs to services it
-finds installed, downloads fonts and sample weights, installs packages, and keeps its settings in
-the user's home. Everything that imports `ultralytics` calls `prepare` first.
+As shipped it queries a name server, sends analytics, reports runs to services that it finds
+installed, downloads fonts and sample weights, installs packages, and keeps its settings in the
+user's home. Everything that imports `ultralytics` calls `prepare` first.
 """
 
 from __future__ import annotations
@@ -24,29 +24,28 @@ _ENVIRONMENT = {
     "YOLO_OFFLINE": "true",
     "YOLO_AUTOINSTALL": "false",
     "YOLO_VERBOSE": "false",
-    # Checkpoints are read without running what their author put inside.
+    # Checkpoints are read without running code inside them.
     "ULTRALYTICS_SAFE_LOAD": "true",
 }
 _API_KEY = "ULTRALYTICS_API_KEY"  # with it, a trainer uploads runs and checkpoints
 _SERVICES = ("clearml", "comet", "dvc", "mlflow", "raytune", "tensorboard", "wandb")
-# Ultralytics asks for these two; a missing one is downloaded.
+# Ultralytics downloads these two where they are missing.
 _FONTS = ("Arial.ttf", "Arial.Unicode.ttf")
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
 def prepare() -> None:
-    """Set up the environment and import Ultralytics' foundation; cheap when called again.
+    """Set up the environment and import the base of Ultralytics; cheap when called again.
 
-    Works also where something else imported Ultralytics before: what was read from the environment
-    by then is set in memory.
+    Also works where something else imported Ultralytics before: values that it has read from the
+    environment by then are changed in memory.
     """
     folder = cache_dir() / "ultralytics"
-    imported_before = "ultralytics.utils" in sys.modules
-    if not imported_before:
+    if "ultralytics.utils" not in sys.modules:
         folder.mkdir(parents=True, exist_ok=True)
         os.environ["YOLO_CONFIG_DIR"] = str(folder)
     os.environ.update(_ENVIRONMENT)
-    # Ultralytics would leave the whole process with all cores but one, and a fresh one with one.
+    # Ultralytics would set the threads of the whole process to all cores but one, or to one.
     threads = os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores()))
     os.environ.pop(_API_KEY, None)
 
@@ -55,13 +54,13 @@ def prepare() -> None:
     _place_fonts(Path(utils.USER_CONFIG_DIR))
     quiet_settings: dict[str, Any] = dict.fromkeys(("sync", *_SERVICES), False)
     quiet_settings |= {"api_key": "", "openai_api_key": ""}
-    # Through dict: the class's own update writes the file, which may be the user's.
+    # The update of `dict`: the class's own one writes the file, which may be the user's.
     dict.update(utils.SETTINGS, {k: v for k, v in quiet_settings.items() if k in utils.SETTINGS})
     utils.ONLINE = False
     utils.AUTOINSTALL = False
     utils.VERBOSE = False
 
-    # These took copies of the names above when they were imported.
+    # These modules copied the names above when they were imported.
     from ultralytics.nn import tasks
     from ultralytics.utils import checks, events, torch_utils
 
@@ -74,10 +73,9 @@ def prepare() -> None:
 
 @contextmanager
 def logged(write: Callable[[str], None]) -> Iterator[None]:
-    """Send what Ultralytics logs to `write`, line by line and without colours.
+    """Send Ultralytics' log to `write`, line by line and without colours; call `prepare` first.
 
-    Its bars, which go to standard output whatever the settings say, are dropped: this project
-    shows progress itself, on standard error. Call `prepare` first.
+    Its progress bars, which no setting turns off, are dropped: this project has its own.
     """
     from ultralytics.utils import LOGGER
 
@@ -104,7 +102,7 @@ class _LineHandler(logging.Handler):
 
 
 def _place_fonts(folder: Path) -> None:
-    """Put a free font where Ultralytics looks before it downloads Arial."""
+    """Put a free font in place of Arial, which Ultralytics would download."""
     missing = [folder / name for name in _FONTS if not (folder / name).exists()]
     if not missing:
         return

@@ -1,4 +1,4 @@
-"""Both detectors learn from the real bottle: a short training on fold 0, judged on validation."""
+"""Both detectors learn the real bottle: a short training on fold 0, evaluated on validation."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from toolkit.config import settings_dict
 from toolkit.data.layouts import read_dataset
 from toolkit.data.splits import make_plan
 from toolkit.errors import WeightsError
+from toolkit.inference.pipeline import predict_samples
 from toolkit.methods.registry import method_class
-from toolkit.methods.yolo.network import find_start
+from toolkit.methods.yolo.network import pretrained_names
 from toolkit.runs.environment import seed_everything
 from toolkit.runs.run import Run
+from toolkit.weights.resolve import resolve_weights
 
 
 @pytest.mark.slow
@@ -24,9 +26,9 @@ def test_a_short_training_finds_defects(
     name: str, bottle_dir: Path, real_home: Path, tmp_path: Path
 ) -> None:
     cls = method_class(name)
-    settings = cls.Settings(epochs=8, image_size=192, backgrounds="4", close_mosaic=3)
+    settings = cls.Settings(epochs=8, image_size=192, background_images="4", close_mosaic=3)
     try:
-        find_start(settings.model, settings.weights)
+        resolve_weights("pretrained", pretrained_names(settings.model), network=settings.model)
     except WeightsError as error:
         pytest.skip(f"pretrained weights cannot be fetched here: {error}")
     dataset = read_dataset(bottle_dir)
@@ -41,7 +43,7 @@ def test_a_short_training_finds_defects(
     assert max(float(row["val_map50"]) for row in run.results()) > 0.4
     waiting = [float(row["loading_share"]) for row in run.results()]
     assert statistics.median(waiting) < 0.2  # images are decoded and resized once, and kept
-    predictions = list(method.predict(split.val, run))
+    predictions = list(predict_samples(method.load(run), split.val))
     defect = [p.score for p, s in zip(predictions, split.val, strict=True) if s.is_defect]
     good = [p.score for p, s in zip(predictions, split.val, strict=True) if not s.is_defect]
     above = sum(d > g for d in defect for g in good) / (len(defect) * len(good))

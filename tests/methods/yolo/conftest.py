@@ -14,8 +14,9 @@ from toolkit.data.layouts import read_dataset
 from toolkit.data.splits import Split, make_plan
 from toolkit.errors import WeightsError
 from toolkit.methods.registry import method_class
-from toolkit.methods.yolo import clip_text, network
+from toolkit.methods.yolo import text_embeddings
 from toolkit.runs.run import Run
+from toolkit.weights import resolve
 
 
 @pytest.fixture
@@ -28,9 +29,9 @@ def split(sample_dir: Path) -> Split:
 def new_run(tmp_path: Path) -> NewRun:
     def make(name: str, *, run: str = "run", **settings: Any) -> tuple[Any, Run]:
         cls = method_class(name)
-        # Without a bank CLIP would be looked for, on this machine and beyond.
-        bank = {"prompt_bank": "orthonormal"} if name == "yolo-world" else {}
-        values = cls.Settings(**{**TINY, **bank, **settings})
+        # By default CLIP would be fetched.
+        source = {"text_embeddings": "orthonormal"} if name == "yolo-world" else {}
+        values = cls.Settings(**{**TINY, **source, **settings})
         record = settings_dict(values)
         made = Run.create(
             tmp_path, method=name, settings=record, split={}, data={}, seed=3, name=run
@@ -58,6 +59,6 @@ def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     def fetch(name: str) -> Path:
         raise WeightsError("not reachable")
 
-    monkeypatch.setattr(network, "fetch", fetch)
-    monkeypatch.setattr(clip_text, "fetch", fetch)
-    monkeypatch.setattr(clip_text, "find", lambda name: None)
+    monkeypatch.setattr(resolve, "fetch", fetch)
+    monkeypatch.setattr(text_embeddings, "fetch", fetch)
+    monkeypatch.setattr(text_embeddings, "find", lambda name: None)

@@ -15,9 +15,9 @@ TINY = {
     "weights": "none",
     "epochs": 2,
     "image_size": 64,
-    "backgrounds": "2",
+    "background_images": "2",
     "batch": 8,
-    "extra": {"plots": False},  # they take longer than the training
+    "ultralytics_args": {"plots": False},  # they take longer than the training
 }
 
 NewRun = Callable[..., tuple[Any, Run]]

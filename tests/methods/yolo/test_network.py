@@ -1,9 +1,12 @@
-"""Networks: which exist, what they start from, and how the head starts."""
+"""Networks: names, initial heads, and reading checkpoints safely."""
 
 from __future__ import annotations
 
-import math
+import pickle
+import sys
+from copy import deepcopy
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -12,6 +15,7 @@ import torch
 from toolkit import ultralytics_env
 from toolkit.errors import ConfigError, WeightsError
 from toolkit.methods.yolo import network
+from toolkit.weights.registry import load
 
 
 @pytest.fixture(autouse=True)
@@ -19,11 +23,9 @@ def _prepared() -> None:
     ultralytics_env.prepare()
 
 
-def _detector(model: str, nc: int) -> Any:
-    from ultralytics.nn.tasks import DetectionModel, WorldModel
-
-    kind = WorldModel if network.is_world(model) else DetectionModel
-    return kind(network.model_yaml(model), nc=nc, verbose=False)
+def _checkpoint(path: Path, content: Any) -> Path:
+    torch.save({"model": content, "train_args": {}}, path)
+    return path
 
 
 @pytest.mark.parametrize(
@@ -52,58 +54,21 @@ def test_unknown_networks_are_refused(model: str) -> None:
         network.model_yaml(model)
 
 
-def test_from_scratch_needs_no_file() -> None:
-    assert network.find_start("yolo11n", "none") is network.SCRATCH
-
-
-@pytest.fixture
-def unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fetch(name: str) -> Path:
-        raise WeightsError(f"weights/{name}.pt: put the file there (no network)")
-
-    monkeypatch.setattr(network, "fetch", fetch)
-
-
-def test_unreachable_weights_are_an_error_unless_auto(unreachable: None) -> None:
-    with pytest.raises(WeightsError, match=r"yolo11n\.pt.*--weights none"):
-        network.find_start("yolo11n", "pretrained")
-    assert network.find_start("yolo11n", "auto") is network.SCRATCH
-    with pytest.raises(WeightsError, match="no network"):  # asked for by name: auto does not apply
-        network.find_start("yolo11n", "yolo11n")
-
-
-def test_a_network_without_registered_weights_says_what_to_do(unreachable: None) -> None:
-    with pytest.raises(WeightsError, match="no pretrained weights are registered for yolo11x"):
-        network.find_start("yolo11x", "pretrained")
-
-
 @pytest.mark.parametrize(
-    ("model", "asked"),
+    ("model", "names"),
     [
-        ("yolo11n", ["yolo11n"]),
-        ("yolo11n-world", ["yolo11n"]),  # the YOLO beneath
-        ("yolov8s-worldv2", ["yolov8s-worldv2", "yolov8s-warm-start"]),  # official first
+        ("yolo11n", ("yolo11n",)),
+        ("yolo11n-world", ("yolo11n",)),  # the YOLO beneath
+        ("yolov8s-worldv2", ("yolov8s-worldv2", "yolov8s-warm-start")),  # official first
     ],
 )
-def test_where_a_network_starts(
-    model: str, asked: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tried: list[str] = []
-
-    def fetch(name: str) -> Path:
-        tried.append(name)
-        if name != asked[-1]:
-            raise WeightsError("not reachable")
-        return Path(f"{name}.pt")
-
-    monkeypatch.setattr(network, "fetch", fetch)
-    start = network.find_start(model, "pretrained")
-    assert tried == asked
-    assert (start.name, start.path) == (asked[-1], Path(f"{asked[-1]}.pt"))
+def test_registered_weights_of_a_network(model: str, names: tuple[str, ...]) -> None:
+    assert network.pretrained_names(model) == names
+    assert set(names) <= set(load())
 
 
 def test_the_contrastive_head_starts_at_the_rate_of_objects() -> None:
-    world = _detector("yolo11n-world", nc=3)
+    world = network.build_network("yolo11n-world", nc=3)
     network.start_contrastive_head(world)
     for contrast, stride in zip(world.model[-1].cv4, (8, 16, 32), strict=True):
         rate = torch.sigmoid(contrast.bias).item()
@@ -111,34 +76,152 @@ def test_the_contrastive_head_starts_at_the_rate_of_objects() -> None:
 
 
 def test_a_head_with_batch_norm_keeps_its_start() -> None:
-    world = _detector("yolov8s-worldv2", nc=3)
+    world = network.build_network("yolov8s-worldv2", nc=3)
     network.start_contrastive_head(world)
     assert [c.bias.item() for c in world.model[-1].cv4] == [-10, -10, -10]
 
 
 def test_untrained_layers_are_the_ends_of_the_class_branch() -> None:
-    plain = _detector("yolo11n", nc=3)
+    plain = network.build_network("yolo11n", nc=3)
     assert sum(p.numel() for p in network.untrained_parameters(plain)) == 3 * (64 * 3 + 3)
-    world = _detector("yolo11n-world", nc=3)
+    world = network.build_network("yolo11n-world", nc=3)
     ours = {id(p) for p in network.untrained_parameters(world)}
     names = {n.split(".", 2)[2] for n, p in world.named_parameters() if id(p) in ours}
     assert {"cv3.0.2.weight", "cv3.0.2.bias", "cv4.0.bias", "cv4.0.logit_scale"} <= names
     assert all(name.startswith(("cv3.", "cv4.")) for name in names)
 
 
-def test_bn_momentum_reaches_every_batch_norm() -> None:
-    plain = _detector("yolo11n", nc=3)
-    network.set_bn_momentum(plain, 0.2)
-    norms = [m.momentum for m in plain.modules() if isinstance(m, torch.nn.BatchNorm2d)]
-    assert norms
-    assert set(norms) == {0.2}
-    assert math.isclose(norms[0], 0.2)
+class _Harm:
+    def __init__(self, flag: Path) -> None:
+        self.flag = flag
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.flag,)
 
 
-def test_a_file_to_start_from_must_be_there(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"none\.pt: no such checkpoint"):
-        network.from_file(str(tmp_path / "none.pt"))
-    with pytest.raises(WeightsError, match=r"none\.pt: no such checkpoint"):
-        network.find_start("yolo11n", str(tmp_path / "none.pt"))
-    (tmp_path / "mine.pt").touch()
-    assert network.from_file(str(tmp_path / "mine.pt")).source == "file mine.pt"
+def test_a_checkpoint_cannot_run_code(tmp_path: Path) -> None:
+    flag = tmp_path / "ran"
+    path = _checkpoint(tmp_path / "foreign.pt", _Harm(flag))
+    with pytest.raises(WeightsError, match=r"foreign\.pt"):
+        network.load_network(path)
+    assert not flag.exists()
+    # The file is as harmful as it looks: an unguarded read runs it.
+    torch.load(path, weights_only=False)
+    assert flag.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", pickle.dumps({"a": 1}, protocol=2)])
+def test_damaged_checkpoints_are_named(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "damaged.pt"
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match=r"damaged\.pt"):
+        network.load_network(path)
+
+
+def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="no such checkpoint"):
+        network.load_network(tmp_path / "none.pt")
+
+
+def test_a_world_network_takes_over_all_but_the_text_layers(tmp_path: Path) -> None:
+    donor = network.build_network("yolo11n", nc=80)
+    source = network.load_network(_checkpoint(tmp_path / "yolo.pt", donor))
+    world = network.build_network("yolo11n-world", nc=3)
+    world.load(deepcopy(source), verbose=False)
+    names, left = network.matching_tensors(world, source)
+    theirs = donor.state_dict()
+    same = [n for n, t in world.state_dict().items() if n in theirs and torch.equal(t, theirs[n])]
+    assert names == same
+    assert {*names, *left} == set(world.state_dict())
+    # Left are the last convolution of the class branch and the contrastive layers.
+    assert all(".cv4." in name or name.split(".cv3.")[1][1:3] == ".2" for name in left)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_not_finite_are_refused(value: float, tmp_path: Path) -> None:
+    broken = network.build_network("yolo11n", nc=3)
+    with torch.no_grad():
+        broken.model[0].conv.weight[0, 0, 0, 0] = value
+    path = _checkpoint(tmp_path / "broken.pt", broken)
+    with pytest.raises(WeightsError, match=r"broken\.pt: model\.0\.conv\.weight .* not finite"):
+        network.load_network(path)
+
+
+def test_allow_pickle_reads_what_is_refused_otherwise(tmp_path: Path) -> None:
+    from ultralytics.nn import tasks
+
+    class Foreign(torch.nn.Module):
+        pass
+
+    # As if it came from an installed library of unknown authors.
+    library = ModuleType("somebodys_library")
+    Foreign.__module__, Foreign.__qualname__ = library.__name__, "Foreign"
+    library.Foreign = Foreign  # type: ignore[attr-defined]
+    sys.modules[library.__name__] = library
+    try:
+        path = _checkpoint(tmp_path / "foreign.pt", Foreign())
+        with pytest.raises(WeightsError, match="--allow-pickle"):
+            network.load_network(path)
+        assert type(network.load_network(path, allow_pickle=True)) is Foreign
+    finally:
+        del sys.modules[library.__name__]
+    assert tasks.SAFE_LOAD  # the next one is guarded again
+
+
+@pytest.mark.parametrize(
+    ("version", "message"),
+    [
+        ("9.0.0", "made by Ultralytics 9.0.0, which is newer than"),
+        ("8.0.1", "not a readable|holds more than"),  # an older one is to blame for nothing
+    ],
+)
+def test_a_newer_ultralytics_is_named(version: str, message: str, tmp_path: Path) -> None:
+    from ultralytics.nn import modules
+
+    # A layer that this version does not have.
+    new = type("LayerOfTheFuture", (torch.nn.Module,), {"__module__": modules.__name__})
+    modules.LayerOfTheFuture = new
+    try:
+        path = tmp_path / "future.pt"
+        torch.save({"model": new(), "train_args": {}, "version": version}, path)
+    finally:
+        del modules.LayerOfTheFuture
+    assert network.checkpoint_version(path) == version
+    with pytest.raises(WeightsError, match=message):
+        network.load_network(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", None])
+def test_files_without_a_version(content: bytes | None, tmp_path: Path) -> None:
+    path = tmp_path / "x.pt"
+    if content is None:
+        torch.save({"a": torch.zeros(1)}, path)
+    else:
+        path.write_bytes(content)
+    assert network.checkpoint_version(path) is None
+
+
+@pytest.mark.parametrize(
+    ("donor", "model", "fits"),
+    [
+        ("yolo11n", "yolo11n-world", True),
+        ("yolov8s", "yolov8s-worldv2", True),  # 345 of 412
+        ("yolo11s", "yolo11n", False),  # another size
+        ("yolov8n", "yolo11n", False),  # another architecture; a few tensors fit by chance
+    ],
+)
+def test_another_architecture_is_refused(donor: str, model: str, fits: bool) -> None:
+    source = network.build_network(donor, nc=80)
+    if fits:
+        network.check_family(source, model=model, path=Path("donor.pt"))
+    else:
+        with pytest.raises(WeightsError, match=r"donor\.pt: only \d+ of the \d+ tensors"):
+            network.check_family(source, model=model, path=Path("donor.pt"))
+
+
+def test_copied_tensors_are_described_by_layer() -> None:
+    left = ["model.23.cv3.0.2.weight", "model.23.cv3.0.2.bias", "model.23.cv4.0.bias"]
+    assert network.describe_copied(["model.0.conv.weight"], left) == (
+        "1 of 4 tensors copied; untrained: model.23.cv3 (2), model.23.cv4 (1)"
+    )
+    assert network.describe_copied(["a"], []) == "1 of 1 tensors copied"

@@ -1,4 +1,4 @@
-"""What no training can begin with: one line for each, and nothing is written."""
+"""Bad input is refused in one line before anything is trained or written."""
 
 from __future__ import annotations
 
@@ -13,9 +13,14 @@ import pytest
 from tests.methods.yolo.small import Killed, NewRun
 from toolkit import ultralytics_env
 from toolkit.data.splits import Split
-from toolkit.errors import ConfigError, DataError, RunError, ToolkitError, WeightsError
+from toolkit.data.types import file_sha256
+from toolkit.errors import ConfigError, DataError, ToolkitError, WeightsError
 from toolkit.methods.yolo import network, training
-from toolkit.methods.yolo.prompts import PromptBank, load_bank, orthonormal_bank
+from toolkit.methods.yolo.text_embeddings import (
+    TextEmbeddings,
+    load_text_embeddings,
+    orthonormal_embeddings,
+)
 from toolkit.methods.yolo.training_data import class_prompts
 
 
@@ -32,34 +37,23 @@ def test_a_network_of_the_other_method_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("name", "settings", "device", "message"),
+    ("name", "layers", "message"),
     [
-        ("yolo", {"freeze": 99}, "cpu", "freeze=99: yolo11n has 24 layers.* at most 23$"),
-        ("yolo", {"freeze": 24}, "cpu", "freeze=24: .* at most 23$"),  # nothing would learn
-        ("yolo-world", {"freeze": 24}, "cpu", "freeze=24: yolo11n-world has 24 layers"),
-        # Each process would wait for gradients of layers that the others do not have yet.
-        (
-            "yolo", {"freeze": 10, "freeze_epochs": 2}, "cuda:0,1",
-            r"freeze_epochs=2: .*\(cuda:0,1\); use one device",
-        ),
+        ("yolo", 99, "freeze_layers=99: yolo11n has 24 layers.* at most 23$"),
+        ("yolo", 24, "freeze_layers=24: .* at most 23$"),  # nothing would be trained
+        ("yolo-world", 24, "freeze_layers=24: yolo11n-world has 24 layers"),
     ],
-)  # fmt: skip
-def test_freezing_that_cannot_be(
-    name: str,
-    settings: dict[str, Any],
-    device: str,
-    message: str,
-    new_run: NewRun,
-    split: Split,
+)
+def test_freezing_every_layer_is_refused(
+    name: str, layers: int, message: str, new_run: NewRun, split: Split
 ) -> None:
-    method, run = new_run(name, **settings)
-    run.record["device"] = device
+    method, run = new_run(name, freeze_layers=layers)
     with pytest.raises(ConfigError, match=message):
         method.fit(split, run)
     assert not (run.path / "data").exists()
 
 
-@pytest.mark.parametrize("setting", ["init", "weights"])
+@pytest.mark.parametrize("setting", ["init_checkpoint", "weights"])
 def test_a_checkpoint_under_another_name_is_refused(
     setting: str, new_run: NewRun, split: Split, tmp_path: Path
 ) -> None:
@@ -72,17 +66,17 @@ def test_a_checkpoint_under_another_name_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("extra", "message"),
+    ("arguments", "message"),
     [
         ({"hsv_w": 0.1}, "no argument 'hsv_w'; did you mean 'hsv_"),
-        ({"hsv_v": "much"}, "extra: .*hsv_v"),
-        ({"mixup": 3.0}, "extra: .*mixup"),  # a probability
+        ({"hsv_v": "much"}, "ultralytics_args: .*hsv_v"),
+        ({"mixup": 3.0}, "ultralytics_args: .*mixup"),  # a probability
     ],
 )
 def test_arguments_that_ultralytics_does_not_take(
-    extra: dict[str, Any], message: str, new_run: NewRun, split: Split
+    arguments: dict[str, Any], message: str, new_run: NewRun, split: Split
 ) -> None:
-    method, run = new_run("yolo", extra=extra)
+    method, run = new_run("yolo", ultralytics_args=arguments)
     with pytest.raises(ConfigError, match=message):
         method.fit(split, run)
 
@@ -104,8 +98,8 @@ def test_unreachable_weights_stop_the_run(new_run: NewRun, split: Split, no_weig
 def test_a_bank_without_a_needed_phrase_is_refused(
     new_run: NewRun, split: Split, tmp_path: Path
 ) -> None:
-    orthonormal_bank(["something else"]).save(tmp_path / "bank.safetensors")
-    method, run = new_run("yolo-world", prompt_bank=str(tmp_path / "bank.safetensors"))
+    orthonormal_embeddings(["something else"]).save(tmp_path / "bank.safetensors")
+    method, run = new_run("yolo-world", text_embeddings=str(tmp_path / "bank.safetensors"))
     with pytest.raises(ConfigError, match="no vector for"):
         method.fit(split, run)
 
@@ -118,7 +112,7 @@ def test_a_bank_without_a_needed_phrase_is_refused(
         (("cat",), "old.yaml", "no vector for 'dog'"),
     ],
 )
-def test_old_data_is_read_before_training(
+def test_retention_data_is_read_before_training(
     known: tuple[str, ...],
     file: str,
     message: str | None,
@@ -129,22 +123,22 @@ def test_old_data_is_read_before_training(
 ) -> None:
     """The report needs it, and after a training it would be too late to correct it."""
     phrases = [phrase for group in class_prompts(split).values() for phrase in group]
-    made = orthonormal_bank([*phrases, *known])
-    bank = PromptBank(made.phrases, made.vectors, "CLIP ViT-B/32 (a stand-in)")
+    made = orthonormal_embeddings([*phrases, *known])
+    bank = TextEmbeddings(made.phrases, made.vectors, "CLIP ViT-B/32 (a stand-in)")
     bank.save(tmp_path / "bank.safetensors")
     (tmp_path / "old.yaml").write_text("val: images\nnames: [cat, dog]\n")
     (tmp_path / "images").mkdir()
     assert cv2.imwrite(str(tmp_path / "images/a.png"), np.zeros((8, 8, 3), np.uint8))
     method, run = new_run(
         "yolo-world",
-        prompt_bank=str(tmp_path / "bank.safetensors"),
-        old_data=str(tmp_path / file),
+        text_embeddings=str(tmp_path / "bank.safetensors"),
+        retention_data=str(tmp_path / file),
     )
     if message is None:  # as far as the training itself
         monkeypatch.setattr(training, "train", _killed)
         with pytest.raises(Killed):
             method.fit(split, run)
-        assert load_bank(run.weights / "old_classes.safetensors").phrases == known
+        assert load_text_embeddings(run.weights / "retention_classes.safetensors").phrases == known
         return
     with pytest.raises(ConfigError, match=message) as raised:
         method.fit(split, run)
@@ -162,12 +156,10 @@ def test_a_checkpoint_of_another_size_is_refused_before_training(
     import torch
 
     ultralytics_env.prepare()
-    from ultralytics.nn.tasks import DetectionModel
-
-    donor = DetectionModel(network.model_yaml("yolo11s"), nc=3, verbose=False)
+    donor = network.build_network("yolo11s", nc=3)
     path = tmp_path / "s.pt"
     torch.save({"model": donor, "train_args": {}}, path)
-    method, run = new_run("yolo", weights="pretrained", init=str(path))
+    method, run = new_run("yolo", weights="pretrained", init_checkpoint=str(path))
     with pytest.raises(WeightsError, match=r"s\.pt: only .*another architecture"):
         method.fit(split, run)
     assert not (run.path / "data").exists()
@@ -196,23 +188,22 @@ def _bad_input(case: str, split: Split, folder: Path) -> tuple[Split, dict[str, 
 
         about = {"schema": "1", "source": "CLIP ViT-L/14", "phrases": '["crack"]'}
         save_file({"vectors": np.ones((1, 768), np.float32)}, folder / "l.safetensors", about)
-        return split, {"prompt_bank": str(folder / "l.safetensors")}
+        return split, {"text_embeddings": str(folder / "l.safetensors")}
     import torch
 
     ultralytics_env.prepare()
     from ultralytics.nn import modules
-    from ultralytics.nn.tasks import DetectionModel
 
     path = folder / "weights.pt"
     if case == "weights of another family":
-        other = DetectionModel(network.model_yaml("yolov8n"), nc=3, verbose=False)
+        other = network.build_network("yolov8n", nc=3)
         torch.save({"model": other, "train_args": {}}, path)
     else:
         new = type("LayerOfTheFuture", (torch.nn.Module,), {"__module__": modules.__name__})
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(modules, "LayerOfTheFuture", new, raising=False)
             torch.save({"model": new(), "train_args": {}, "version": "9.0.0"}, path)
-    return split, {"weights": "pretrained", "init": str(path)}
+    return split, {"weights": "pretrained", "init_checkpoint": str(path)}
 
 
 @pytest.mark.parametrize(
@@ -239,7 +230,25 @@ def test_bad_input_is_one_line_before_anything_is_trained(
     assert not (run.path / "ultralytics").exists()
 
 
-def test_a_run_without_weights_cannot_predict(new_run: NewRun, split: Split) -> None:
+def test_a_run_without_weights_cannot_predict(new_run: NewRun) -> None:
     method, run = new_run("yolo")
-    with pytest.raises(RunError, match=r"last\.pt"):
-        method.predict(split.val, run)
+    with pytest.raises(WeightsError, match=r"last\.pt: missing"):
+        method.load(run)
+
+
+def test_changed_weights_are_refused(new_run: NewRun) -> None:
+    import torch
+
+    ultralytics_env.prepare()
+    method, run = new_run("yolo")
+    path = run.weights / "last.pt"
+    detector = network.build_network("yolo11n", nc=3)
+    torch.save({"model": detector, "train_args": {}}, path)
+    run.update_metadata(checkpoint_sha256=file_sha256(path))
+    assert method.load(run).network is not None
+    for value in (0.5, float("nan")):
+        with torch.no_grad():
+            detector.model[0].conv.weight[0, 0, 0, 0] = value
+        torch.save({"model": detector, "train_args": {}}, path)
+        with pytest.raises(WeightsError, match=r"last\.pt: .* \(SHA-256 differs\)"):
+            method.load(run)

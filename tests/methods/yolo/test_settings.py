@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import re
 from typing import get_args, get_type_hints
@@ -13,7 +12,7 @@ from toolkit import ultralytics_env
 from toolkit.config import build_settings, find_config, read_yaml
 from toolkit.errors import ConfigError
 from toolkit.methods.yolo.method import Yolo
-from toolkit.methods.yolo.settings import YoloSettings, YoloWorldSettings, background_choice
+from toolkit.methods.yolo.settings import YoloSettings, YoloWorldSettings, parse_background_images
 from toolkit.methods.yolo.world import YoloWorld
 
 
@@ -29,15 +28,15 @@ from toolkit.methods.yolo.world import YoloWorld
     ],
 )
 def test_backgrounds_are_a_count_a_share_or_all(text: str, expected: object) -> None:
-    choice = background_choice(text)
+    choice = parse_background_images(text)
     assert choice == expected
     assert type(choice) is type(expected)
 
 
 @pytest.mark.parametrize("text", ["some", "-1", "1.5", "nan", ""])
 def test_other_backgrounds_are_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="backgrounds="):
-        background_choice(text)
+    with pytest.raises(ConfigError, match="background_images="):
+        parse_background_images(text)
 
 
 @pytest.mark.parametrize(
@@ -52,26 +51,33 @@ def test_other_backgrounds_are_refused(text: str) -> None:
         ({"nms_iou": -0.1}, "nms_iou=-0.1"),
         ({"optimizer": "adamw"}, "did you mean"),  # with the nearest known name
         ({"flips": "sideways"}, "flips=sideways"),
-        ({"backgrounds": "2.5"}, "backgrounds=2.5"),
+        ({"background_images": "2.5"}, "background_images=2.5"),
         ({"degrees": "round"}, "degrees=round"),
         ({"degrees": "270"}, "degrees=270"),
         ({"scale": 1.0}, "scale=1.0"),  # down to nothing
         ({"scale": -0.1}, "scale=-0.1"),
-        ({"copy_paste": -1}, "copy_paste=-1"),
-        ({"paste_beside": -1}, "paste_beside=-1"),
-        ({"freeze_epochs": -1}, "freeze_epochs=-1"),
-        ({"init": "a.pt", "weights": "none"}, "leave out weights=none"),
-        ({"extra": {"seed": 3}}, "extra: 'seed'"),  # would break the run's record
+        ({"copy_paste_per_image": -1}, "copy_paste_per_image=-1"),
+        ({"freeze_layers": -1}, "freeze_layers=-1"),
+        ({"tta": "card"}, "tta=card: expected bool"),
+        ({"init_checkpoint": "a.pt", "weights": "none"}, "leave out weights=none"),
+        (
+            {"ultralytics_args": {"seed": 3}},
+            "ultralytics_args: 'seed'",
+        ),  # would break the run's record
         ({"epoch": 3}, "did you mean 'epochs'"),
         ({"imgsz": "640"}, "imgsz=640: is called image_size here"),  # as with --set
-        ({"extra": {"lr0": 0.1}}, "lr0=0.1: is called lr here"),
-        ({"extra": {"iou": 0.5}}, "iou=0.5: is called nms_iou here"),
-        ({"extra": {"epochs": 3}}, "extra: 'epochs' is a setting of its own"),
-        ({"extra": "hsv_v=0.2"}, "extra=hsv_v=0.2: expected a mapping, such as {a: 1"),
-        ({"extra": "{hsv_v"}, "extra={hsv_v: expected a mapping"),
-        ({"extra": "hsv_v", "hsv_s": 0.1}, "extra=hsv_v: expected a mapping"),
-        ({"extra": {"train": "head"}}, "extra: 'train' is a setting"),  # of the other detector
-        ({"freeze_epochs": 2}, "freeze_epochs=2: nothing is frozen"),
+        ({"ultralytics_args": {"lr0": 0.1}}, "lr0=0.1: is called lr here"),
+        ({"ultralytics_args": {"iou": 0.5}}, "iou=0.5: is called nms_iou here"),
+        ({"freeze": 10}, "freeze=10: is called freeze_layers here"),
+        ({"copy_paste": 0.5}, "copy_paste=0.5: is called copy_paste_per_image here"),
+        ({"ultralytics_args": {"epochs": 3}}, "ultralytics_args: 'epochs' is a setting of its own"),
+        (
+            {"ultralytics_args": "hsv_v=0.2"},
+            "ultralytics_args=hsv_v=0.2: expected a mapping, such as {a: 1",
+        ),
+        ({"ultralytics_args": "{hsv_v"}, "ultralytics_args={hsv_v: expected a mapping"),
+        ({"ultralytics_args": "hsv_v", "hsv_s": 0.1}, "ultralytics_args=hsv_v: expected a mapping"),
+        ({"ultralytics_args": {"trainable": "head"}}, "ultralytics_args: 'trainable' is a setting"),
     ],
 )
 def test_wrong_values_are_named(values: dict[str, object], message: str) -> None:
@@ -79,13 +85,13 @@ def test_wrong_values_are_named(values: dict[str, object], message: str) -> None
         build_settings(YoloSettings, values, source="test")
 
 
-@pytest.mark.parametrize("train", ["head", "prompts"])
-@pytest.mark.parametrize("values", [{"freeze": 10}, {"freeze": 10, "freeze_epochs": 2}])
-def test_what_learns_is_not_said_twice(train: str, values: dict[str, int]) -> None:
-    """Ultralytics would thaw the whole network after `freeze_epochs`, whatever `train` says."""
-    with pytest.raises(ConfigError, match=f"freeze=10: train={train} freezes everything else"):
-        build_settings(YoloWorldSettings, {"train": train, **values}, source="test")
-    assert build_settings(YoloWorldSettings, {"train": "full", **values}, source="test").freeze
+@pytest.mark.parametrize("trainable", ["head", "prompts"])
+def test_frozen_layers_are_decided_once(trainable: str) -> None:
+    values = {"trainable": trainable, "freeze_layers": 10}
+    with pytest.raises(ConfigError, match=f"freeze_layers=10: trainable={trainable} freezes"):
+        build_settings(YoloWorldSettings, values, source="test")
+    full = build_settings(YoloWorldSettings, {**values, "trainable": "full"}, source="test")
+    assert full.freeze_layers == 10
 
 
 def test_every_optimiser_of_ultralytics_is_taken() -> None:
@@ -100,39 +106,39 @@ def test_every_optimiser_of_ultralytics_is_taken() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "extra"),
+    ("values", "arguments"),
     [
         ({"hsv_v": "0.2"}, {"hsv_v": 0.2}),  # from the command line: text
         ({"cos_lr": "true", "lrf": 0.1}, {"cos_lr": True, "lrf": 0.1}),
-        ({"hsv_v": "0.2", "extra": {"hsv_s": 0.1}}, {"hsv_s": 0.1, "hsv_v": 0.2}),
-        ({"extra": "{hsv_v: 0.2, cos_lr: true}"}, {"hsv_v": 0.2, "cos_lr": True}),  # --extra
-        ({"extra": "{hsv_s: 0.1}", "hsv_v": "0.2"}, {"hsv_s": 0.1, "hsv_v": 0.2}),
-        ({"extra": "{}"}, {}),
+        ({"hsv_v": "0.2", "ultralytics_args": {"hsv_s": 0.1}}, {"hsv_s": 0.1, "hsv_v": 0.2}),
+        (
+            {"ultralytics_args": "{hsv_v: 0.2, cos_lr: true}"},
+            {"hsv_v": 0.2, "cos_lr": True},
+        ),  # --ultralytics-args
+        ({"ultralytics_args": "{hsv_s: 0.1}", "hsv_v": "0.2"}, {"hsv_s": 0.1, "hsv_v": 0.2}),
+        ({"ultralytics_args": "{}"}, {}),
         ({"epochs": "5"}, {}),  # a setting of ours of the same name stays ours
     ],
 )
 def test_arguments_of_ultralytics_pass_through(
-    values: dict[str, object], extra: dict[str, object]
+    values: dict[str, object], arguments: dict[str, object]
 ) -> None:
     for cls in (YoloSettings, YoloWorldSettings):
         built = build_settings(cls, values, source="test")
-        assert built.extra == extra
+        assert built.ultralytics_args == arguments
         assert built.epochs == int(values.get("epochs", cls().epochs))  # type: ignore[call-overload]
 
 
 def test_arguments_that_the_run_sets_itself_do_not_pass() -> None:
-    with pytest.raises(ConfigError, match="extra: 'seed'"):
+    with pytest.raises(ConfigError, match="ultralytics_args: 'seed'"):
         build_settings(YoloSettings, {"seed": "3"}, source="test")
 
 
 def test_a_setting_of_the_other_detector_is_unknown_here() -> None:
-    with pytest.raises(ConfigError, match="unknown key 'prompt_bank'"):
-        build_settings(YoloSettings, {"prompt_bank": "x"}, source="test")
+    with pytest.raises(ConfigError, match="unknown key 'text_embeddings'"):
+        build_settings(YoloSettings, {"text_embeddings": "x"}, source="test")
 
 
 @pytest.mark.parametrize("method", [Yolo, YoloWorld])
-def test_the_shipped_config_names_every_setting_with_its_default(method: type) -> None:
-    config = read_yaml(find_config(f"{method.name}/default"))
-    assert config.pop("method") == method.name
-    assert build_settings(method.Settings, config, source="config") == method.Settings()
-    assert set(config) == {field.name for field in dataclasses.fields(method.Settings)}
+def test_the_shipped_config_repeats_no_default(method: type) -> None:
+    assert read_yaml(find_config(f"{method.name}/default")) == {"method": method.name}

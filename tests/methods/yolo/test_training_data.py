@@ -1,4 +1,4 @@
-"""What a split must have, and what Ultralytics gets to see of it."""
+"""Checks of a split, and the files that Ultralytics trains on."""
 
 from __future__ import annotations
 
@@ -15,14 +15,11 @@ from toolkit.data.regions import regions_of
 from toolkit.data.splits import Split
 from toolkit.data.types import Dataset, Sample
 from toolkit.errors import DataError
-from toolkit.methods.yolo import training_data
-from toolkit.methods.yolo.copy_paste import pasted_images
+from toolkit.methods.yolo.settings import YoloSettings
 from toolkit.methods.yolo.training_data import (
     check_split,
     class_prompts,
-    flip_probabilities,
-    rotation_degrees,
-    symmetry_of,
+    flips_and_rotation,
     write_training_data,
 )
 
@@ -53,7 +50,7 @@ def _renamed(split: Split, names: list[str]) -> Split:
 
 
 def test_class_names_that_only_yolo_world_cannot_use(split: Split) -> None:
-    with pytest.raises(DataError, match="background=crack"):
+    with pytest.raises(DataError, match="background_prompt=crack"):
         check_split(_renamed(split, ["crack"]), world=True, background="crack")
     with pytest.raises(DataError, match="'no/thing' has a '/'"):
         check_split(_renamed(split, ["crack"]), world=True, background="no/thing")
@@ -67,10 +64,10 @@ def test_class_names_that_only_yolo_world_cannot_use(split: Split) -> None:
             check_split(renamed, world=True)
 
 
-def _write(split: Split, out: Path, **settings: Any) -> Path:
-    none = {"backgrounds": "0", "copy_paste": 0, "paste_beside": 0}
-    defaults = {**none, "image_size": 320, "seed": 0}
-    return write_training_data(split, out, **{**defaults, **settings})
+def _write(split: Split, out: Path, *, background: str = "", **values: Any) -> Path:
+    none = {"background_images": "0", "copy_paste_per_image": 0}
+    settings = YoloSettings(**{**none, **values})
+    return write_training_data(split, out, settings, seed=0, background=background)
 
 
 def _boxes(label: Path) -> np.ndarray:
@@ -95,7 +92,7 @@ def test_large_images_are_resized_once_and_labels_stay_exact(split: Split, tmp_p
 
 
 def test_pasted_images_are_added_with_their_labels(split: Split, tmp_path: Path) -> None:
-    data = _write(split, tmp_path / "data", image_size=64, copy_paste=2)
+    data = _write(split, tmp_path / "data", image_size=64, copy_paste_per_image=2)
     pasted = sorted((data.parent / "images/train").glob("pasted__*.png"))
     assert pasted
     assert not list((data.parent / "images/val").glob("pasted__*"))
@@ -104,44 +101,8 @@ def test_pasted_images_are_added_with_their_labels(split: Split, tmp_path: Path)
         assert len(boxes)
         assert np.all((boxes >= 0) & (boxes <= 1) & np.isfinite(boxes))
     before = {p.name: p.read_bytes() for p in pasted}
-    _write(split, tmp_path / "data", image_size=64, copy_paste=2)  # as a resumed run does
+    _write(split, tmp_path / "data", image_size=64, copy_paste_per_image=2)  # as a resumed run does
     assert before == {p.name: p.read_bytes() for p in pasted}
-
-
-@pytest.mark.parametrize(
-    ("least", "per_defect"),
-    [
-        (0, 1),  # as copy_paste says
-        (5, 2),  # three defects: two images of each are six, of which five are enough
-        (9, 3),
-    ],
-)
-def test_few_defects_are_pasted_more_often(
-    split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, least: int, per_defect: int
-) -> None:
-    asked = []
-
-    def spy(train: object, *, per_defect: int, **_: object) -> list[object]:
-        asked.append(per_defect)
-        return []
-
-    monkeypatch.setattr(training_data, "pasted_images", spy)
-    few = dataclasses.replace(split, train=tuple(s for s in split.train if s.masks)[:3])
-    _write(few, tmp_path / "data", copy_paste=1, paste_least=least)
-    _write(few, tmp_path / "none", copy_paste=0, paste_least=least)
-    assert asked == [per_defect]
-
-
-def test_every_defect_of_a_pasted_image_has_its_own_type(split: Split, tmp_path: Path) -> None:
-    data = _write(split, tmp_path / "data", image_size=64, copy_paste=4, paste_beside=2)
-    labels = sorted((data.parent / "labels/train").glob("pasted__*.txt"))
-    types = [{int(line.split()[0]) for line in p.read_text().splitlines()} for p in labels]
-    assert any(len(found) > 1 for found in types)
-    made = pasted_images(
-        split.train, per_defect=4, beside=2, symmetry=symmetry_of(split.dataset.name), seed=0
-    )
-    expected = [{split.dataset.classes.index(name) for name in p.labels} for p in made]
-    assert types == expected
 
 
 def test_a_background_prompt_is_a_last_class_without_boxes(split: Split, tmp_path: Path) -> None:
@@ -155,16 +116,16 @@ def test_a_background_prompt_is_a_last_class_without_boxes(split: Split, tmp_pat
 
 
 def test_an_interrupted_preparation_is_completed(split: Split, tmp_path: Path) -> None:
-    data = _write(split, tmp_path / "data", image_size=48, copy_paste=1)
+    data = _write(split, tmp_path / "data", image_size=48, copy_paste_per_image=1)
     whole = {p.name for p in data.parent.rglob("*.*")}
     (data.parent / "complete").unlink()
     next((data.parent / "images/train").glob("pasted__*")).unlink()
-    _write(split, tmp_path / "data", image_size=48, copy_paste=1)
+    _write(split, tmp_path / "data", image_size=48, copy_paste_per_image=1)
     assert {p.name for p in data.parent.rglob("*.*")} == whole
 
 
 def test_no_test_image_can_be_reached(split: Split, tmp_path: Path) -> None:
-    data = _write(split, tmp_path / "data", backgrounds="all")
+    data = _write(split, tmp_path / "data", background_images="all")
     content = yaml.safe_load(data.read_text())
     assert content["val"] == "images/val"  # not the test part in its place
     linked = {p.resolve() for p in data.parent.rglob("*.png")}
@@ -174,14 +135,14 @@ def test_no_test_image_can_be_reached(split: Split, tmp_path: Path) -> None:
     assert [names[i] for i in sorted(names)] == list(split.dataset.classes)
 
 
-@pytest.mark.parametrize(("backgrounds", "expected"), [("0", 0), ("3", 3), ("0.2", 3)])
-def test_backgrounds_are_good_training_images(
-    split: Split, tmp_path: Path, backgrounds: str, expected: int
+@pytest.mark.parametrize(("background_images", "expected"), [("0", 0), ("3", 3), ("0.2", 3)])
+def test_background_images_are_good_training_images(
+    split: Split, tmp_path: Path, background_images: str, expected: int
 ) -> None:
     # A share of 0.2 beside the 6 to 12 defect images of the small sample.
-    data = _write(split, tmp_path / "data", backgrounds=backgrounds)
+    data = _write(split, tmp_path / "data", background_images=background_images)
     empty = [p for p in (data.parent / "labels/train").glob("*.txt") if not p.read_text()]
-    if "." in backgrounds:
+    if "." in background_images:
         defects = sum(s.is_defect for s in split.train)
         expected = round(defects * 0.2 / 0.8)
     assert len(empty) == expected
@@ -194,29 +155,19 @@ def test_every_class_has_prompts_without_a_slash(split: Split) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flips", "dataset", "expected"),
+    ("settings", "dataset", "expected"),
     [
-        ("none", "bottle", (0.0, 0.0)),
-        ("both", "transistor", (0.5, 0.5)),
-        ("horizontal", "bottle", (0.5, 0.0)),
-        ("vertical", "bottle", (0.0, 0.5)),
-        ("card", "bottle", (0.5, 0.5)),  # seen from above, it looks the same either way
-        ("card", "no such card", (0.5, 0.0)),  # upside down only where it is known to be right
+        ({"flips": "none", "degrees": "0"}, "bottle", (0.0, 0.0, 0.0)),
+        ({"flips": "both"}, "transistor", (0.5, 0.5, 0.0)),
+        ({"flips": "horizontal"}, "bottle", (0.5, 0.0, 180.0)),
+        ({"flips": "vertical"}, "bottle", (0.0, 0.5, 180.0)),
+        ({}, "bottle", (0.5, 0.5, 180.0)),  # round, seen from above
+        ({}, "no such card", (0.5, 0.0, 0.0)),  # upside down only where a card allows it
+        ({"degrees": "10"}, "transistor", (0.5, 0.0, 10.0)),
     ],
 )
-def test_flips(flips: str, dataset: str, expected: tuple[float, float]) -> None:
-    found = flip_probabilities(flips, dataset_name=dataset)
-    assert (found["fliplr"], found["flipud"]) == expected
-
-
-@pytest.mark.parametrize(
-    ("degrees", "dataset", "expected"),
-    [
-        ("card", "bottle", 180.0),  # round
-        ("card", "transistor", 0.0),
-        ("card", "no such card", 0.0),
-        ("10", "transistor", 10.0),
-    ],
-)
-def test_rotation(degrees: str, dataset: str, expected: float) -> None:
-    assert rotation_degrees(degrees, dataset_name=dataset) == expected
+def test_flips_and_rotation(
+    settings: dict[str, Any], dataset: str, expected: tuple[float, float, float]
+) -> None:
+    found = flips_and_rotation(YoloSettings(**settings), dataset_name=dataset)
+    assert (found["fliplr"], found["flipud"], found["degrees"]) == expected

@@ -12,12 +12,23 @@ import pytest
 from tests.methods.yolo.small import NewRun, fit
 from toolkit import ultralytics_env
 from toolkit.data.splits import Split
-from toolkit.methods.yolo import checkpoint, network
-from toolkit.methods.yolo.prompts import class_bank, load_bank, orthonormal_bank
+from toolkit.inference.pipeline import predict_samples
+from toolkit.methods.yolo import network
+from toolkit.methods.yolo.text_embeddings import (
+    class_embeddings,
+    load_text_embeddings,
+    orthonormal_embeddings,
+)
 from toolkit.methods.yolo.training_data import class_prompts
 
 MODEL = "yolov8s-worldv2"
-SHORT = {"model": MODEL, "epochs": 1, "batch": 2, "copy_paste": 0, "backgrounds": "0"}
+SHORT = {
+    "model": MODEL,
+    "epochs": 1,
+    "batch": 2,
+    "copy_paste_per_image": 0,
+    "background_images": "0",
+}
 
 pytestmark = pytest.mark.slow
 
@@ -35,17 +46,15 @@ def base(tmp_path: Path) -> Path:
     import torch
 
     ultralytics_env.prepare()
-    from ultralytics.nn.tasks import WorldModel
-
     torch.manual_seed(0)
-    made = WorldModel(network.model_yaml(MODEL), nc=3, verbose=False).half()
+    made = network.build_network(MODEL, nc=3).half()
     torch.save({"model": made, "train_args": {}}, tmp_path / "base.pt")
     return tmp_path / "base.pt"
 
 
 def _changed(run: Any, base: Path) -> set[str]:
-    before = checkpoint.load_network(base).state_dict()
-    after = checkpoint.load_network(run.weights / "last.pt").state_dict()
+    before = network.load_network(base).state_dict()
+    after = network.load_network(run.weights / "last.pt").state_dict()
     return {
         key
         for key, tensor in after.items()
@@ -54,31 +63,34 @@ def _changed(run: Any, base: Path) -> set[str]:
 
 
 def test_the_whole_network_learns(new_run: NewRun, four: Split, base: Path) -> None:
-    method, run = new_run("yolo-world", weights="pretrained", init=str(base), **SHORT)
+    method, run = new_run("yolo-world", weights="pretrained", init_checkpoint=str(base), **SHORT)
     fit(method, run, four)
     changed = _changed(run, base)
     assert "model.0.conv.weight" in changed
     assert "model.22.cv4.0.norm.running_mean" in changed
-    assert len(list(method.predict(four.val, run))) == 2
+    assert len(list(predict_samples(method.load(run), four.val))) == 2
 
 
-@pytest.mark.parametrize("tune_scale", [False, True])
+@pytest.mark.parametrize("train_logit_scale", [False, True])
 def test_prompt_tuning_leaves_weights_and_statistics(
-    tune_scale: bool, new_run: NewRun, four: Split, base: Path
+    train_logit_scale: bool, new_run: NewRun, four: Split, base: Path
 ) -> None:
     method, run = new_run(
-        "yolo-world", weights="pretrained", init=str(base), train="prompts",
-        tune_scale=tune_scale, lr=0.1, head_lr_factor=1.0,
-        extra={"plots": False, "warmup_epochs": 0.0}, **SHORT,
+        "yolo-world", weights="pretrained", init_checkpoint=str(base), trainable="prompts",
+        train_logit_scale=train_logit_scale, lr=0.1, head_lr_mult=1.0,
+        ultralytics_args={"plots": False, "warmup_epochs": 0.0}, **SHORT,
     )  # fmt: skip
     fit(method, run, four)
     may = {f"model.22.cv4.{i}.{name}" for i in range(3) for name in ("bias", "logit_scale")}
     changed = _changed(run, base)
     assert "prompts" in changed
-    assert changed - {"prompts"} <= (may if tune_scale else set())
-    assert bool(changed & may) == tune_scale
+    assert changed - {"prompts"} <= (may if train_logit_scale else set())
+    assert bool(changed & may) == train_logit_scale
     prompts = class_prompts(four)
-    phrases = orthonormal_bank([phrase for group in prompts.values() for phrase in group])
-    start, tuned = class_bank(phrases, prompts), load_bank(run.weights / "prompts.safetensors")
+    phrases = orthonormal_embeddings([phrase for group in prompts.values() for phrase in group])
+    start, tuned = (
+        class_embeddings(phrases, prompts),
+        load_text_embeddings(run.weights / "prompts.safetensors"),
+    )
     assert not np.allclose(tuned.of(start.phrases), start.vectors, atol=1e-3)
-    assert len(list(method.predict(four.val, run))) == 2
+    assert len(list(predict_samples(method.load(run), four.val))) == 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.util import find_spec
@@ -13,7 +13,7 @@ from typing import Any, Literal
 from toolkit.config import convert, setting
 from toolkit.errors import ConfigError
 
-Backgrounds = int | float | Literal["all"]
+BackgroundImages = int | float | Literal["all"]
 
 # Arguments of Ultralytics that this project sets itself; another value would break the run.
 RESERVED = frozenset(
@@ -23,9 +23,15 @@ RESERVED = frozenset(
     }
 )  # fmt: skip
 
-# Arguments of Ultralytics that settings of ours stand for under other names. Beside them they would
-# contradict what else the setting does: images are shrunk to image_size, boxes joined by nms_iou.
-RENAMED = {"imgsz": "image_size", "lr0": "lr", "iou": "nms_iou"}
+# Arguments of Ultralytics that have a setting of another name here, which also does more: images
+# are resized to `image_size`, `copy_paste` is a probability there and a number of images here.
+RENAMED = {
+    "imgsz": "image_size",
+    "lr0": "lr",
+    "iou": "nms_iou",
+    "freeze": "freeze_layers",
+    "copy_paste": "copy_paste_per_image",
+}
 
 
 @dataclass(frozen=True)
@@ -35,122 +41,105 @@ class YoloSettings:
     model: str = setting("yolo11n", "network: a YOLO of Ultralytics, such as yolo11n or yolov8s")
     weights: str = setting(
         "pretrained",
-        "start from: pretrained, auto (pretrained where reachable), none, a name from "
-        "`toolkit weights list`, or a checkpoint file",
+        "pretrained (COCO), auto (from scratch where they cannot be had), none (from scratch), "
+        "a name of `toolkit weights list`, or a checkpoint file",
     )
-    init: str = setting(
-        "", "checkpoint file of which every tensor that fits by name and shape is copied"
-    )
-    trust: bool = setting(False, "read a checkpoint file although it could run code")
-    epochs: int = setting(30, "largest number of passes over the training part")
-    patience: int = setting(
-        30, "stop after so many epochs without a better validation mAP; 0: never"
-    )
-    kept_epoch: Literal["best", "last"] = setting(
-        "last", "which epoch predicts: the best on validation, or the last, whose rate is lowest"
-    )
-    image_size: int = setting(320, "longest side in pixels that images are resized to")
-    batch: int = setting(16, "images per optimiser step")
+    init_checkpoint: str = setting("", "checkpoint file to start from, instead of `weights`")
+    allow_pickle: bool = setting(False, "read a checkpoint file although it could run code")
+    epochs: int = setting(30, "largest number of passes over the training images")
+    patience: int = setting(30, "epochs without a better validation mAP to stop after; 0: never")
+    checkpoint: Literal["best", "last"] = setting("last", "weights to predict with: last, or best")
+    image_size: int = setting(320, "longest side in pixels; small defects need more")
+    batch: int = setting(16, "images per optimizer step")
     optimizer: Literal[
         "AdamW", "Adam", "Adamax", "NAdam", "RAdam", "RMSProp", "SGD", "MuSGD", "auto"
-    ] = setting("AdamW", "optimiser; auto lets Ultralytics choose it and lr")
+    ] = setting("AdamW", "optimizer; auto: Ultralytics chooses it and lr")
     lr: float = setting(0.0005, "learning rate after warm-up")
-    head_lr_factor: float = setting(1.0, "lr of the layers that start untrained, as multiple of lr")
-    bn_momentum: float = setting(
-        0.1, "how fast batch norms follow the data; Ultralytics' 0.03 lags in short trainings"
+    head_lr_mult: float = setting(1.0, "multiple of lr for the layers that start untrained")
+    bn_momentum: float = setting(0.1, "of batch norm statistics; 0.03 is slow for few batches")
+    freeze_layers: int = setting(0, "number of leading layers to freeze (10: the backbone)")
+    background_images: str = setting(
+        "0.25", "good training images: a number, a share of the training part below 1, or all"
     )
-    freeze: int = setting(0, "keep the first so many layers as they are (10: the backbone)")
-    freeze_epochs: int = setting(0, "keep them only for the first so many epochs; 0: throughout")
-    backgrounds: str = setting(
-        "0.25",
-        "good images to train on: a number, a share of the training part below 1, or all",
-    )
-    mosaic: float = setting(0.0, "probability of joining four images into one; it cuts defects")
-    close_mosaic: int = setting(10, "no mosaic during the last so many epochs")
-    flips: Literal["card", "none", "horizontal", "vertical", "both"] = setting(
-        "card", "mirror half of the images; card: as the data card allows"
+    mosaic: float = setting(0.0, "probability of mosaic (four images in one), which cuts defects")
+    close_mosaic: int = setting(10, "number of last epochs without mosaic")
+    flips: Literal["auto", "none", "horizontal", "vertical", "both"] = setting(
+        "auto", "mirror half of the images; auto: as the data card allows"
     )
     degrees: str = setting(
-        "card", "largest rotation in degrees; card: any where the data card allows it, else none"
+        "auto", "largest rotation in degrees; auto: 180 where the data card allows it, else 0"
     )
-    scale: float = setting(
-        0.1, "largest change of size, as a share; a fixed camera shows a defect at its true size"
-    )
-    copy_paste: int = setting(
-        2, "images to make of each defective one by pasting its defect onto good ones"
-    )
-    paste_least: int = setting(
-        40, "make at least so many such images in all, however few defects there are"
-    )
-    paste_beside: int = setting(
-        2, "paste up to so many further, smaller defects into each pasted image"
-    )
+    scale: float = setting(0.1, "largest change of size, as a share; 0.5 for varying distances")
+    copy_paste_per_image: int = setting(2, "good images to paste each training defect onto")
     cache: bool = setting(True, "keep decoded, resized images in memory")
-    workers: int = setting(1, "data loading processes (a GPU's; on a CPU none are used)")
+    workers: int = setting(1, "data loading processes on a GPU; a CPU uses none")
     precision: Literal["auto", "float32", "bfloat16"] = setting(
-        "auto", "numbers of the forward pass in training; auto: bfloat16 on CPUs made for it"
+        "auto", "of the forward pass in training; auto: bfloat16 on CPUs that compute it natively"
     )
-    nms_iou: float = setting(0.7, "boxes that overlap by more are one")
-    views: Literal["card", "one"] = setting(
-        "card", "look at an image once, or in each mirrored and turned view that the card allows"
+    nms_iou: float = setting(0.7, "IoU above which boxes of one class are duplicates")
+    tta: bool = setting(
+        False, "test-time augmentation: predict in every flip and turn that the data card allows"
     )
-    extra: dict[str, Any] = field(
+    ultralytics_args: dict[str, Any] = field(
         default_factory=dict,
-        metadata={
-            "help": "any other training arguments of Ultralytics, as {hsv_v: 0.2}; one of them: "
-            "--set hsv_v=0.2"
-        },
+        metadata={"help": "other training arguments of Ultralytics; or one: --set hsv_v=0.2"},
     )
 
     @staticmethod
     def absorb(values: Mapping[str, Any]) -> dict[str, Any]:
-        """Put training arguments of Ultralytics that are no settings of ours into `extra`.
+        """Move training arguments of Ultralytics that are no settings here to `ultralytics_args`.
 
-        So `--set hsv_v=0.2` works like `hsv_v: 0.2` under `extra` in a config. Text is read as
-        YAML, so that 0.2 is a number.
+        So `--set hsv_v=0.2` works like `hsv_v: 0.2` under `ultralytics_args` in a config. Text is
+        read as YAML, so that 0.2 is a number.
         """
-        ours = {field.name for field in dataclasses.fields(YoloWorldSettings)}
-        foreign = {key for key in set(values) - ours if key in _ultralytics_arguments()}
+        import yaml
+
+        own = {field.name for field in dataclasses.fields(YoloWorldSettings)}
+        foreign = {key for key in set(values) - own if key in _ultralytics_arguments()}
         if not foreign:
             return dict(values)
-        given = {key: _read(values[key]) for key in sorted(foreign)}
         rest = {key: value for key, value in values.items() if key not in foreign}
-        written = convert(rest.get("extra", {}), dict[str, Any], "extra")
-        return {**rest, "extra": {**written, **given}}
+        name = "ultralytics_args"
+        arguments = dict(convert(rest.get(name, {}), dict[str, Any], name))
+        for key in sorted(foreign):
+            value = values[key]
+            arguments[key] = yaml.safe_load(value) if isinstance(value, str) else value
+        return {**rest, name: arguments}
 
     def __post_init__(self) -> None:
-        """Refuse values that no training can follow.
+        """Check every value.
 
         Raises:
-            ConfigError: names the setting and what it takes.
+            ConfigError: a value that no training can use; names the setting and what it takes.
         """
-        reserved = sorted(RESERVED & set(self.extra))
-        if reserved:
-            raise ConfigError(f"extra: '{reserved[0]}' is set by the run itself; leave it out")
-        _refuse_own(self.extra)
-        if self.init and self.weights != "pretrained":
-            raise ConfigError(f"init={self.init}: leave out weights={self.weights}")
-        for name in ("epochs", "image_size", "batch"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}={getattr(self, name)}: must be at least 1")
-        for name in ("lr", "head_lr_factor", "bn_momentum"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(f"{name}={getattr(self, name)}: must be above 0")
-        for name in ("mosaic", "nms_iou"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name}={getattr(self, name)}: must be between 0 and 1")
-        if not 0 <= self.scale < 1:
-            raise ConfigError(f"scale={self.scale}: must be at least 0 and below 1")
-        for name in ("copy_paste", "paste_least", "paste_beside", "freeze", "freeze_epochs"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name}={getattr(self, name)}: must be at least 0")
-        if self.freeze_epochs and not self.freeze:
+        self._check_ultralytics_args()
+        if self.init_checkpoint and self.weights != "pretrained":
             raise ConfigError(
-                f"freeze_epochs={self.freeze_epochs}: nothing is frozen; say what with freeze "
-                "(10: the backbone) or leave it out"
+                f"init_checkpoint={self.init_checkpoint}: leave out weights={self.weights}"
             )
-        background_choice(self.backgrounds)
-        rotation_choice(self.degrees)
+        checks: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
+            (("epochs", "image_size", "batch"), lambda v: v >= 1, "at least 1"),
+            (("lr", "head_lr_mult", "bn_momentum"), lambda v: v > 0, "above 0"),
+            (("mosaic", "nms_iou"), lambda v: 0 <= v <= 1, "between 0 and 1"),
+            (("scale",), lambda v: 0 <= v < 1, "at least 0 and below 1"),
+            (("copy_paste_per_image", "freeze_layers"), lambda v: v >= 0, "at least 0"),
+        )
+        for names, accepts, expected in checks:
+            for name in names:
+                if not accepts(getattr(self, name)):
+                    raise ConfigError(f"{name}={getattr(self, name)}: must be {expected}")
+        parse_background_images(self.background_images)
+        parse_degrees(self.degrees)
+
+    def _check_ultralytics_args(self) -> None:
+        own = {field.name for field in dataclasses.fields(YoloWorldSettings)}
+        for key, value in self.ultralytics_args.items():
+            if key in RESERVED:
+                raise ConfigError(f"ultralytics_args: '{key}' is set by the run; leave it out")
+            if key in RENAMED:
+                raise ConfigError(f"{key}={value}: is called {RENAMED[key]} here; use that")
+            if key in own:
+                raise ConfigError(f"ultralytics_args: '{key}' is a setting; give it as such")
 
 
 @dataclass(frozen=True)
@@ -162,39 +151,36 @@ class YoloWorldSettings(YoloSettings):
         "network: yolov8{s,m,l,x}-worldv2, or any YOLO with -world for a text-driven head on it",
     )
     lr: float = setting(0.0004, "learning rate after warm-up")
-    head_lr_factor: float = setting(3.0, "lr of the layers that start untrained, as multiple of lr")
-    paste_beside: int = setting(
-        0, "paste up to so many further, smaller defects into each pasted image"
+    head_lr_mult: float = setting(3.0, "multiple of lr for the layers that start untrained")
+    trainable: Literal["full", "head", "prompts"] = setting(
+        "full", "everything, the last layer, or the class embeddings alone"
     )
-    train: Literal["full", "head", "prompts"] = setting(
-        "full", "what learns: everything, the last layer, or the class embeddings alone"
+    train_logit_scale: bool = setting(
+        False, "with trainable=prompts, train the head's scale and bias, too"
     )
-    tune_scale: bool = setting(
-        False, "with train=prompts, the contrastive head's scale and bias learn too"
-    )
-    prompt_bank: str = setting(
+    text_embeddings: str = setting(
         "",
-        "safetensors file of phrases and their 512-d vectors, clip (ViT-B/32), or orthonormal; "
+        "clip (ViT-B/32), orthonormal, or a safetensors file of phrases and 512-d vectors; "
         "empty: clip where it can be had, else orthonormal",
     )
-    background: str = setting(
-        "", "phrase for what is no defect; a box it describes best is dropped"
+    background_prompt: str = setting(
+        "", "phrase for no defect; boxes that it fits best are dropped"
     )
-    old_data: str = setting(
-        "", "data.yaml of classes that the base knew; the report has their mAP before and after"
+    retention_data: str = setting(
+        "", "data.yaml of classes that the base model knew; reports mAP before and after"
     )
 
     def __post_init__(self) -> None:
-        """Refuse what `yolo` refuses, and layers to freeze where `train` decides what learns.
+        """Check every value.
 
         Raises:
-            ConfigError: names the setting and what it takes.
+            ConfigError: as for `yolo`, or `freeze_layers` beside a `trainable` that decides it.
         """
         super().__post_init__()
-        if self.train != "full" and self.freeze:
+        if self.trainable != "full" and self.freeze_layers:
             raise ConfigError(
-                f"freeze={self.freeze}: train={self.train} freezes everything else itself; leave "
-                "out freeze and freeze_epochs"
+                f"freeze_layers={self.freeze_layers}: trainable={self.trainable} freezes "
+                "everything else itself; leave out freeze_layers"
             )
 
 
@@ -210,53 +196,38 @@ def _ultralytics_arguments() -> frozenset[str]:
     return frozenset(yaml.safe_load(text))
 
 
-def _refuse_own(extra: Mapping[str, Any]) -> None:
-    ours = {field.name for field in dataclasses.fields(YoloWorldSettings)}
-    for key in extra:
-        if key in RENAMED:
-            name = RENAMED[key]
-            raise ConfigError(f"{key}={extra[key]}: is called {name} here; use {name} instead")
-        if key in ours:
-            raise ConfigError(f"extra: '{key}' is a setting of its own; take it out of extra")
-
-
-def _read(value: Any) -> Any:
-    import yaml
-
-    return yaml.safe_load(value) if isinstance(value, str) else value
-
-
-def background_choice(text: str) -> Backgrounds:
-    """Read the setting `backgrounds`: `all`, a number of images, or a share below 1.
+def parse_background_images(text: str) -> BackgroundImages:
+    """Parse the setting `background_images`: `all`, a number of images, or a share below 1.
 
     Raises:
         ConfigError: it is none of these.
     """
     if text == "all":
         return "all"
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1.0
+    number = _number(text)
     if 0 <= number < 1:
         return number
     if number.is_integer() and number >= 1:
         return int(number)
-    raise ConfigError(f"backgrounds={text}: use a number, a share below 1, or all")
+    raise ConfigError(f"background_images={text}: use a number, a share below 1, or all")
 
 
-def rotation_choice(text: str) -> float | Literal["card"]:
-    """Read the setting `degrees`: `card`, or a number from 0 to 180.
+def parse_degrees(text: str) -> float | Literal["auto"]:
+    """Parse the setting `degrees`: `auto`, or a number from 0 to 180.
 
     Raises:
         ConfigError: it is neither.
     """
-    if text == "card":
-        return "card"
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1.0
+    if text == "auto":
+        return "auto"
+    number = _number(text)
     if 0 <= number <= 180:
         return number
-    raise ConfigError(f"degrees={text}: use a number from 0 to 180, or card")
+    raise ConfigError(f"degrees={text}: use a number from 0 to 180, or auto")
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return -1.0

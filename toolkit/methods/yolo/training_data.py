@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,14 +18,15 @@ from toolkit.files import write_text
 from toolkit.formats.convert import convert
 from toolkit.formats.polygons import INSET, outline
 from toolkit.inference.plot import save_picture
-from toolkit.methods.yolo.copy_paste import Pasted, pasted_images
-from toolkit.methods.yolo.settings import background_choice, rotation_choice
+from toolkit.methods.yolo.copy_paste import pasted_images
+from toolkit.methods.yolo.predictor import resize_longest
+from toolkit.methods.yolo.settings import YoloSettings, parse_background_images, parse_degrees
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-MOST_WORLD_CLASSES = 80
-"""Ultralytics caps the number of classes that YOLO-World's head trains on."""
+MAX_WORLD_CLASSES = 80
+"""Ultralytics trains YOLO-World's head on at most this many classes."""
 
 _DONE = "complete"
 
@@ -38,17 +37,17 @@ def check_split(split: Split, *, world: bool, background: str = "") -> None:
     Args:
         split: the parts.
         world: whether class names are prompts, for which Ultralytics has rules of its own.
-        background: a prompt that is none of the classes, if there is one.
+        background: a prompt that is none of the classes; empty if there is none.
 
     Raises:
-        DataError: names what is missing and the mend.
+        DataError: names what is missing and the fix.
     """
     root = split.dataset.root
     if not split.train:
         raise DataError(f"{root}: the training part is empty; choose another split or fold")
     if not split.val:
         raise DataError(
-            f"{root}: the validation part is empty, and every epoch is judged on it; "
+            f"{root}: the validation part is empty, and every epoch is evaluated on it; "
             "choose another split or fold"
         )
     for part, samples in (("training", split.train), ("validation", split.val)):
@@ -57,54 +56,38 @@ def check_split(split: Split, *, world: bool, background: str = "") -> None:
                 f"{root}: no boxes in the {part} part (protocol {split.protocol}); a detector "
                 "needs defect images with masks there, as in the protocol supervised"
             )
-    if world:
-        _check_names(split, background)
-
-
-def _check_names(split: Split, background: str) -> None:
+    if not world:
+        return
     names = (*split.dataset.classes, *filter(None, [background]))
     if background in split.dataset.classes:
-        raise DataError(f"background={background}: is a defect of the data; name something else")
+        raise DataError(f"background_prompt={background}: is a defect type; choose another phrase")
     for name in names:
         if "/" in name:
             raise DataError(
-                f"{split.dataset.root}: class '{name}' has a '/', which YOLO-World reads as two "
-                "names; rename the class"
+                f"{root}: class '{name}' has a '/', which YOLO-World reads as two names; rename "
+                "the class"
             )
-    if len(names) > MOST_WORLD_CLASSES:
+    if len(names) > MAX_WORLD_CLASSES:
         raise DataError(
-            f"{split.dataset.root}: {len(names)} classes, but YOLO-World trains on at most "
-            f"{MOST_WORLD_CLASSES}; join some"
+            f"{root}: {len(names)} classes, but YOLO-World trains on at most "
+            f"{MAX_WORLD_CLASSES}; join some"
         )
 
 
 def write_training_data(
-    split: Split,
-    out: Path,
-    *,
-    backgrounds: str,
-    image_size: int,
-    copy_paste: int,
-    paste_beside: int,
-    paste_least: int = 0,
-    seed: int,
-    background: str = "",
+    split: Split, out: Path, settings: YoloSettings, *, seed: int, background: str = ""
 ) -> Path:
     """Write the training and validation parts in YOLO's layout, images resized once.
 
-    The test part is left out: nothing that trains can reach it. Labels are outlines, since a box
-    that is turned with its corners gets loose, while the box of a turned outline is tight.
+    The test part is left out, so that no training can reach it. Labels are outlines: a box that is
+    turned with its corners gets loose, while the box of a turned outline is tight.
 
     Args:
         split: the parts.
         out: the folder, replaced if it is there.
-        backgrounds: setting of that name.
-        image_size: longest side in pixels; larger images are resized to it.
-        copy_paste: setting of that name.
-        paste_beside: setting of that name.
-        paste_least: setting of that name; without `copy_paste` nothing is made.
-        seed: decides what is pasted where.
-        background: name of a last class that no box has; none if empty.
+        settings: `background_images`, `image_size` and `copy_paste_per_image` count.
+        seed: of pasted defects.
+        background: name of a last class without boxes; none if empty.
 
     Returns:
         The `data.yaml`.
@@ -118,73 +101,51 @@ def write_training_data(
         out=out,
         split=replace(split, test=()),
         images="link",
-        backgrounds=background_choice(backgrounds),
+        backgrounds=parse_background_images(settings.background_images),
         overwrite=True,
         strict=True,
     )
     data, done = out / "data.yaml", out / _DONE
-    if not done.is_file():  # new, or interrupted after the conversion
-        for link in sorted((out / "images").rglob("*.*")):
-            _shrink(link, longest=image_size)
-        if copy_paste:
-            defects = sum(bool(sample.masks) for sample in split.train)
-            made = pasted_images(
-                split.train,
-                per_defect=max(copy_paste, math.ceil(paste_least / max(defects, 1))),
-                beside=paste_beside,
-                symmetry=symmetry_of(split.dataset.name),
-                seed=seed,
-            )
-            _write_pasted(made, split.dataset.classes, out, image_size=image_size)
-        if background:
-            import yaml
+    if done.is_file():
+        return data
+    for link in sorted((out / "images").rglob("*.*")):
+        image = read_rgb(link)
+        small = resize_longest(image, settings.image_size)
+        if small is not image:
+            link.unlink()
+            save_picture(small, link.with_suffix(".png"))
+    if settings.copy_paste_per_image:
+        made = pasted_images(
+            split.train,
+            per_image=settings.copy_paste_per_image,
+            symmetry=symmetry_of(split.dataset.name),
+            seed=seed,
+        )
+        for number, (image, mask, label) in enumerate(made):
+            stem = f"pasted__{number:05d}"
+            small = resize_longest(image, settings.image_size)
+            save_picture(small, out / f"images/train/{stem}.png")
+            rows = _label_rows(mask, index=split.dataset.classes.index(label))
+            write_text(out / f"labels/train/{stem}.txt", "\n".join(rows) + "\n")
+    if background:
+        import yaml
 
-            content = read_yaml(data)
-            content["names"][len(split.dataset.classes)] = background
-            write_text(data, yaml.safe_dump(content, allow_unicode=True, sort_keys=False))
-        done.touch()
+        content = read_yaml(data)
+        content["names"][len(split.dataset.classes)] = background
+        write_text(data, yaml.safe_dump(content, allow_unicode=True, sort_keys=False))
+    done.touch()
     return data
 
 
-def shrunk(image: NDArray[np.uint8], *, longest: int) -> NDArray[np.uint8]:
-    """Resize an image to a longest side by averaging over areas; a smaller one stays as it is."""
-    import cv2
-
-    height, width = image.shape[:2]
-    scale = longest / max(height, width)
-    if scale >= 1:
-        return image
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    small: NDArray[np.uint8] = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    return small
-
-
-def _shrink(link: Path, *, longest: int) -> None:
-    """Put a smaller copy in place of a link to an image; small images stay links."""
-    image = read_rgb(link)
-    small = shrunk(image, longest=longest)
-    if small is not image:
-        link.unlink()
-        save_picture(small, link.with_suffix(".png"))
-
-
-def _write_pasted(
-    made: Iterable[Pasted], classes: Sequence[str], out: Path, *, image_size: int
-) -> None:
-    for number, pasted in enumerate(made):
-        stem = f"pasted__{number:05d}"
-        save_picture(shrunk(pasted.image, longest=image_size), out / f"images/train/{stem}.png")
-        size = np.array(pasted.image.shape[1::-1])
-        rows = []
-        for mask, label in zip(pasted.masks, pasted.labels, strict=True):
-            for region in regions_of(mask):
-                points = (outline(region, inset=INSET) / size).ravel().tolist()
-                rows.append(" ".join([str(classes.index(label)), *(f"{v:.7f}" for v in points)]))
-        write_text(out / f"labels/train/{stem}.txt", "\n".join(rows) + "\n")
+def _label_rows(mask: NDArray[np.bool_], *, index: int) -> list[str]:
+    """Return `class x y x y …` of each region of a mask."""
+    size_wh = np.array(mask.shape[::-1])
+    points = [(outline(r, inset=INSET) / size_wh).ravel().tolist() for r in regions_of(mask)]
+    return [" ".join([str(index), *(f"{v:.7f}" for v in values)]) for values in points]
 
 
 def symmetry_of(dataset_name: str) -> Symmetry:
-    """Return what the data card says; without one, only left and right may be exchanged."""
+    """Return the symmetry of the data card; without a card, only left and right may be swapped."""
     if dataset_name in card_names():
         return load_card(dataset_name).symmetry
     return Symmetry(flips=("horizontal",), rotation="none")
@@ -196,32 +157,24 @@ def class_prompts(split: Split) -> dict[str, tuple[str, ...]]:
     return {name: prompts_for(dataset.name, name) for name in dataset.classes}
 
 
-def flip_probabilities(flips: str, *, dataset_name: str) -> dict[str, float]:
-    """Return Ultralytics' `fliplr` and `flipud`.
+def flips_and_rotation(settings: YoloSettings, *, dataset_name: str) -> dict[str, float]:
+    """Return Ultralytics' `fliplr`, `flipud` and `degrees`.
 
     Args:
-        flips: setting of that name; `card` asks the data card, and where there is none only
-            left-right flips are made.
-        dataset_name: whose card.
+        settings: `flips` and `degrees` count.
+        dataset_name: the data set whose card decides where a setting is `auto`.
     """
-    if flips == "card":
-        allowed = symmetry_of(dataset_name).flips
-    else:
-        allowed = {"none": (), "both": ("horizontal", "vertical")}.get(flips, (flips,))
+    symmetry = symmetry_of(dataset_name)
+    flips: tuple[str, ...] = (settings.flips,)
+    if settings.flips == "auto":
+        flips = symmetry.flips
+    elif settings.flips == "both":
+        flips = ("horizontal", "vertical")
+    degrees = parse_degrees(settings.degrees)
+    if degrees == "auto":
+        degrees = 180.0 if symmetry.rotation == "any" else 0.0
     return {
-        "fliplr": 0.5 if "horizontal" in allowed else 0.0,
-        "flipud": 0.5 if "vertical" in allowed else 0.0,
+        "fliplr": 0.5 if "horizontal" in flips else 0.0,
+        "flipud": 0.5 if "vertical" in flips else 0.0,
+        "degrees": degrees,
     }
-
-
-def rotation_degrees(degrees: str, *, dataset_name: str) -> float:
-    """Return Ultralytics' `degrees`: the largest rotation either way.
-
-    Args:
-        degrees: setting of that name.
-        dataset_name: whose card.
-    """
-    choice = rotation_choice(degrees)
-    if choice == "card":
-        return 180.0 if symmetry_of(dataset_name).rotation == "any" else 0.0
-    return choice

@@ -1,4 +1,4 @@
-"""False alarms: boxes on good images, at the threshold that validation chose."""
+"""False positives: boxes on good images, at the threshold that validation chose."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from toolkit.runs.prediction_io import read_predictions
 from toolkit.runs.run import Run
 
 
-def false_alarms(run: Run, val: Sequence[Sample], test: Sequence[Sample]) -> dict[str, Any]:
-    """Count the boxes that good images get, from the run's stored predictions.
+def false_positives(run: Run, val: Sequence[Sample], test: Sequence[Sample]) -> dict[str, Any]:
+    """Count the boxes of good images in the run's stored predictions.
 
     Args:
         run: has predictions of both parts.
@@ -20,8 +20,8 @@ def false_alarms(run: Run, val: Sequence[Sample], test: Sequence[Sample]) -> dic
         test: its test part.
 
     Returns:
-        `threshold` and, per part, `false_alarms_per_good_image_{val,test}`; null with a reason
-        where a part has no good image or no threshold can be chosen.
+        `threshold`, and per part `per_good_image_{val,test}`; null with a reason where a part has
+        no good image or no threshold can be chosen.
     """
     scores = {p.sample_id: p.score for p in read_predictions(run.predictions, "val", pixels=False)}
     known = [s for s in val if s.id in scores]
@@ -36,9 +36,6 @@ def false_alarms(run: Run, val: Sequence[Sample], test: Sequence[Sample]) -> dic
             for p in read_predictions(run.predictions, part, pixels=False)
             if p.sample_id in good and p.boxes is not None
         ]
-        found[f"false_alarms_per_good_image_{part}"] = (
-            sum(counts) / len(counts)
-            if counts
-            else {"value": None, "reason": f"no good images in {part}"}
-        )
+        missing = {"value": None, "reason": f"no good images in {part}"}
+        found[f"per_good_image_{part}"] = sum(counts) / len(counts) if counts else missing
     return found

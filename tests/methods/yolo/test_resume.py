@@ -12,8 +12,13 @@ from tests.methods.yolo.small import Killed, NewRun, fit, stopped_after
 from toolkit import ultralytics_env
 from toolkit.data.splits import Split
 from toolkit.errors import ConfigError
-from toolkit.methods.yolo import checkpoint
-from toolkit.methods.yolo.prompts import PromptBank, load_bank, orthonormal_bank
+from toolkit.inference.pipeline import predict_samples
+from toolkit.methods.yolo import network
+from toolkit.methods.yolo.text_embeddings import (
+    TextEmbeddings,
+    load_text_embeddings,
+    orthonormal_embeddings,
+)
 from toolkit.methods.yolo.training_data import class_prompts
 from toolkit.runs.run import Run
 
@@ -25,7 +30,7 @@ from toolkit.runs.run import Run
         ("yolo", {}, False),
         ("yolo", {}, True),
         ("yolo-world", {}, False),
-        ("yolo-world", {"train": "prompts"}, False),  # the prompts are in the checkpoint
+        ("yolo-world", {"trainable": "prompts"}, False),  # the prompts are in the checkpoint
     ],
 )
 def test_an_interrupted_training_goes_on(
@@ -51,9 +56,9 @@ def test_an_interrupted_training_goes_on(
     if not damage_last:
         assert after[1] == before[1]  # not trained twice
     log = (run.path / "log.txt").read_text()
-    assert f"going on from {'best' if damage_last else 'last'}.pt" in log
+    assert f"continuing from {'best' if damage_last else 'last'}.pt" in log
     assert "Resuming training" in log
-    assert len(list(method.predict(split.val, again))) == len(split.val)
+    assert len(list(predict_samples(method.load(again), split.val))) == len(split.val)
 
 
 @pytest.mark.slow
@@ -63,10 +68,10 @@ def test_an_interrupted_training_goes_on(
         ("yolo", {"mosaic": 1.0, "close_mosaic": 0, "optimizer": "SGD"}, 2),
         ("yolo", {"mosaic": 1.0, "close_mosaic": 2}, 2),  # mosaic ends where it goes on
         # It had ended before.
-        ("yolo", {"mosaic": 1.0, "close_mosaic": 2, "batch": 3, "copy_paste": 0}, 3),
-        ("yolo", {"batch": 2, "copy_paste": 0}, 1),
-        ("yolo-world", {"tune_scale": True, "train": "prompts"}, 2),
-        ("yolo-world", {"head_lr_factor": 3.0}, 2),  # the optimiser has groups of its own
+        ("yolo", {"mosaic": 1.0, "close_mosaic": 2, "batch": 3, "copy_paste_per_image": 0}, 3),
+        ("yolo", {"batch": 2, "copy_paste_per_image": 0}, 1),
+        ("yolo-world", {"train_logit_scale": True, "trainable": "prompts"}, 2),
+        ("yolo-world", {"head_lr_mult": 3.0}, 2),  # the optimiser has groups of its own
     ],
 )
 def test_a_stopped_training_ends_as_one_that_was_not(
@@ -85,7 +90,7 @@ def test_a_stopped_training_ends_as_one_that_was_not(
             k: v for k, v in expected.items() if k not in times
         }
     found, expected = (
-        checkpoint.load_network(run.weights / "last.pt").state_dict() for run in (again, whole)
+        network.load_network(run.weights / "last.pt").state_dict() for run in (again, whole)
     )
     assert set(found) == set(expected)
     for key, tensor in expected.items():
@@ -99,14 +104,14 @@ def test_epoch_optimiser_and_averages_are_those_of_the_stopped_training(
 ) -> None:
     import torch
 
-    from toolkit.methods.yolo import resuming
+    from toolkit.methods.yolo import resume
 
     method, run = new_run("yolo", epochs=3)
     stopped_after(2, method, run, split)
     state = torch.load(run.weights / "resume.pt", weights_only=True)
     assert state["epoch"] == 1  # the second
     seen: dict[str, Any] = {}
-    restore = resuming.restore_state
+    restore = resume.restore_state
 
     def look(trainer: Any) -> None:
         restore(trainer)
@@ -119,7 +124,7 @@ def test_epoch_optimiser_and_averages_are_those_of_the_stopped_training(
         )
         raise Killed
 
-    monkeypatch.setattr("toolkit.methods.yolo.trainers.restore_state", look)
+    monkeypatch.setattr("toolkit.methods.yolo.trainer.restore_state", look)
     with pytest.raises(Killed):
         fit(method, Run.open(run.path), split)
     assert seen["epoch"] == 2
@@ -143,7 +148,7 @@ def test_epoch_optimiser_and_averages_are_those_of_the_stopped_training(
         ("yolo", {}, "row", False, 2),  # killed before the last epoch stood in the results
         ("yolo", {"patience": 1, "epochs": 4}, "strip", False, 2),  # the second is no better
         ("yolo", {}, "strip", True, 2),  # killed while the checkpoint was written anew
-        ("yolo-world", {"train": "prompts"}, "strip", False, 2),
+        ("yolo-world", {"trainable": "prompts"}, "strip", False, 2),
     ],
 )
 def test_a_training_killed_after_its_last_epoch_is_brought_to_its_end(
@@ -185,13 +190,13 @@ def test_a_training_killed_after_its_last_epoch_is_brought_to_its_end(
         with pytest.raises(Killed):
             fit(method, run, split)
     last = run.weights / "last.pt"
-    trained = checkpoint.load_network(last).state_dict()
+    trained = network.load_network(last).state_dict()
     if damage_last:
         last.write_bytes(last.read_bytes()[:1000])
 
     again = Run.open(run.path)
     fit(method, again, split)
-    assert "had come to its end before it was stopped" in (run.path / "log.txt").read_text()
+    assert "had ended before it was stopped" in (run.path / "log.txt").read_text()
     assert [row["epoch"] for row in again.results()] == [str(n + 1) for n in range(epochs)]
     first, final = again.results()[0], again.results()[-1]
     empty = {"seconds", "loading_share"} if killed_in == "row" else set()
@@ -199,9 +204,9 @@ def test_a_training_killed_after_its_last_epoch_is_brought_to_its_end(
     assert again.metadata["epochs_done"] == epochs
     assert again.metadata["parameters"] > 1e4
     assert not (run.weights / "resume.pt").exists()
-    found = checkpoint.load_network(last).state_dict()
+    found = network.load_network(last).state_dict()
     assert all(np.array_equal(found[key], tensor) for key, tensor in trained.items())
-    assert len(list(method.predict(split.val, again))) == len(split.val)
+    assert len(list(predict_samples(method.load(again), split.val))) == len(split.val)
     for file in ("last.pt", "best.pt"):
         assert torch_safe_load(run.weights / file)[0]["optimizer"] is None
     if name == "yolo-world":
@@ -216,11 +221,11 @@ def test_a_training_goes_on_with_the_prompts_it_began_with(
 ) -> None:
     file = tmp_path / "bank.safetensors"
     phrases = [phrase for group in class_prompts(split).values() for phrase in group]
-    orthonormal_bank(phrases).save(file)
-    method, run = new_run("yolo-world", prompt_bank=str(file))
+    orthonormal_embeddings(phrases).save(file)
+    method, run = new_run("yolo-world", text_embeddings=str(file))
     stopped_after(1, method, run, split)
-    kept = load_bank(run.weights / "prompts.safetensors")
-    orthonormal_bank(phrases, seed=1).save(file)  # another of the same phrases
+    kept = load_text_embeddings(run.weights / "prompts.safetensors")
+    orthonormal_embeddings(phrases, seed=1).save(file)  # another of the same phrases
 
     seen = []
 
@@ -228,16 +233,16 @@ def test_a_training_goes_on_with_the_prompts_it_began_with(
         seen.append(self)
         return of(self, text)
 
-    of = PromptBank.of
+    of = TextEmbeddings.of
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(PromptBank, "of", look)
+        patched.setattr(TextEmbeddings, "of", look)
         fit(method, Run.open(run.path), split)
     assert seen
-    for bank in (*seen, load_bank(run.weights / "prompts.safetensors")):
+    for bank in (*seen, load_text_embeddings(run.weights / "prompts.safetensors")):
         np.testing.assert_array_equal(bank.vectors, kept.vectors)
     file.unlink()
-    stopped_method, again = new_run("yolo-world", run="again", prompt_bank=str(file))
-    with pytest.raises(ConfigError, match="no such prompt bank"):  # only the beginning needs it
+    stopped_method, again = new_run("yolo-world", run="again", text_embeddings=str(file))
+    with pytest.raises(ConfigError, match="no such text embeddings"):  # only the beginning needs it
         fit(stopped_method, again, split)
 
 

@@ -1,4 +1,4 @@
-"""Several processes of one training: they find their job, and train as one."""
+"""DDP: processes inherit their job and train one network."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ import pytest
 from toolkit.config import settings_dict
 from toolkit.data.layouts import read_dataset
 from toolkit.data.splits import make_plan
+from toolkit.inference.pipeline import predict_samples
 from toolkit.methods.registry import method_class
-from toolkit.methods.yolo.prompts import load_bank, orthonormal_bank
-from toolkit.methods.yolo.workers import JOB, Job, Recipe, own_job, told
+from toolkit.methods.yolo.ddp import JOB, TrainingJob, inherited_job, publish_job
+from toolkit.methods.yolo.text_embeddings import load_text_embeddings
 from toolkit.runs.run import Run
 
 # Ultralytics knows several processes on GPUs only. This stands before its script and makes it
@@ -53,48 +54,31 @@ runpy.run_path(sys.argv[1], run_name="__main__")
 """
 
 
-@pytest.mark.parametrize("tuned", [False, True])
-def test_a_job_reaches_the_processes_as_it_was_given(tuned: bool, tmp_path: Path) -> None:
-    bank = orthonormal_bank(["crack", "dirt"])
-    bank.save(tmp_path / "bank.safetensors")
-    recipe = Recipe(
-        model="yolo11n-world",
-        start=tmp_path / "start.pt",
-        head_lr_factor=3.0,
-        bn_momentum=0.1,
-        trust=True,
-        freeze_epochs=2,
-        tuned_prompts=bank if tuned else None,
-    )
-    assert own_job() is None
-    with told(Job(tmp_path, "a training", tmp_path / "bank.safetensors", recipe)):
-        found = own_job()
-    assert own_job() is None
+@pytest.mark.parametrize(
+    "job",
+    [
+        TrainingJob(
+            run="runs/yolo/001", title="a training", model="yolo11n", start=None,
+            head_lr_mult=1.0, bn_momentum=0.1,
+        ),
+        TrainingJob(
+            run="runs/yolo-world/001", title="a training", model="yolo11n-world",
+            start="start.pt", head_lr_mult=3.0, bn_momentum=0.1, bfloat16=True, allow_pickle=True,
+            embeddings="prompts.safetensors", train_embeddings=True,
+        ),
+    ],
+)  # fmt: skip
+def test_a_job_reaches_the_processes_unchanged(job: TrainingJob) -> None:
+    assert inherited_job() is None
+    with publish_job(job):
+        assert inherited_job() == job
     assert JOB not in os.environ
-    assert not (tmp_path / "job.json").exists()
-    assert found is not None
-    assert (found.run, found.title, found.bank) == (
-        tmp_path, "a training", tmp_path / "bank.safetensors",
-    )  # fmt: skip
-    for name in ("model", "start", "head_lr_factor", "bn_momentum", "trust", "freeze_epochs"):
-        assert getattr(found.recipe, name) == getattr(recipe, name)
-    if tuned:
-        assert found.recipe.tuned_prompts is not None
-        np.testing.assert_allclose(found.recipe.tuned_prompts.vectors, bank.vectors, atol=1e-6)
-    else:
-        assert found.recipe.tuned_prompts is None
-
-
-def test_a_job_without_text_or_start(tmp_path: Path) -> None:
-    recipe = Recipe(model="yolo11n", start=None, head_lr_factor=1.0, bn_momentum=0.1)
-    with told(Job(tmp_path, "a training", None, recipe)):
-        assert own_job() == Job(tmp_path, "a training", None, recipe)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "settings"),
-    [("yolo", {}), ("yolo-world", {}), ("yolo-world", {"train": "prompts"})],
+    [("yolo", {}), ("yolo-world", {}), ("yolo-world", {"trainable": "prompts"})],
 )
 def test_two_processes_train_one_network(
     name: str,
@@ -129,8 +113,8 @@ def test_two_processes_train_one_network(
 
     cls = method_class(name)
     values = cls.Settings(
-        weights="none", epochs=2, image_size=64, backgrounds="2", batch=8, precision="float32",
-        extra={"plots": False}, **settings,
+        weights="none", epochs=2, image_size=64, background_images="2", batch=8,
+        precision="float32", ultralytics_args={"plots": False}, **settings,
     )  # fmt: skip
     dataset = read_dataset(sample_dir)
     split = make_plan(dataset, folds=3).fold(dataset, 0)
@@ -145,14 +129,13 @@ def test_two_processes_train_one_network(
     assert run.metadata["train_images"] > 8  # noted by the first process
     assert "Starting training for 2 epochs" in (run.path / "log.txt").read_text()
     assert JOB not in os.environ
-    assert not (run.path / "job.json").exists()
-    assert len(list(method.predict(split.val, run))) == len(split.val)
+    assert len(list(predict_samples(method.load(run), split.val))) == len(split.val)
     if name == "yolo-world":
         (cached,) = (run.path / "data").rglob("text_embeddings*.pt")
         answers = torch.load(cached, weights_only=True)
-        bank = load_bank(run.weights / "phrases.safetensors")
+        bank = load_text_embeddings(run.weights / "phrases.safetensors")
         assert set(answers) == set(split.dataset.classes)
-        if settings.get("train") != "prompts":
-            bank = load_bank(run.weights / "prompts.safetensors")
+        if settings.get("trainable") != "prompts":
+            bank = load_text_embeddings(run.weights / "prompts.safetensors")
             for phrase, vector in answers.items():
                 np.testing.assert_array_equal(vector.numpy(), bank.of([phrase])[0])
