@@ -52,7 +52,7 @@ class Graph(nn.Module):
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return cells (rows, columns), anomaly map (side, side) and score (1,)."""
         extractor = self._extractor
-        maps = extractor.backbone.maps(extractor.normalised(pixels))
+        maps = extractor.backbone.feature_maps(extractor.normalised(pixels))
         scores, score = self.head(extractor.aligned(maps))
         cells = scores.reshape(extractor.grid_hw)
         side = extractor.image_size

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from toolkit.errors import ConfigError
-from toolkit.methods.features.backbone import best_contrast
 from toolkit.methods.features.maps import resample
 
 if TYPE_CHECKING:
@@ -64,7 +63,7 @@ class FeatureExtractor:
         self.image_size = image_size
         self.patch_size = patch_size
         self.stride = stride
-        self.contrast = contrast or best_contrast(backbone)
+        self.contrast = contrast or 1.0
         self.device = device
         backbone.network.to(device)
         self._mean = torch.tensor(backbone.mean, device=device).mul(255).view(1, 3, 1, 1)
@@ -148,7 +147,7 @@ class FeatureExtractor:
         with torch.inference_mode():
             pixels = torch.from_numpy(normalised).to(self.device)[None].permute(0, 3, 1, 2)
             try:
-                maps = self.backbone.maps(pixels)
+                maps = self.backbone.feature_maps(pixels)
             except (AssertionError, RuntimeError) as error:
                 raise ConfigError(
                     f"backbone {self.backbone.name}: cannot take images of {size} pixels "

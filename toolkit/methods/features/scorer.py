@@ -67,7 +67,8 @@ def training_extractor(settings: FeatureSettings, run: Run) -> FeatureExtractor:
     """Build the extractor, and note in the run what its weights are."""
     extractor = build_extractor(settings, run)
     run.update_metadata(
-        weights=extractor.backbone.weights, weights_source=extractor.backbone.source
+        weights=extractor.backbone.weights.name,
+        weights_source=extractor.backbone.weights.source,
     )
     return extractor
 
@@ -130,7 +131,7 @@ def stamp(extractor: FeatureExtractor) -> dict[str, Any]:
     return {
         "backbone": backbone.name,
         "layers": list(backbone.layers),
-        "weights": backbone.weights,
+        "weights": backbone.weights.name,
         "fingerprint": backbone.fingerprint,
         "image_size": extractor.image_size,
         "patch_size": extractor.patch_size,

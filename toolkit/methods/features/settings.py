@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 from toolkit.config import setting
-from toolkit.methods.features.backbone import LITE0
+from toolkit.weights.lite0 import LITE0_NAME
 
 
 @dataclass(frozen=True)
 class FeatureSettings:
     """Which features are looked at, and how their scores become a map and one score."""
 
-    backbone: str = setting(LITE0, "network of timm or torchvision whose features are used")
-    weights: str = setting("auto", "auto (pretrained), none (random), or a state dict file")
+    backbone: str = setting(LITE0_NAME, "network of timm or torchvision whose features are used")
+    weights: str = setting("pretrained", "pretrained, auto, none (random), or a state dict file")
     layers: tuple[str, ...] = setting((), "layers whose features are used; empty: the family's")
     image_size: int = setting(448, "side in pixels to which images are resized")
     patch_size: int = setting(3, "side, in cells, of the neighbourhood that is averaged; odd")

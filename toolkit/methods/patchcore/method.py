@@ -96,8 +96,8 @@ class PatchCore(Method[PatchCoreSettings]):
         meta = BankMeta(
             backbone=backbone.name,
             layers=backbone.layers,
-            weights=backbone.weights,
-            weights_source=backbone.source,
+            weights=backbone.weights.name,
+            weights_source=backbone.weights.source,
             fingerprint=backbone.fingerprint,
             image_size=extractor.image_size,
             patch_size=extractor.patch_size,
