@@ -145,37 +145,6 @@ def test_rows_follow_the_image() -> None:
     assert abs(column - 12) <= 1
 
 
-@pytest.mark.parametrize(
-    ("name", "asked", "used"),
-    [
-        ("tf_efficientnet_lite0", 2.0, 2.0),
-        ("resnet18", 0.0, 1.0),  # nothing known of it
-    ],
-)
-def test_contrast(name: str, asked: float, used: float) -> None:
-    backbone = build_backbone(name, weights="none")
-    extractor = FeatureExtractor(backbone, image_size=64, contrast=asked)
-    assert extractor.contrast == used
-    mean = np.array(backbone.mean, np.float32) * 255
-    # Pixels nearer to the mean look the same with more contrast.
-    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.float32)
-    nearer = mean + (pixels - mean) / used
-
-    def normalised(by: FeatureExtractor, image: np.ndarray) -> torch.Tensor:
-        return by.normalised(torch.from_numpy(image).permute(2, 0, 1)[None])
-
-    plain = FeatureExtractor(backbone, image_size=64)
-    torch.testing.assert_close(
-        normalised(extractor, nearer), normalised(plain, pixels), rtol=1e-4, atol=1e-4
-    )
-
-
-def test_contrast_below_zero() -> None:
-    backbone = build_backbone("resnet18", weights="none")
-    with pytest.raises(ConfigError, match=r"contrast=-1\.0"):
-        FeatureExtractor(backbone, image_size=64, contrast=-1.0)
-
-
 def test_a_transformer_by_its_stages() -> None:
     backbone = build_backbone("vit_tiny_patch16_224", weights="none", layers=("5", "8"))
     extractor = FeatureExtractor(backbone, image_size=64)
@@ -229,11 +198,10 @@ def test_maps_that_are_not_square_are_refused() -> None:
         FeatureExtractor(backbone, image_size=32)
 
 
-@pytest.mark.parametrize("contrast", [1.0, 1.6])
-def test_looked_up_pixels_are_those_that_are_computed(contrast: float) -> None:
+def test_pixels_of_the_table_equal_the_formula() -> None:
     plain = build_backbone("resnet18", weights="none")
     backbone = dataclasses.replace(plain, layers=("a", "b"), network=_ChannelsLast())
-    extractor = FeatureExtractor(backbone, image_size=32, patch_size=1, contrast=contrast)
+    extractor = FeatureExtractor(backbone, image_size=32, patch_size=1)
     image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float()
     expected = extractor.normalised(pixels)[0, :, ::4, ::4].flatten(1).T
