@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from toolkit.methods.patchcore.method import PatchCore
+from toolkit.methods.scorers.patchcore import PatchCore
 
 from toolkit.config import settings_dict
 from toolkit.data.images import read_truth
 from toolkit.data.layouts import read_dataset
 from toolkit.data.splits import make_plan
+from toolkit.inference.pipeline import predict_samples
 from toolkit.metrics.pixel import pixel_metrics
 from toolkit.runs.environment import seed_everything
 from toolkit.runs.run import Run
@@ -33,7 +34,7 @@ def test_official_protocol(bottle_dir: Path, real_home: Path, tmp_path: Path) ->
     )
     seed_everything(0)
     PatchCore(settings).fit(split, run)
-    predictions = list(PatchCore(settings).predict(split.test, run))
+    predictions = list(predict_samples(PatchCore(settings).load(run), split.test))
 
     class Pairs:
         def __iter__(self) -> Iterator[Any]:

@@ -237,7 +237,7 @@ def test_state_of_another_extractor(
     name: str, changes: dict[str, Any], split: Split, tmp_path: Path
 ) -> None:
     run = _fit(_method(name), split, tmp_path)
-    with pytest.raises(WeightsError, match="was made by"):
+    with pytest.raises(WeightsError, match="was made with"):
         _method(name, **changes).load(run)
 
 

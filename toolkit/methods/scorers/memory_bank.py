@@ -122,7 +122,8 @@ class MemoryBank:
         import torch
 
         compared = self._along_axes(queries)
-        return torch.cat([self._search_chunk(part) for part in torch.split(compared, _CHUNK)])
+        starts = range(0, len(compared), _CHUNK)  # not torch.split, which ONNX refuses for one part
+        return torch.cat([self._search_chunk(compared[at : at + _CHUNK]) for at in starts])
 
     def _search_chunk(self, queries: Tensor) -> Tensor:
         import torch
