@@ -186,9 +186,9 @@ def _measure_coreset(options: argparse.Namespace) -> dict[str, Any]:
     from toolkit.methods.features.whitening import fit_whitening
     from toolkit.methods.scorers.coreset import (
         Reservoir,
+        approximate_coreset,
         covering_radius,
         exact_coreset,
-        approximate_coreset,
         projected,
         projection,
     )
@@ -281,7 +281,8 @@ def _like_anomalib(options: argparse.Namespace, ratio: float) -> dict[str, Any]:
     """Return what makes ours do the same work: nothing is capped, and nothing is whitened."""
     same = {
         "layers": "blocks.2,blocks.4", "image_size": 256, "feature_stride": 0,
-        "max_patches": 10**6, "coreset_size": 10**6, "coreset_sampling_ratio": ratio, "whitening": "none",
+        "max_patches": 10**6, "coreset_size": 10**6, "coreset_sampling_ratio": ratio,
+        "whitening": "none",
     }  # fmt: skip
     return same | parse_overrides(options.set)
 

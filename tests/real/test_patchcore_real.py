@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from toolkit.methods.scorers.patchcore import PatchCore
 
 from toolkit.config import settings_dict
 from toolkit.data.images import read_truth
 from toolkit.data.layouts import read_dataset
 from toolkit.data.splits import make_plan
 from toolkit.inference.pipeline import predict_samples
+from toolkit.methods.scorers.patchcore import PatchCore
 from toolkit.metrics.pixel import pixel_metrics
 from toolkit.runs.environment import seed_everything
 from toolkit.runs.run import Run
