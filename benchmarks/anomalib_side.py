@@ -21,7 +21,7 @@ import torch
 from anomalib.data import MVTecAD
 from anomalib.models import Patchcore
 from anomalib.models.components.sampling.k_center_greedy import KCenterGreedy
-from torchvision.transforms.v2 import Resize
+from torchvision.transforms.v2 import Compose, Normalize, Resize
 
 _ORIGINAL = timm.create_model
 
@@ -85,7 +85,7 @@ def main() -> None:
         coreset_sampling_ratio=options["ratio"],
         pre_processor=Patchcore.configure_pre_processor(image_size=size),
     )  # fmt: skip
-    prepare = method.pre_processor.transform
+    prepare = Compose([Resize(size), Normalize(mean=options["mean"], std=options["std"])])
 
     started = time.perf_counter()
     method.model.train()
@@ -103,11 +103,11 @@ def main() -> None:
         begun = time.perf_counter()
         with torch.inference_mode():
             batch = next(loader)
-            said = method.model(prepare(batch.image))
+            output = method.model(prepare(batch.image))
         seconds.append(time.perf_counter() - begun)
         names.append(str(batch.image_path[0]))
-        scores.append(float(said.pred_score[0]))
-        maps.append(said.anomaly_map[0, 0].numpy())
+        scores.append(float(output.pred_score[0]))
+        maps.append(output.anomaly_map[0, 0].numpy())
     peak = peak_memory_mb()
     np.savez(sys.argv[2], names=names, scores=scores, maps=np.stack(maps))
     print(json.dumps({

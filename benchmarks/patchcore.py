@@ -4,7 +4,7 @@
     python benchmarks/patchcore.py DATA --anomalib-python /path/to/env/bin/python
 
 Beside anomalib two ways of ours are measured, each in a process of its own: the exact coreset with
-all dimensions compared, and the default (grouped coreset, leading axes). They share training
+all dimensions compared, and the default (approximate coreset, leading axes). They share training
 images, size, backbone weights, layers, normalisation and coreset ratios, and raw maps of all are
 judged by the same metrics at the size of the images.
 """
@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from toolkit.config import build_settings, parse_overrides, settings_dict
 from toolkit.data.layouts import read_dataset
 from toolkit.data.splits import Split, make_plan
-from toolkit.methods.patchcore.settings import PatchCoreSettings
+from toolkit.methods.scorers.patchcore import PatchCore, PatchCoreSettings
 from toolkit.runs.environment import (
     environment,
     keep_freed_memory,
@@ -109,7 +109,7 @@ def _limit_threads(threads: int) -> None:
 def _measure_method(options: argparse.Namespace) -> dict[str, Any]:
     import timm  # noqa: F401  (with torchvision: what the features need, before anything is done)
 
-    from toolkit.methods.patchcore.method import PatchCore
+    from toolkit.inference.pipeline import predict_samples
     from toolkit.runs.run import Run
 
     libraries = peak_memory_bytes()
@@ -128,9 +128,10 @@ def _measure_method(options: argparse.Namespace) -> dict[str, Any]:
         started = time.perf_counter()
         method.fit(split, run)
         fit_seconds = time.perf_counter() - started
-        list(method.predict(split.train[:2], run))  # first calls set up kernels and threads
+        predictor = method.load(run)
+        list(predict_samples(predictor, split.train[:2]))  # first calls set up kernels and threads
         predictions, seconds, cpu_seconds = [], [], []
-        iterator = method.predict(split.test, run)
+        iterator = predict_samples(predictor, split.test)
         for _ in split.test:
             started, cpu_started = time.perf_counter(), time.process_time()
             predictions.append(next(iterator))
@@ -142,10 +143,9 @@ def _measure_method(options: argparse.Namespace) -> dict[str, Any]:
             "train_images": len(split.train),
             "metadata": run.metadata,
             "fit_seconds": fit_seconds,
-            # The first one also reads the bank and builds the network.
-            "predict_ms_median": 1000 * statistics.median(seconds[1:]),
+            "predict_ms_median": 1000 * statistics.median(seconds),
             "predict_ms_best": 1000 * min(seconds),
-            "predict_cpu_ms_median": 1000 * statistics.median(cpu_seconds[1:]),
+            "predict_cpu_ms_median": 1000 * statistics.median(cpu_seconds),
             "peak_memory_mb": peak / 2**20,
             "libraries_memory_mb": libraries / 2**20,
             **_accuracy(split, predictions),
@@ -183,32 +183,31 @@ def _measure_coreset(options: argparse.Namespace) -> dict[str, Any]:
     from toolkit.data.images import read_rgb
     from toolkit.methods.features.backbone import build_backbone
     from toolkit.methods.features.extractor import FeatureExtractor
-    from toolkit.methods.features.reservoir import Reservoir
     from toolkit.methods.features.whitening import fit_whitening
-    from toolkit.methods.patchcore.coreset import (
+    from toolkit.methods.scorers.coreset import (
+        Reservoir,
+        approximate_coreset,
         covering_radius,
         exact_coreset,
-        grouped_coreset,
         projected,
         projection,
     )
 
     _limit_threads(options.threads)
     settings = build_settings(PatchCoreSettings, parse_overrides(options.set), source="--set")
-    backbone = build_backbone(settings.backbone, weights=settings.weights, layers=settings.layers)
+    layers = settings.layers or PatchCore.default_layers.get(settings.backbone, ())
     extractor = FeatureExtractor(
-        backbone,
+        build_backbone(settings.backbone, weights=settings.weights, layers=layers),
         image_size=settings.image_size,
         patch_size=settings.patch_size,
-        stride=settings.stride,
-        contrast=settings.contrast,
+        stride=settings.feature_stride,
     )
     reservoir = Reservoir(options.coreset_patches, extractor.channels, seed=0)
     for sample in _split(options.data).train:
         reservoir.add(extractor(read_rgb(sample.image)))
     features = reservoir.rows()
-    matrix = projection(extractor.channels, settings.projection, seed=0)
-    if settings.whitening >= 0:
+    matrix = projection(extractor.channels, settings.projection_dim, seed=0)
+    if settings.whitening is not None:
         matrix = (
             fit_whitening(features, extractor.layer_channels, shrinkage=settings.whitening, seed=0)
             @ matrix
@@ -216,8 +215,8 @@ def _measure_coreset(options: argparse.Namespace) -> dict[str, Any]:
     short = projected(features, matrix)
     size = round(options.coreset_ratio * len(short))
     started = time.perf_counter()
-    grouped = grouped_coreset(short, size, seed=0)
-    grouped_seconds = time.perf_counter() - started
+    approximate = approximate_coreset(short, size, seed=0)
+    approximate_seconds = time.perf_counter() - started
     steps = options.exact or size
     started = time.perf_counter()
     exact = exact_coreset(short, min(steps, size), seed=0)
@@ -225,11 +224,11 @@ def _measure_coreset(options: argparse.Namespace) -> dict[str, Any]:
     record = {
         "patches": len(short),
         "size": size,
-        "grouped_seconds": grouped_seconds,
+        "approximate_seconds": approximate_seconds,
         "exact_choices_timed": len(exact),
         "exact_seconds_for_all": exact_seconds / len(exact) * size,
         "random_radius": covering_radius(short, short[torch.randperm(len(short))[:size]]),
-        "grouped_radius": covering_radius(short, short[grouped]),
+        "approximate_radius": covering_radius(short, short[approximate]),
     }
     if len(exact) == size:
         record["exact_radius"] = covering_radius(short, short[exact])
@@ -253,10 +252,10 @@ def _beside_anomalib(options: argparse.Namespace) -> dict[str, Any]:
             "anomalib_fit_seconds": their_fit,
             "anomalib_fit_is": "measured" if ratio == options.ratios[0] else "extrapolated",
         }
-        for kind in ("exact", "grouped"):
+        for kind in ("exact", "approximate"):
             values = _like_anomalib(options, ratio) | {"coreset": kind}
             if kind == "exact":
-                values["dimensions"] = 0
+                values["pca_dim"] = 0
             ours = _in_own_process(
                 options, [f"{key}={value}" for key, value in values.items()], train_all=True
             )
@@ -279,13 +278,11 @@ def _beyond(measured: Mapping[str, Any]) -> float:
 
 
 def _like_anomalib(options: argparse.Namespace, ratio: float) -> dict[str, Any]:
-    """Return what makes ours do the same work: nothing is capped, pixels normalised as ImageNet's.
-
-    For Lite0 that is contrast=2.2, but for a shift of colour by less than a tenth.
-    """
+    """Return what makes ours do the same work: nothing is capped, and nothing is whitened."""
     same = {
-        "layers": "blocks.2,blocks.4", "image_size": 256, "stride": 0, "contrast": 2.2,
-        "max_patches": 10**6, "coreset_size": 10**6, "coreset_ratio": ratio,
+        "layers": "blocks.2,blocks.4", "image_size": 256, "feature_stride": 0,
+        "max_patches": 10**6, "coreset_size": 10**6, "coreset_sampling_ratio": ratio,
+        "whitening": "none",
     }  # fmt: skip
     return same | parse_overrides(options.set)
 
@@ -296,23 +293,24 @@ def _measure_anomalib(
     import numpy as np
     import torch
 
-    from toolkit.methods.features.backbone import build_backbone
-    from toolkit.weights.lite0 import LITE0_NAME, lite0_state_dict
+    from toolkit.methods.features.backbone import create_network, load_network_weights
 
-    layers = build_backbone(settings.backbone, weights="none", layers=settings.layers).layers
     with tempfile.TemporaryDirectory() as folder:
         state, answer = Path(folder) / "state.pt", Path(folder) / "answer.npz"
-        if settings.backbone == LITE0_NAME and settings.weights == "auto":
-            torch.save(lite0_state_dict(), state)
+        network, mean, std = create_network(settings.backbone)
+        load_network_weights(network, settings.backbone, settings.weights)
+        torch.save(network.state_dict(), state)
         words = {
             "threads": options.threads,
             "root": str(options.data.resolve().parent),
             "category": options.data.resolve().name,
             "backbone": settings.backbone,
-            "layers": list(layers),
+            "layers": list(settings.layers),
+            "mean": mean,
+            "std": std,
             "image_size": settings.image_size,
             "ratio": ratio,
-            "state": str(state) if state.exists() else "",
+            "state": str(state),
         }
         script = Path(__file__).with_name("anomalib_side.py")
         done = subprocess.run(

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from toolkit.config import build_settings, parse_overrides, settings_dict
 from toolkit.data.layouts import read_dataset
 from toolkit.data.splits import make_plan
-from toolkit.methods.patchcore import method as patchcore
+from toolkit.methods.scorers import patchcore
 from toolkit.runs.environment import environment, peak_memory_bytes, seed_everything
 from toolkit.runs.run import Run
 
@@ -62,12 +62,11 @@ def main() -> None:
             Path(folder), method="patchcore", settings=settings_dict(settings), split={}, data={}
         )
         patchcore.PatchCore(settings).fit(dataclasses.replace(split, train=many), run)
-        facts = run.metadata
     record = {
         "environment": environment(),
         "settings": settings_dict(settings),
         "images": options.images,
-        "metadata": facts,
+        "metadata": run.metadata,
         "fit_seconds": time.perf_counter() - started,
         "peak_memory_mb": peak_memory_bytes() / 2**20,
         "growth": growth,

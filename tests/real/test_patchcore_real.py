@@ -13,7 +13,8 @@ from toolkit.config import settings_dict
 from toolkit.data.images import read_truth
 from toolkit.data.layouts import read_dataset
 from toolkit.data.splits import make_plan
-from toolkit.methods.patchcore.method import PatchCore
+from toolkit.inference.pipeline import predict_samples
+from toolkit.methods.scorers.patchcore import PatchCore
 from toolkit.metrics.pixel import pixel_metrics
 from toolkit.runs.environment import seed_everything
 from toolkit.runs.run import Run
@@ -33,7 +34,7 @@ def test_official_protocol(bottle_dir: Path, real_home: Path, tmp_path: Path) ->
     )
     seed_everything(0)
     PatchCore(settings).fit(split, run)
-    predictions = list(PatchCore(settings).predict(split.test, run))
+    predictions = list(predict_samples(PatchCore(settings).load(run), split.test))
 
     class Pairs:
         def __iter__(self) -> Iterator[Any]:

@@ -17,10 +17,10 @@ from toolkit.runs.run import Run
 
 FEW: dict[str, dict[str, Any]] = {
     "patchcore": {"coreset_size": 500},
-    "patchcore+": {"coreset_size": 500, "pseudo_count": 4},
+    "patchcore+": {"coreset_size": 500, "synthetic_defects_count": 4},
     "padim": {},
     "feature-autoencoder": {"epochs": 2},
-    "devnet": {"steps": 20, "pseudo_count": 4},
+    "devnet": {"steps": 20, "synthetic_defects_count": 4},
 }
 
 

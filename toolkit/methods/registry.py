@@ -17,13 +17,13 @@ from toolkit.methods.base import Method
 from toolkit.runs.run import Run
 
 _BUILT_IN = {
-    "devnet": "toolkit.methods.devnet.method:DevNet",
-    "padim": "toolkit.methods.padim.method:PaDiM",
-    "patchcore": "toolkit.methods.patchcore.method:PatchCore",
-    "patchcore+": "toolkit.methods.patchcore_plus.method:PatchCorePlus",
+    "devnet": "toolkit.methods.scorers.devnet:DevNet",
+    "padim": "toolkit.methods.scorers.padim:PaDiM",
+    "patchcore": "toolkit.methods.scorers.patchcore:PatchCore",
+    "patchcore+": "toolkit.methods.scorers.patchcore_plus:PatchCorePlus",
     "resnet": "toolkit.methods.resnet.method:ResNet",
     "sam": "toolkit.methods.sam.method:Sam",
-    "feature-autoencoder": "toolkit.methods.feature_autoencoder.method:FeatureAutoencoder",
+    "feature-autoencoder": "toolkit.methods.scorers.feature_autoencoder:FeatureAutoencoder",
     "yolo": "toolkit.methods.yolo.method:Yolo",
     "yolo-world": "toolkit.methods.yolo.world:YoloWorld",
 }

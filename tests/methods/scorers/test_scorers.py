@@ -15,6 +15,7 @@ from toolkit.data.layouts import read_dataset
 from toolkit.data.splits import Split, make_plan
 from toolkit.data.types import Sample
 from toolkit.errors import ConfigError, DataError, WeightsError
+from toolkit.inference.pipeline import predict_samples
 from toolkit.methods.base import Method
 from toolkit.methods.registry import method_class
 from toolkit.prediction import Prediction
@@ -25,10 +26,10 @@ pytestmark = pytest.mark.slow
 
 COMMON = {"weights": "none", "image_size": 64}
 SMALL: dict[str, dict[str, Any]] = {
-    "padim": {"channels": 20},
+    "padim": {"n_features": 20},
     "feature-autoencoder": {"epochs": 2, "width": 16, "bottleneck": 4},
-    "devnet": {"steps": 20, "pseudo_count": 4},
-    "patchcore+": {"coreset_size": 50, "coreset_ratio": 1.0, "pseudo_count": 4},
+    "devnet": {"steps": 20, "synthetic_defects_count": 4},
+    "patchcore+": {"coreset_size": 50, "coreset_sampling_ratio": 1.0, "synthetic_defects_count": 4},
 }
 FEW_LABELS = ("devnet", "patchcore+")
 _REFUSED = ("devnet", "top_1_percent")
@@ -63,14 +64,14 @@ def test_registered_with_a_config(name: str, real_home: Path) -> None:
     values = read_yaml(find_config(f"{name}/default"))
     cls = method_class(values.pop("method"))
     assert cls.name == name
-    # The file shows the main settings; they are the defaults.
+    # Defaults stand in the dataclass alone.
     assert build_settings(cls.Settings, values, source="x") == cls.Settings()
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_fit_then_predict_from_the_run_alone(name: str, split: Split, tmp_path: Path) -> None:
     run = _fit(_method(name), split, tmp_path)
-    predictions = list(_method(name).predict(split.test, run))
+    predictions = list(predict_samples(_method(name).load(run), split.test))
     assert [p.sample_id for p in predictions] == [s.id for s in split.test]
     for prediction in predictions:
         assert prediction.anomaly_map is not None
@@ -88,32 +89,32 @@ def test_same_seed_same_scores(name: str, split: Split, tmp_path: Path) -> None:
     first = _fit(_method(name), split, tmp_path / "a")
     second = _fit(_method(name), split, tmp_path / "b")  # from cached features, where there are any
     few = split.test[:3]
-    assert _scores(list(_method(name).predict(few, first))) == _scores(
-        list(_method(name).predict(few, second))
+    assert _scores(list(predict_samples(_method(name).load(first), few))) == _scores(
+        list(predict_samples(_method(name).load(second), few))
     )
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_an_odd_grid(name: str, split: Split, tmp_path: Path) -> None:
-    method = _method(name, image_size=72, stride=8)  # 9 cells a side
+    method = _method(name, image_size=72, feature_stride=8)  # 9 cells a side
     run = _fit(method, split, tmp_path)
-    (prediction,) = method.predict(split.test[:1], run)
+    (prediction,) = predict_samples(method.load(run), split.test[:1])
     assert prediction.anomaly_map is not None
     assert prediction.anomaly_map.shape == (72, 72)
 
 
 @pytest.mark.parametrize("name", FEW_LABELS)
-def test_no_label_means_pseudo_defects(name: str, split: Split, tmp_path: Path) -> None:
+def test_no_label_means_synthetic_defects(name: str, split: Split, tmp_path: Path) -> None:
     run = _fit(_method(name), split.with_budget(0), tmp_path / "a")
-    assert run.metadata["pseudo_defects"] == 4
+    assert run.metadata["synthetic_defects"] == 4
     with_labels = _fit(_method(name), split.with_budget(1), tmp_path / "b")
-    assert "pseudo_defects" not in with_labels.metadata
+    assert "synthetic_defects" not in with_labels.metadata
 
 
 @pytest.mark.parametrize("name", FEW_LABELS)
-def test_no_label_and_no_pseudo_defects(name: str, split: Split, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="--pseudo auto"):
-        _fit(_method(name, pseudo="never"), split.with_budget(0), tmp_path)
+def test_no_label_and_no_synthetic_defects(name: str, split: Split, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="--synthetic-defects auto"):
+        _fit(_method(name, synthetic_defects="never"), split.with_budget(0), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -141,8 +142,8 @@ def test_onnx_says_what_the_run_says(
 
 def test_patchcore_plus_never_scores_below_patchcore(split: Split, tmp_path: Path) -> None:
     run = _fit(_method("patchcore+", image_score="max"), split.with_budget(2), tmp_path)
-    raised = list(_method("patchcore+").predict(split.test, run))
-    plain = list(_method("patchcore+", boost=0.0).predict(split.test, run))
+    raised = list(predict_samples(_method("patchcore+").load(run), split.test))
+    plain = list(predict_samples(_method("patchcore+", defect_weight=0.0).load(run), split.test))
     for high, low in zip(raised, plain, strict=True):
         assert high.anomaly_map is not None
         assert low.anomaly_map is not None
@@ -172,7 +173,7 @@ def test_constant_images(name: str, split: Split, tmp_path: Path) -> None:
     defects = tuple(s for s in split.train if s.is_defect)
     method = _method(name)
     run = _fit(method, dataclasses.replace(split, train=grey + defects, val=()), tmp_path / "r")
-    predictions = list(method.predict([grey[0], *split.test[:2]], run))
+    predictions = list(predict_samples(method.load(run), [grey[0], *split.test[:2]]))
     assert np.isfinite(_scores(predictions)).all()
     if name == "padim":  # without a variance to measure by, differences still have a size
         assert 0 <= predictions[0].score < 1e-2
@@ -189,7 +190,9 @@ def test_images_that_vary_are_not_called_still(split: Split, tmp_path: Path) -> 
 @pytest.mark.parametrize("name", ["padim", "feature-autoencoder", "patchcore+"])
 def test_the_image_score_that_was_asked_for(name: str, split: Split, tmp_path: Path) -> None:
     run = _fit(_method(name), split, tmp_path)
-    (prediction,) = _method(name, image_score="top_1_percent").predict(split.test[:1], run)
+    (prediction,) = predict_samples(
+        _method(name, image_score="top_1_percent").load(run), split.test[:1]
+    )
     assert prediction.anomaly_map is not None
     highest = np.sort(prediction.anomaly_map.ravel())[-round(0.01 * 64 * 64) :]
     assert prediction.score == pytest.approx(float(highest.mean()), rel=1e-5)
@@ -199,17 +202,17 @@ def test_the_image_score_that_was_asked_for(name: str, split: Split, tmp_path: P
     ("name", "key", "value"),
     [
         ("devnet", "image_score", "top_1_percent"),  # which it would not follow
-        ("devnet", "top", 0.0),
+        ("devnet", "topk_fraction", 0.0),
         ("devnet", "steps", -1),
         ("devnet", "max_images", 0),
         ("feature-autoencoder", "bottleneck", 0),
         ("feature-autoencoder", "max_images", 1),
-        ("padim", "channels", -1),
+        ("padim", "n_features", -1),
         ("padim", "shrinkage", -0.1),
         ("padim", "sigma", -1.0),
-        ("patchcore+", "boost", -1.0),
+        ("patchcore+", "defect_weight", -1.0),
         ("patchcore+", "defect_patches", 0),
-        ("patchcore+", "neighbours", 0),
+        ("patchcore+", "num_neighbors", 0),
     ],
 )
 def test_settings_out_of_range_are_refused_by_name(name: str, key: str, value: Any) -> None:
@@ -222,7 +225,9 @@ def test_another_size_and_aspect(name: str, split: Split, tmp_path: Path) -> Non
     path = tmp_path / "wide.png"
     cv2.imwrite(str(path), np.zeros((50, 300, 3), np.uint8))
     run = _fit(_method(name), split, tmp_path / "r")
-    (prediction,) = _method(name).predict([Sample(id="w", image=path, label="good")], run)
+    (prediction,) = predict_samples(
+        _method(name).load(run), [Sample(id="w", image=path, label="good")]
+    )
     assert np.isfinite(prediction.score)
 
 
@@ -232,8 +237,8 @@ def test_state_of_another_extractor(
     name: str, changes: dict[str, Any], split: Split, tmp_path: Path
 ) -> None:
     run = _fit(_method(name), split, tmp_path)
-    with pytest.raises(WeightsError, match="was made by"):
-        next(iter(_method(name, **changes).predict(split.test, run)))
+    with pytest.raises(WeightsError, match="was made with"):
+        _method(name, **changes).load(run)
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -243,8 +248,8 @@ def test_damaged_or_missing_state(name: str, split: Split, tmp_path: Path) -> No
     for file in run.weights.glob("*.safetensors"):
         file.write_bytes(b"cut")
     with pytest.raises(WeightsError, match="train again"):
-        next(iter(method.predict(split.test, run)))
+        method.load(run)
     for file in run.weights.glob("*.safetensors"):
         file.unlink()
-    with pytest.raises(WeightsError, match="first"):
-        next(iter(method.predict(split.test, run)))
+    with pytest.raises(WeightsError, match="train it first"):
+        method.load(run)

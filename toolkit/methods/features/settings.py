@@ -7,22 +7,19 @@ from dataclasses import dataclass
 from typing import Literal
 
 from toolkit.config import setting
-from toolkit.methods.features.backbone import LITE0
+from toolkit.weights.lite0 import LITE0_NAME
 
 
 @dataclass(frozen=True)
 class FeatureSettings:
-    """Which features are looked at, and how their scores become a map and one score."""
+    """Which features are compared, and how their scores become a map and one image score."""
 
-    backbone: str = setting(LITE0, "network of timm or torchvision whose features are used")
-    weights: str = setting("auto", "auto (pretrained), none (random), or a state dict file")
-    layers: tuple[str, ...] = setting((), "layers whose features are used; empty: the family's")
+    backbone: str = setting(LITE0_NAME, "network of timm or torchvision whose features are used")
+    weights: str = setting("pretrained", "pretrained, auto, none (random), or a state dict file")
+    layers: tuple[str, ...] = setting((), "layers whose features are used; empty: the default ones")
     image_size: int = setting(448, "side in pixels to which images are resized")
     patch_size: int = setting(3, "side, in cells, of the neighbourhood that is averaged; odd")
-    stride: int = setting(16, "pixels per cell of the patch grid; 0: that of the finest layer")
-    contrast: float = setting(
-        1.0, "factor that spreads pixels before the network sees them; 0: what suits the backbone"
-    )
+    feature_stride: int = setting(16, "pixels per cell of the feature grid; 0: the finest layer's")
     image_score: Literal["max", "top_1_percent"] = setting(
         "max", "image score: maximum of the map, or mean of its highest 1 %"
     )
@@ -39,23 +36,23 @@ class FeatureSettings:
         """
         if not 0 <= self.target_fpr < 1:
             raise ValueError(f"target_fpr={self.target_fpr}: must be from 0 to below 1")
-        at_least(self, image_size=1, patch_size=1, stride=0, contrast=0, sigma=0)
+        check_minimum(self, image_size=1, patch_size=1, feature_stride=0, sigma=0)
 
 
-def at_least(settings: object, **lows: float) -> None:
-    """See to it that settings are numbers from a lowest value on.
+def check_minimum(settings: object, **minima: float) -> None:
+    """Check that settings are finite numbers of at least a minimum.
 
     Raises:
         ValueError: the message names the first that is not.
     """
-    for key, low in lows.items():
+    for key, minimum in minima.items():
         value = getattr(settings, key)
-        if not low <= value < math.inf:  # false of what is not a number, too
-            raise ValueError(f"{key}={value}: must be at least {low}")
+        if not minimum <= value < math.inf:  # false for NaN, too
+            raise ValueError(f"{key}={value}: must be at least {minimum}")
 
 
-def share(settings: object, *keys: str) -> None:
-    """See to it that settings are shares, above 0 and up to 1.
+def check_fraction(settings: object, *keys: str) -> None:
+    """Check that settings are fractions above 0 and up to 1.
 
     Raises:
         ValueError: the message names the first that is not.

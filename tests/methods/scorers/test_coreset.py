@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from toolkit.methods.patchcore import coreset
-from toolkit.methods.patchcore.coreset import (
+from toolkit.methods.scorers import coreset
+from toolkit.methods.scorers.coreset import (
+    approximate_coreset,
     covering_radius,
     exact_coreset,
-    grouped_coreset,
     projected,
     projection,
 )
@@ -53,7 +53,7 @@ def test_exact_equals_reference_with_ties() -> None:
     assert ours == _reference(points.astype(np.float64), 36, ours[0])
 
 
-@pytest.mark.parametrize("choose", [exact_coreset, grouped_coreset])
+@pytest.mark.parametrize("choose", [exact_coreset, approximate_coreset])
 @pytest.mark.parametrize(
     ("count", "size"),
     [
@@ -70,19 +70,19 @@ def test_choices_are_distinct_and_seeded(choose, count: int, size: int) -> None:
     assert torch.equal(chosen, choose(features, size, seed=5))
 
 
-@pytest.mark.parametrize("choose", [exact_coreset, grouped_coreset])
+@pytest.mark.parametrize("choose", [exact_coreset, approximate_coreset])
 def test_equal_patches_are_never_chosen_twice_over(choose) -> None:  # type: ignore[no-untyped-def]
     # Constant images: all distances are zero, or rounding noise around it.
     chosen = choose(torch.full((50, 8), 0.3), 50, seed=0)
     assert sorted(chosen.tolist()) == list(range(50))
 
 
-def test_grouped_multiplies_group_by_group() -> None:
+def test_approximate_multiplies_group_by_group() -> None:
     features = torch.randn(9000, 6, generator=torch.Generator().manual_seed(0))
     matrix = torch.randn(6, 3, generator=torch.Generator().manual_seed(1))
-    chosen = grouped_coreset(features, 700, seed=2, matrix=matrix)
-    assert torch.equal(chosen, grouped_coreset(features @ matrix, 700, seed=2))
-    assert not torch.equal(chosen, grouped_coreset(features, 700, seed=2))
+    chosen = approximate_coreset(features, 700, seed=2, matrix=matrix)
+    assert torch.equal(chosen, approximate_coreset(features @ matrix, 700, seed=2))
+    assert not torch.equal(chosen, approximate_coreset(features, 700, seed=2))
 
 
 @pytest.mark.parametrize(
@@ -106,18 +106,18 @@ def test_groups_grow_until_enough_is_chosen_from_each(
         return torch.arange(share)
 
     monkeypatch.setattr(coreset, "exact_coreset", spy)
-    grouped_coreset(torch.zeros(count, 1), size, seed=0)
+    approximate_coreset(torch.zeros(count, 1), size, seed=0)
     assert len(shares) == groups
     assert sum(shares) == size
 
 
-def test_grouped_covers_nearly_as_well_as_exact_and_better_than_chance() -> None:
+def test_approximate_covers_nearly_as_well_as_exact_and_better_than_chance() -> None:
     features = torch.randn(12_000, 6, generator=torch.Generator().manual_seed(0))
     exact = covering_radius(features, features[exact_coreset(features, 300, seed=0)])
-    grouped = covering_radius(features, features[grouped_coreset(features, 300, seed=0)])
+    approximate = covering_radius(features, features[approximate_coreset(features, 300, seed=0)])
     chance = covering_radius(features, features[:300])
-    assert exact <= grouped < 1.3 * exact
-    assert grouped < 0.9 * chance
+    assert exact <= approximate < 1.3 * exact
+    assert approximate < 0.9 * chance
 
 
 def test_covering_radius_is_a_distance() -> None:

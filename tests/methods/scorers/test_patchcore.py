@@ -15,22 +15,23 @@ from toolkit.config import build_settings, find_config, read_yaml, settings_dict
 from toolkit.data.images import image_size
 from toolkit.data.layouts import read_dataset
 from toolkit.data.splits import Split, make_plan
-from toolkit.data.types import Sample
+from toolkit.data.types import Sample, file_sha256
 from toolkit.errors import ConfigError, DataError, RunError, WeightsError
 from toolkit.files import read_json, write_json
+from toolkit.inference.pipeline import predict_samples
 from toolkit.methods.features.extractor import FeatureExtractor
-from toolkit.methods.patchcore import method as method_module
-from toolkit.methods.patchcore.bank import MemoryBank
-from toolkit.methods.patchcore.method import PatchCore
-from toolkit.methods.patchcore.settings import PatchCoreSettings
 from toolkit.methods.registry import method_class
+from toolkit.methods.scorers import patchcore as module
+from toolkit.methods.scorers.patchcore import PatchCore, PatchCoreSettings
 from toolkit.prediction import Prediction
 from toolkit.runs.environment import seed_everything
 from toolkit.runs.run import Run
 
 pytestmark = pytest.mark.slow
 
-SMALL = PatchCoreSettings(weights="none", image_size=64, coreset_size=100, coreset_ratio=1.0)
+SMALL = PatchCoreSettings(
+    weights="none", image_size=64, coreset_size=100, coreset_sampling_ratio=1.0
+)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,7 @@ def _fit_predict(
     run = _run(folder, settings)
     PatchCore(settings).fit(split, run)
     # A second object: only what lies in the run may be used.
-    return run, list(PatchCore(settings).predict(split.test, run))
+    return run, list(predict_samples(PatchCore(settings).load(run), split.test))
 
 
 def test_registry_and_shipped_config_agree(real_home: Path) -> None:
@@ -60,7 +61,6 @@ def test_registry_and_shipped_config_agree(real_home: Path) -> None:
     assert values.pop("method") == "patchcore"
     settings = build_settings(PatchCore.Settings, values, source="default.yaml")
     assert settings == PatchCoreSettings()
-    assert set(values) == {f.name for f in dataclasses.fields(PatchCoreSettings)}
     assert method_class("patchcore") is PatchCore
 
 
@@ -69,8 +69,8 @@ def test_registry_and_shipped_config_agree(real_home: Path) -> None:
     [
         {},
         {"image_score": "top_1_percent"},
-        {"coreset": "exact", "projection": 0, "neighbours": 3, "reweight": 0},
-        {"whitening": 0.001, "contrast": 1.0},
+        {"coreset": "exact", "projection_dim": 0, "num_neighbors": 3, "num_reweight_neighbors": 0},
+        {"whitening": None, "image_score": "max"},
         {"max_patches": 150},  # fewer than the images have: a reservoir
         {"backbone": "resnet18"},  # torchvision, layers by name
         {"backbone": "resnet18", "layers": ("layer1",), "patch_size": 1},
@@ -90,9 +90,9 @@ def test_fit_then_predict(tmp_path: Path, split: Split, changes: dict[str, Any])
     assert run.metadata["parameters"] > 1e4
     assert run.metadata["patches_in_bank"] == 100
     assert sorted(f.name for f in run.weights.iterdir()) == [
-        "bank.json",
-        "bank.safetensors",
         "images.json",
+        "model.json",
+        "model.safetensors",
     ]
 
 
@@ -103,12 +103,16 @@ def test_same_seed_same_predictions(tmp_path: Path, split: Split) -> None:
 
 
 def test_training_images_score_zero_with_the_whole_bank(tmp_path: Path, split: Split) -> None:
-    settings = dataclasses.replace(SMALL, coreset_size=10**6, whitening=-1.0)
+    settings = dataclasses.replace(
+        SMALL, coreset_size=10**6, whitening=None, pca_dim=0, image_score="max"
+    )
     run = _run(tmp_path, settings)
     PatchCore(settings).fit(split, run)
     # The bank was held in half precision, which rounds each number by 2^-11 of it at most.
-    rounding = float(MemoryBank.load(run.weights).features.norm(dim=1).max()) * 2.0**-11
-    predictions = list(PatchCore(settings).predict([*split.train[:2], split.test[0]], run))
+    rounding = float(PatchCore(settings).load(run).head.features.norm(dim=1).max()) * 2.0**-11
+    predictions = list(
+        predict_samples(PatchCore(settings).load(run), [*split.train[:2], split.test[0]])
+    )
     assert split.test[0].is_defect
     assert all(p.score <= rounding for p in predictions[:2])
     assert predictions[2].score > 10 * rounding
@@ -131,7 +135,7 @@ def test_images_of_another_size_and_aspect(tmp_path: Path, split: Split) -> None
     cv2.imwrite(str(path), np.zeros((50, 300, 3), np.uint8))
     assert image_size(path)[:2] == (300, 50)
     sample = Sample(id="wide.png", image=path, label="good")
-    (prediction,) = PatchCore(SMALL).predict([sample], run)
+    (prediction,) = predict_samples(PatchCore(SMALL).load(run), [sample])
     assert prediction.anomaly_map is not None
     assert prediction.anomaly_map.shape == (64, 64)
 
@@ -158,7 +162,7 @@ def test_no_good_images(tmp_path: Path, split: Split) -> None:
 @pytest.mark.parametrize(
     ("changes", "error", "words"),
     [
-        ({"coreset_ratio": 0.0001}, DataError, "coreset of 0"),
+        ({"coreset_sampling_ratio": 0.0001}, DataError, "coreset of 0"),
         ({"backbone": "resnet81"}, ConfigError, "did you mean"),
         ({"layers": ("blocks.99",)}, ConfigError, "blocks.99"),
         ({"layers": ("act",)}, ConfigError, "act"),
@@ -179,15 +183,14 @@ def test_bad_settings(
     [
         ("max_patches", 0),
         ("coreset_size", 0),
-        ("coreset_ratio", 0.0),
-        ("coreset_ratio", 1.5),
-        ("neighbours", 0),  # whose mean distance would be no number
-        ("reweight", -1),
-        ("projection", -1),
+        ("coreset_sampling_ratio", 0.0),
+        ("coreset_sampling_ratio", 1.5),
+        ("num_neighbors", 0),  # whose mean distance would be no number
+        ("num_reweight_neighbors", -1),
+        ("projection_dim", -1),
         ("image_size", 0),
         ("patch_size", 0),
-        ("stride", -1),
-        ("contrast", -0.1),
+        ("feature_stride", -1),
         ("sigma", -1.0),
         ("target_fpr", 1.0),
     ],
@@ -199,12 +202,12 @@ def test_settings_out_of_range_are_refused_by_name(key: str, value: float) -> No
 
 def test_the_log_tells_what_the_bank_holds(tmp_path: Path, split: Split) -> None:
     for size, told in ((100, False), (10**6, True)):
-        settings = dataclasses.replace(SMALL, coreset_size=size, coreset_ratio=0.9)
+        settings = dataclasses.replace(SMALL, coreset_size=size, coreset_sampling_ratio=0.9)
         run = _run(tmp_path, settings)
         PatchCore(settings).fit(split, run)
         log = (run.path / "log.txt").read_text()
         held = run.metadata["patches_in_bank"]
-        assert (f"bank holds {held} patches, not the {size} asked for" in log) is told
+        assert (f"bank holds {held} patches, not {size}:" in log) is told
         radius = log.split("largest distance to the coreset ")[1].split(",")[0]
         assert float(radius) == pytest.approx(run.metadata["coreset_radius"], rel=1e-3, abs=1e-4)
 
@@ -214,21 +217,21 @@ def test_an_extended_bank_holds_no_more_than_max_patches(tmp_path: Path, split: 
     first = _run(tmp_path / "a", whole)
     PatchCore(whole).fit(dataclasses.replace(split, train=split.train[:3]), first)
     held = first.metadata["patches_in_bank"]
-    more = dataclasses.replace(whole, extend=str(first.path), max_patches=held + 20)
+    more = dataclasses.replace(whole, base_run=str(first.path), max_patches=held + 20)
     run = _run(tmp_path / "b", more)
     PatchCore(more).fit(split, run)
-    assert read_json(run.weights / "bank.json")["kept"] == held + 20
+    assert run.metadata["patches_held"] == held + 20
     full = dataclasses.replace(more, max_patches=held)
     with pytest.raises(ConfigError, match=f"max_patches={held}: .* holds {held} already"):
         PatchCore(full).fit(split, _run(tmp_path / "c", full))
 
 
 def test_ratio_counts_all_patches_and_not_only_those_held(tmp_path: Path, split: Split) -> None:
-    settings = dataclasses.replace(SMALL, max_patches=90, coreset_ratio=0.08)
+    settings = dataclasses.replace(SMALL, max_patches=90, coreset_sampling_ratio=0.08)
     run, _ = _fit_predict(tmp_path / "a", split, settings)
     seen = run.metadata["patches_seen"]
     assert run.metadata["patches_in_bank"] == round(0.08 * seen) > round(0.08 * 90)
-    settings = dataclasses.replace(settings, coreset_ratio=0.5)
+    settings = dataclasses.replace(settings, coreset_sampling_ratio=0.5)
     run, _ = _fit_predict(tmp_path / "b", split, settings)
     assert run.metadata["patches_in_bank"] == 90  # all that are held
 
@@ -240,32 +243,20 @@ def test_ratio_counts_all_patches_and_not_only_those_held(tmp_path: Path, split:
         {"layers": ("blocks.1", "blocks.2")},
         {"image_size": 96},
         {"patch_size": 1},
-        {"stride": 16},
-        {"contrast": 2.0},
+        {"feature_stride": 16},
     ],
 )
 def test_bank_of_another_extractor(tmp_path: Path, split: Split, changes: dict[str, Any]) -> None:
     run, _ = _fit_predict(tmp_path, split, SMALL)
-    with pytest.raises(WeightsError, match="the bank was made by"):
-        next(PatchCore(dataclasses.replace(SMALL, **changes)).predict(split.test, run))
+    with pytest.raises(WeightsError, match="was made with"):
+        PatchCore(dataclasses.replace(SMALL, **changes)).load(run)
 
 
 def test_bank_of_other_random_weights(tmp_path: Path, split: Split) -> None:
     run, _ = _fit_predict(tmp_path, split, SMALL)
     run.record["seed"] = 1
     with pytest.raises(WeightsError, match="fingerprint"):
-        next(PatchCore(SMALL).predict(split.test, run))
-
-
-def test_bank_from_before_contrast_could_be_set(tmp_path: Path, split: Split) -> None:
-    settings = dataclasses.replace(SMALL, contrast=1.0)
-    run, predictions = _fit_predict(tmp_path, split, settings)
-    path = run.weights / "bank.json"
-    record = read_json(path)
-    assert record.pop("contrast") == 1.0
-    write_json(path, record)
-    first = next(PatchCore(settings).predict(split.test, run))
-    assert first.score == predictions[0].score
+        PatchCore(SMALL).load(run)
 
 
 def test_many_images_take_no_more_memory_than_few(
@@ -276,13 +267,13 @@ def test_many_images_take_no_more_memory_than_few(
         pytest.skip("the memory in use is told by Linux only")
     page = os.sysconf("SC_PAGE_SIZE")
     used: list[int] = []
-    real = method_module.features_of
+    real = module.patch_features
 
     def watched(sample: Sample, extractor: FeatureExtractor) -> Tensor:
         used.append(int(status.read_text().split()[1]) * page)
         return real(sample, extractor)
 
-    monkeypatch.setattr(method_module, "features_of", watched)
+    monkeypatch.setattr(module, "patch_features", watched)
     good = [s for s in split.train if not s.is_defect]
     count = 300
     many = tuple(dataclasses.replace(good[i % len(good)], id=str(i)) for i in range(count))
@@ -296,39 +287,34 @@ def test_many_images_take_no_more_memory_than_few(
     assert max(used[50:]) - used[50] < held / 4
 
 
-def test_search_by_faiss(tmp_path: Path, split: Split) -> None:
-    pytest.importorskip("faiss")
-    run, predictions = _fit_predict(tmp_path, split, SMALL)
-    by_faiss = PatchCore(dataclasses.replace(SMALL, search="faiss")).predict(split.test, run)
-    for one, other in zip(predictions, by_faiss, strict=True):
-        assert one.score == pytest.approx(other.score, rel=1e-5)
-        np.testing.assert_allclose(one.anomaly_map, other.anomaly_map, rtol=1e-5, atol=1e-5)
-
-
 def test_predict_before_fit(tmp_path: Path, split: Split) -> None:
-    with pytest.raises(WeightsError, match="train patchcore first"):
-        next(PatchCore(SMALL).predict(split.test, _run(tmp_path, SMALL)))
+    with pytest.raises(WeightsError, match="no trained patchcore here; train it first"):
+        PatchCore(SMALL).load(_run(tmp_path, SMALL))
 
 
-@pytest.mark.parametrize("whitening", [-1.0, 0.01])
+@pytest.mark.parametrize("whitening", [None, 0.01])
 def test_extending_equals_a_fresh_fit_without_coreset(
     tmp_path: Path, split: Split, whitening: float
 ) -> None:
     whole = dataclasses.replace(
-        SMALL, coreset_size=10**6, coreset_ratio=1.0, whitening=whitening, backbone="resnet18"
+        SMALL,
+        coreset_size=10**6,
+        coreset_sampling_ratio=1.0,
+        whitening=whitening,
+        backbone="resnet18",
     )
     half = dataclasses.replace(split, train=split.train[: len(split.train) // 2])
     first = _run(tmp_path / "half", whole)
     PatchCore(whole).fit(half, first)
-    more = dataclasses.replace(whole, extend=str(first.path))
+    more = dataclasses.replace(whole, base_run=str(first.path))
     extended, fresh = _run(tmp_path / "more", more), _run(tmp_path / "fresh", whole)
     PatchCore(more).fit(split, extended)
     PatchCore(whole).fit(split, fresh)
     assert extended.metadata["patches_seen"] == fresh.metadata["patches_seen"]
     assert extended.metadata["patches_in_bank"] == fresh.metadata["patches_in_bank"]
     pairs = zip(
-        PatchCore(more).predict(split.test, extended),
-        PatchCore(whole).predict(split.test, fresh),
+        predict_samples(PatchCore(more).load(extended), split.test),
+        predict_samples(PatchCore(whole).load(fresh), split.test),
         strict=True,
     )
     for one, other in pairs:
@@ -340,7 +326,7 @@ def test_a_run_that_saw_held_out_images_is_not_extended(tmp_path: Path, split: S
     seen = dataclasses.replace(split, train=(*split.train, *split.val))
     first = _run(tmp_path / "a", SMALL)
     PatchCore(SMALL).fit(seen, first)
-    more = dataclasses.replace(SMALL, extend=str(first.path))
+    more = dataclasses.replace(SMALL, base_run=str(first.path))
     with pytest.raises(RunError, match="held out here"):
         PatchCore(more).fit(split, _run(tmp_path / "b", more))
 
@@ -348,30 +334,24 @@ def test_a_run_that_saw_held_out_images_is_not_extended(tmp_path: Path, split: S
 def test_extending_with_another_backbone(tmp_path: Path, split: Split) -> None:
     first = _run(tmp_path / "a", SMALL)
     PatchCore(SMALL).fit(split, first)
-    more = dataclasses.replace(SMALL, extend=str(first.path), image_size=96)
-    with pytest.raises(WeightsError, match="the bank was made by image_size=64, not 96"):
+    more = dataclasses.replace(SMALL, base_run=str(first.path), image_size=96)
+    with pytest.raises(WeightsError, match="was made with image_size=64, not 96"):
         PatchCore(more).fit(split, _run(tmp_path / "b", more))
 
 
 @pytest.mark.parametrize(
-    ("changes", "dimensions"),
-    [
-        ({"whitening": -1.0, "dimensions": 3}, 3),
-        ({"whitening": -1.0, "dimensions": 0}, 0),
-        ({"whitening": 0.01, "dimensions": 3}, 0),  # all directions vary alike: none is left out
-    ],
-)
-def test_patches_are_compared_along_axes_unless_they_are_whitened(
-    tmp_path: Path, split: Split, changes: dict[str, Any], dimensions: int
-) -> None:
-    settings = dataclasses.replace(SMALL, **changes)
-    run, _ = _fit_predict(tmp_path, split, settings)
-    assert MemoryBank.load(run.weights).meta.dimensions == dimensions
-
-
-@pytest.mark.parametrize(
     "changes",
-    [{}, {"dimensions": 3}, {"dimensions": 0, "neighbours": 3, "reweight": 0, "stride": 0}],
+    [
+        {},
+        {"whitening": None, "pca_dim": 3, "image_score": "max"},
+        {
+            "pca_dim": 0,
+            "image_score": "max",
+            "num_neighbors": 3,
+            "num_reweight_neighbors": 0,
+            "feature_stride": 0,
+        },
+    ],
 )
 def test_onnx_says_what_the_run_says(tmp_path: Path, split: Split, changes: dict[str, Any]) -> None:
     pytest.importorskip("onnx")
@@ -388,3 +368,30 @@ def test_onnx_says_what_the_run_says(tmp_path: Path, split: Split, changes: dict
         for grey in (0, 200)
     ]
     assert answers[0] != answers[1]
+
+
+def test_one_value_of_the_bank_that_is_not_a_number_is_refused(
+    tmp_path: Path, split: Split
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    run, _ = _fit_predict(tmp_path, split, SMALL)
+    path = run.weights / "model.safetensors"
+    state = load_file(path)
+    state["features"][3, 5] = float("nan")
+    save_file(state, path)
+    with pytest.raises(WeightsError, match=r"model\.safetensors: damaged \(checksum") as caught:
+        PatchCore(SMALL).load(run)
+    assert "\n" not in str(caught.value)
+    record = read_json(run.weights / "model.json")
+    write_json(run.weights / "model.json", {**record, "sha256": file_sha256(path)})
+    with pytest.raises(WeightsError, match="features holds values that are not finite"):
+        PatchCore(SMALL).load(run)
+
+
+def test_a_base_run_that_was_whitened_otherwise(tmp_path: Path, split: Split) -> None:
+    first = _run(tmp_path / "a", SMALL)
+    PatchCore(SMALL).fit(split, first)
+    more = dataclasses.replace(SMALL, base_run=str(first.path), whitening=None)
+    with pytest.raises(ConfigError, match=r"whitening=None: .* has 0\.1"):
+        PatchCore(more).fit(split, _run(tmp_path / "b", more))

@@ -1,9 +1,14 @@
-"""Greedy k-centre coresets: few patches that leave no other patch far away (PatchCore, alg. 1)."""
+"""Choose the patches of the bank: an even sample of a stream, then a greedy k-centre coreset.
+
+A coreset is a few patches that leave no other patch far away (PatchCore, algorithm 1).
+"""
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from toolkit.progress import progress
 
@@ -13,31 +18,92 @@ if TYPE_CHECKING:
 _DIRECT = "donot_use_mm_for_euclid_dist"
 _GROUP = 4096
 """Size of a group of the approximate coreset: its distances stay in the processor's cache."""
-_LEAST = 160
+_MIN_CHOICES = 160
 """Choices per group, for which groups grow: of fewer, each begins anew too often to cover well."""
 _PART = 2048
 """Rows that are projected at once, which bounds what they take in float32."""
 
 
-def projection(channels: int, dimensions: int, *, seed: int) -> Tensor:
+class Reservoir:
+    """Keeps a uniform sample of all rows that it was given, in memory that it takes once.
+
+    While there is room every row is kept; then each new row replaces a kept one at random with the
+    probability that keeps the sample uniform (Vitter 1985, algorithm R).
+
+    Rows are held in half precision, whose rounding (a part in 2,000) is far below the distances
+    between patches; a row beyond its range, 65,504, turns all into float32.
+
+    Args:
+        capacity: rows to keep.
+        channels: length of a row.
+        seed: of the choices.
+
+    Attributes:
+        seen: rows given so far.
+    """
+
+    def __init__(self, capacity: int, channels: int, *, seed: int) -> None:
+        import torch
+
+        self._rows = torch.empty(capacity, channels, dtype=torch.float16)
+        self._generator = torch.Generator().manual_seed(seed)
+        self.seen = 0
+
+    def __len__(self) -> int:
+        return min(self.seen, len(self._rows))
+
+    def add(self, rows: Tensor) -> None:
+        """Take in rows, float tensor (n, channels)."""
+        import torch
+
+        capacity = len(self._rows)
+        if self._rows.dtype == torch.float16:
+            halved = rows.half()
+            if torch.isfinite(halved).all():
+                rows = halved
+            else:
+                self._rows = self._rows.float()
+        room = min(capacity - len(self), len(rows))
+        if room:
+            self._rows[len(self) : len(self) + room] = rows[:room]
+        rest = rows[room:]
+        if len(rest):
+            # Row number i (from 1) lands in a place from 0 to i - 1, and is lost beyond capacity.
+            numbers = torch.arange(len(rest), dtype=torch.float64) + (self.seen + room + 1)
+            draws = torch.rand(len(rest), dtype=torch.float64, generator=self._generator)
+            places = (draws * numbers).long()
+            kept = places < capacity
+            # Of several rows for one place the last wins: the first one seen from the end.
+            numbers_back = kept.nonzero()[:, 0].flip(0)
+            taken, first = np.unique(places[numbers_back].numpy(), return_index=True)
+            winners = numbers_back[torch.from_numpy(first)]
+            self._rows[torch.from_numpy(taken)] = rest[winners].to(self._rows)
+        self.seen += len(rows)
+
+    def rows(self) -> Tensor:
+        """Return the kept rows, float16 or float32 (len(self), channels); a view, not a copy."""
+        return self._rows[: len(self)]
+
+
+def projection(channels: int, dim: int, *, seed: int) -> Tensor:
     """Return a random matrix that shortens features and keeps their distances on average.
 
     The lemma of Johnson and Lindenstrauss (1984) bounds the error.
 
     Args:
         channels: length of a feature.
-        dimensions: wanted length; 0, or one that is not shorter, gives the identity.
+        dim: wanted length; 0, or one that is not shorter, gives the identity.
         seed: of the matrix.
 
     Returns:
-        float32 tensor (channels, dimensions), to be multiplied from the right.
+        float32 tensor (channels, dim), to be multiplied from the right.
     """
     import torch
 
-    if not 0 < dimensions < channels:
+    if not 0 < dim < channels:
         return torch.eye(channels)
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(channels, dimensions, generator=generator) / math.sqrt(dimensions)
+    return torch.randn(channels, dim, generator=generator) / math.sqrt(dim)
 
 
 def projected(features: Tensor, matrix: Tensor) -> Tensor:
@@ -94,13 +160,13 @@ def exact_coreset(features: Tensor, size: int, *, seed: int, show: bool = False)
     return chosen
 
 
-def grouped_coreset(
+def approximate_coreset(
     features: Tensor, size: int, *, seed: int, matrix: Tensor | None = None, show: bool = False
 ) -> Tensor:
     """Choose patches greedily within random groups: an approximation in O(group · size).
 
     Each group is a random sample of all patches, so the furthest of a group is nearly the furthest
-    of all; `covering_radius` tells how nearly. A group holds 4,096 patches, and more where fewer
+    of all; `covering_radius` measures how nearly. A group holds 4,096 patches, and more where fewer
     than 160 would be chosen from it.
 
     Args:
@@ -117,7 +183,7 @@ def grouped_coreset(
     import torch
 
     count = features.shape[0]
-    group = max(_GROUP, _LEAST * count // max(size, 1))
+    group = max(_GROUP, _MIN_CHOICES * count // max(size, 1))
     groups = max(1, math.ceil(count / group))
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(count, generator=generator)

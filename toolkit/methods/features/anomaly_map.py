@@ -81,8 +81,8 @@ def image_score(anomaly_map: NDArray[np.float32], how: Literal["max", "top_1_per
 
     Args:
         anomaly_map: float32 array (h, w).
-        how: `max`, or `top_1_percent`: the mean of the highest one per cent of the map, which one noisy
-            pixel cannot move.
+        how: `max`, or `top_1_percent`: the mean of the highest one per cent of the map, which one
+            noisy pixel cannot move.
     """
     if how == "max":
         return float(anomaly_map.max())

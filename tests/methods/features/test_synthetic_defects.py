@@ -1,4 +1,4 @@
-"""Pseudo-defects change the image where they say they do."""
+"""Synthetic defects change the image within their masks only."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolkit.methods.features.pseudo import cut_paste, perlin_defect, perlin_noise
+from toolkit.methods.features.synthetic_defects import cut_paste, perlin_defect, perlin_noise
 
 
 @given(height=st.integers(40, 120), width=st.integers(40, 120), seed=st.integers(0, 1000))

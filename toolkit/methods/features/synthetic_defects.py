@@ -1,22 +1,52 @@
-"""Pseudo-defects: good images with a known wrong spot, for choosing settings without any defect.
+"""Synthetic defects: good images with a known wrong spot, to learn from where none is labelled.
 
-Two kinds that the literature knows: a piece of the image pasted elsewhere (CutPaste, Li et al.,
+Two kinds: a piece of the image pasted elsewhere (CutPaste, Li et al.,
 CVPR 2021), and a foreign texture blended in where Perlin noise is high (DRAEM, Zavrtanik et al.,
 ICCV 2021).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+
+from toolkit.data.images import read_rgb
+from toolkit.data.types import Sample
+from toolkit.progress import track
 
 if TYPE_CHECKING:
     from numpy.random import Generator
     from numpy.typing import NDArray
 
 _SHARES = (0.002, 0.05)
-"""Smallest and largest area of a pseudo-defect, as a share of the image."""
+"""Smallest and largest area of a synthetic defect, as a share of the image."""
+
+
+def wants_synthetic_defects(
+    how: Literal["auto", "always", "never"], labelled: Sequence[object]
+) -> bool:
+    """Return whether synthetic defects are made: `auto` makes them where no defect is labelled."""
+    return how == "always" or (how == "auto" and not labelled)
+
+
+def make_synthetic_defects(
+    good: Sequence[Sample], count: int, *, seed: int
+) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.bool_]]]:
+    """Yield good images with a synthetic defect each, and its mask; shows progress.
+
+    Args:
+        good: images to change; each serves again when all have served.
+        count: how many to make.
+        seed: of the images' order and of the defects.
+    """
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(good))
+    for i in track(range(count), "synthetic defects", count):
+        image = read_rgb(good[order[i % len(good)]].image)
+        other = read_rgb(good[order[(i + 1) % len(good)]].image)
+        yield synthetic_defect(image, other, rng)
 
 
 def cut_paste(
@@ -77,10 +107,10 @@ def perlin_defect(
     return np.clip(blended, 0, 255).astype(np.uint8), mask
 
 
-def pseudo_defect(
+def synthetic_defect(
     image: NDArray[np.uint8], other: NDArray[np.uint8], rng: Generator
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Make one pseudo-defect, of either kind with even chances.
+    """Make one synthetic defect, of either kind with even chances.
 
     Args:
         image: uint8 array (H, W, 3), a good image.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from toolkit.methods.features.reservoir import Reservoir
+from toolkit.methods.scorers.coreset import Reservoir
 
 
 def _stream(count: int) -> torch.Tensor:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
-from toolkit.methods.features.maps import image_score, resample, smooth, to_image_grid
+from toolkit.methods.features.anomaly_map import image_score, resample, smooth, to_image_grid
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,94 @@
+"""The memory bank: search, principal axes, reweighting."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from sklearn.decomposition import PCA
+
+from toolkit.methods.scorers.memory_bank import MemoryBank
+
+
+def _random(seed: int, count: int, width: int) -> torch.Tensor:
+    return torch.randn(count, width, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("k", [1, 3, 99])
+@pytest.mark.parametrize("count", [1, 1023, 1025])  # around the length of a chunk
+@pytest.mark.parametrize("whitened", [False, True])
+def test_distances_equal_all_distances(k: int, count: int, whitened: bool) -> None:
+    features, queries = _random(0, 40, 5), _random(1, count, 5)
+    matrix = _random(2, 5, 5) if whitened else None
+    bank = MemoryBank(features, matrix, num_neighbors=k)
+    if matrix is not None:
+        features, queries, bank_queries = features @ matrix, queries @ matrix, queries
+    else:
+        bank_queries = queries
+    apart = torch.cdist(queries.double(), features.double())
+    expected = apart.topk(min(k, 40), largest=False).values.mean(dim=1).float()
+    torch.testing.assert_close(bank.distances(bank_queries), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("pca_dim", [1, 3, 7, 8, 9])  # 8 channels: from 8 on nothing is cut
+def test_distances_along_axes_are_those_of_the_leading_principal_components(pca_dim: int) -> None:
+    features = _random(0, 60, 8) * torch.arange(1, 9) + 5
+    queries = _random(1, 30, 8) * 4 + 5
+    pca = PCA(min(pca_dim, 8), svd_solver="full").fit(features.double().numpy())
+    of_bank, of_queries = (torch.tensor(pca.transform(x.numpy())) for x in (features, queries))
+    expected = torch.cdist(of_queries, of_bank).amin(dim=1).float()
+    bank = MemoryBank(features, pca_dim=pca_dim)
+    torch.testing.assert_close(bank.distances(queries), expected, rtol=1e-4, atol=1e-3)
+    assert (bank.axes is None) == (pca_dim >= 8)
+
+
+def test_whitened_patches_are_compared_in_all_dimensions() -> None:
+    assert MemoryBank(_random(0, 60, 8), torch.eye(8), pca_dim=3).axes is None
+
+
+def test_axes_lose_nothing_of_features_that_lie_in_few_directions() -> None:
+    few = _random(0, 3, 8)
+    features, queries = _random(1, 50, 3) @ few, _random(2, 20, 3) @ few
+    expected = MemoryBank(features).distances(queries)
+    torch.testing.assert_close(MemoryBank(features, pca_dim=3).distances(queries), expected)
+
+
+def test_half_precision_features_are_compared_in_float32() -> None:
+    features = _random(0, 50, 8).half()
+    found = MemoryBank(features).distances(features.float())
+    assert float(found.max()) < 0.01
+
+
+def test_distance_to_itself_is_zero_far_from_the_origin() -> None:
+    features = _random(0, 30, 8) + 1000  # where |x|² - 2xy + |y|² has no digits left
+    assert float(MemoryBank(features).distances(features[:5]).max()) < 0.01
+
+
+def test_a_query_that_is_not_a_number_does_not_pass_for_good() -> None:
+    found = MemoryBank(_random(0, 20, 4)).distances(torch.full((1, 4), math.nan))
+    assert not bool(found.isfinite().all())
+
+
+@pytest.mark.parametrize(
+    ("neighbors", "weight"),
+    [
+        # Nearest to -1 is 0; with 3 neighbours of it (0, 1, 2) the distances are 1, 2, 3.
+        (3, 1 - math.exp(1) / (math.exp(1) + math.exp(2) + math.exp(3))),
+        (1, 1.0),
+        (0, 1.0),
+    ],
+)
+def test_reweighting_is_equation_7(neighbors: int, weight: float) -> None:
+    bank = MemoryBank(torch.tensor([[0.0], [1.0], [2.0], [50.0]]), num_reweight_neighbors=neighbors)
+    distances, score = bank(torch.tensor([[-1.0], [0.0]]))
+    assert distances.tolist() == pytest.approx([1.0, 0.0], abs=1e-3)
+    assert score is not None
+    assert float(score) == pytest.approx(weight, rel=1e-5)
+
+
+def test_reweighting_of_huge_distances_is_finite() -> None:
+    bank = MemoryBank(torch.tensor([[0.0], [1.0], [2.0]]), num_reweight_neighbors=9)
+    _, score = bank(torch.tensor([[-1e4]]))
+    assert score is not None
+    assert math.isfinite(float(score))

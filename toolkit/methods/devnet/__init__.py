@@ -1,1 +1,0 @@
-"""Deviation networks (Pang et al.): few labelled defects beside all good images."""

@@ -1,0 +1,64 @@
+"""Predict with a loaded scorer: from an image to cell scores, a smoothed map and an image score."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from toolkit.methods.base import Predictor
+from toolkit.methods.features.anomaly_map import image_score, smooth, to_image_grid
+from toolkit.methods.features.extractor import FeatureExtractor
+from toolkit.methods.features.settings import FeatureSettings
+from toolkit.prediction import Prediction
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+
+class Head(Protocol):
+    """What a scorer has learned: from patch features to scores."""
+
+    def __call__(self, patches: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the scores of the cells, and the image score.
+
+        Args:
+            patches: float32 tensor (cells, channels), row by row.
+
+        Returns:
+            Scores, float32 (cells,), higher is worse; and the image score, float32 (1,), or None
+            where it is taken from the anomaly map.
+        """
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the tensors that are saved in the run, by name."""
+
+    def networks(self) -> list[nn.Module]:
+        """Return the networks that it runs, whose parameters count."""
+
+
+class ScorerPredictor(Predictor):
+    """A loaded scorer: extractor, head, and from cell scores to a smoothed map."""
+
+    def __init__(self, extractor: FeatureExtractor, head: Head, settings: FeatureSettings) -> None:
+        self.extractor, self.head, self.settings = extractor, head, settings
+
+    def predict(self, images: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
+        """Return one prediction with an anomaly map per image; see `Predictor.predict`."""
+        return [self._predict_one(image) for image in images]
+
+    def _predict_one(self, image: NDArray[np.uint8]) -> Prediction:
+        import torch
+
+        side = self.settings.image_size
+        with torch.inference_mode():
+            scores, score = self.head(self.extractor(image))
+            cells = scores.view(self.extractor.grid_hw).cpu().numpy()
+        anomaly_map = smooth(to_image_grid(cells, (side, side)), self.settings.sigma)
+        return Prediction(
+            score=image_score(anomaly_map, self.settings.image_score)
+            if score is None
+            else float(score),
+            anomaly_map=anomaly_map,
+        )

@@ -1,1 +1,0 @@
-"""PatchCore with a second bank: patches of the few labelled defects."""

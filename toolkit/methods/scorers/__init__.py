@@ -1,0 +1,1 @@
+"""Scorers on frozen features: PatchCore, PaDiM, feature autoencoder, DevNet."""

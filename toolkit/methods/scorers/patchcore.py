@@ -1,0 +1,278 @@
+"""PatchCore (Roth et al., CVPR 2022): distance to the nearest patches of good images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
+
+from toolkit.config import setting
+from toolkit.data.splits import Split
+from toolkit.data.types import Sample, file_sha256
+from toolkit.errors import ConfigError, DataError, RunError, WeightsError
+from toolkit.files import read_json, write_json
+from toolkit.methods.base import Labels
+from toolkit.methods.features.extractor import FeatureExtractor
+from toolkit.methods.features.scorer import FeatureScorer, load_state, patch_features
+from toolkit.methods.features.settings import FeatureSettings, check_fraction, check_minimum
+from toolkit.methods.features.whitening import fit_whitening
+from toolkit.methods.scorers.coreset import (
+    Reservoir,
+    approximate_coreset,
+    covering_radius,
+    exact_coreset,
+    projected,
+    projection,
+)
+from toolkit.methods.scorers.memory_bank import MemoryBank
+from toolkit.progress import progress, track
+from toolkit.runs.run import Run
+from toolkit.weights.lite0 import LITE0_NAME
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_IMAGES = "images.json"
+"""Contents (SHA-256) of the images that a bank was made of, beside the bank."""
+_PROBES = 5_000
+"""Training patches whose distance to the coreset is measured."""
+
+
+@dataclass(frozen=True)
+class PatchCoreSettings(FeatureSettings):
+    """Settings of PatchCore; docs/experiments/scorers.md has the tables they were chosen by."""
+
+    image_size: int = setting(320, "side in pixels to which images are resized")
+    feature_stride: int = setting(8, "pixels per cell of the feature grid; 0: the finest layer's")
+    whitening: float | None = setting(
+        0.1, "shrinkage of the whitening of each layer's features; none: no whitening"
+    )
+    coreset_size: int = setting(2000, "patches in the bank at most")
+    coreset_sampling_ratio: float = setting(0.1, "fraction of all patches in the bank at most")
+    coreset: Literal["approximate", "exact"] = setting(
+        "approximate", "greedy choice within groups (fast), or over all patches"
+    )
+    projection_dim: int = setting(64, "dimensions in which the coreset is chosen; 0: all")
+    max_patches: int = setting(100_000, "patches held in memory at most; more are sampled evenly")
+    pca_dim: int = setting(
+        48, "principal axes along which patches are compared; 0, or with whitening: all"
+    )
+    num_neighbors: int = setting(1, "nearest patches whose mean distance is a patch's score")
+    num_reweight_neighbors: int = setting(
+        9, "neighbours that reweight the image score max (paper: 9); 0: none"
+    )
+    image_score: Literal["max", "top_1_percent"] = setting(
+        "top_1_percent", "image score: reweighted maximum, or mean of the map's highest 1 %"
+    )
+    sigma: float = setting(3.0, "smoothing of the anomaly map, in pixels of the resized image")
+    base_run: str = setting("", "run whose bank is extended: only images new to it are embedded")
+
+    def __post_init__(self) -> None:
+        """Reject a memory that holds nothing, and a search for nothing.
+
+        Raises:
+            ValueError: the message names the key.
+        """
+        super().__post_init__()
+        check_fraction(self, "coreset_sampling_ratio")
+        check_minimum(self, coreset_size=1, max_patches=1, num_neighbors=1)
+        check_minimum(self, projection_dim=0, pca_dim=0, num_reweight_neighbors=0)
+        if self.whitening is not None:
+            check_minimum(self, whitening=0)
+
+
+S = TypeVar("S", bound=PatchCoreSettings)
+
+
+class PatchCoreBase(FeatureScorer[S]):
+    """What PatchCore and PatchCore+ share: a bank of good patches, whole or thinned."""
+
+    # One layer more than other scorers: its 32-pixel stride finds misplaced parts.
+    default_layers: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        LITE0_NAME: ("blocks.1", "blocks.2", "blocks.4", "blocks.5")
+    }
+
+    def seen_images(self) -> frozenset[str]:
+        """Return the contents of the images of the base run; empty if there is none.
+
+        Raises:
+            RunError: the base run is no run.
+        """
+        if not self.settings.base_run:
+            return frozenset()
+        path = Run.open(Path(self.settings.base_run)).weights / _IMAGES
+        return frozenset(read_json(path)) if path.is_file() else frozenset()
+
+    def learn_bank(
+        self, split: Split, good: Sequence[Sample], extractor: FeatureExtractor, run: Run
+    ) -> MemoryBank:
+        """Fill the memory bank from good images.
+
+        Raises:
+            DataError: fewer patches than the coreset needs.
+        """
+        import torch
+
+        settings = self.settings
+        base = _read_base(self, extractor, split) if settings.base_run else None
+        contents = {s.id: file_sha256(s.image) for s in good}
+        known = set() if base is None else set(base.images)
+        new = [s for s in good if contents[s.id] not in known]
+        reservoir = self._embed(new, extractor, run, held=0 if base is None else len(base.features))
+        features, seen = reservoir.rows(), reservoir.seen
+        if base is not None:
+            features = torch.cat([base.features.float(), features.float()])
+            seen += base.seen
+        size = self._coreset_size(seen, len(features))
+        if base is not None and len(base.features) < base.seen:
+            whitening = base.whitening  # a thinned bank does not show how all patches vary
+        elif settings.whitening is None:
+            whitening = None
+        else:
+            whitening = fit_whitening(
+                features, extractor.layer_channels, shrinkage=settings.whitening, seed=run.seed
+            )
+        chosen, radius = self._choose(features, whitening, size, run)
+        write_json(run.weights / _IMAGES, sorted(known.union(contents.values())))
+        run.update_metadata(
+            patches_seen=seen,
+            patches_held=len(features),
+            patches_in_bank=size,
+            coreset_radius=round(radius, 4),
+        )
+        return self._bank(features[chosen], whitening)
+
+    def _bank(self, features: Tensor, whitening: Tensor | None) -> MemoryBank:
+        settings = self.settings
+        return MemoryBank(
+            features,
+            whitening,
+            pca_dim=settings.pca_dim,
+            num_neighbors=settings.num_neighbors,
+            num_reweight_neighbors=settings.num_reweight_neighbors,
+            image_score=settings.image_score,
+        )
+
+    def _embed(
+        self, samples: Sequence[Sample], extractor: FeatureExtractor, run: Run, *, held: int
+    ) -> Reservoir:
+        """Embed images; `held` patches of a base run count towards `max_patches`."""
+        rows, columns = extractor.grid_hw
+        patches = len(samples) * rows * columns
+        room = self.settings.max_patches - held
+        if samples and room < 1:
+            raise ConfigError(
+                f"max_patches={self.settings.max_patches}: {self.settings.base_run} holds {held} "
+                "already, so nothing new fits; set --max-patches higher"
+            )
+        capacity = min(max(room, 0), patches)
+        if capacity < patches:
+            run.log(f"{patches} patches, of which {capacity} drawn evenly are held (max_patches)")
+        reservoir = Reservoir(capacity, extractor.channels, seed=run.seed)
+        for sample in track(samples, "features"):
+            reservoir.add(patch_features(sample, extractor).cpu())
+        return reservoir
+
+    def _coreset_size(self, seen: int, held: int) -> int:
+        settings = self.settings
+        size = min(settings.coreset_size, round(settings.coreset_sampling_ratio * seen))
+        if not 1 <= size <= seen:
+            raise DataError(
+                f"{seen} patches of good images cannot give a coreset of {size}; add good images, "
+                "or set --coreset-size to at least 1 and --coreset-sampling-ratio between 0 and 1"
+            )
+        return min(size, held)
+
+    def _choose(
+        self, features: Tensor, whitening: Tensor | None, size: int, run: Run
+    ) -> tuple[Tensor, float]:
+        """Return the indices of the coreset, and how far the furthest patch is from it."""
+        import torch
+
+        settings, channels = self.settings, int(features.shape[1])
+        if size < settings.coreset_size:
+            run.log(
+                f"bank holds {size} patches, not {settings.coreset_size}: coreset_sampling_ratio, "
+                "max_patches or the number of images allows no more"
+            )
+        if size == len(features):
+            run.log("largest distance to the coreset 0: the bank holds every patch")
+            return torch.arange(size), 0.0
+        matrix = projection(channels, settings.projection_dim, seed=run.seed)
+        if whitening is not None:
+            matrix = whitening @ matrix
+        if settings.coreset == "exact":
+            chosen = exact_coreset(projected(features, matrix), size, seed=run.seed, show=True)
+        else:
+            chosen = approximate_coreset(features, size, seed=run.seed, matrix=matrix, show=True)
+        generator = torch.Generator().manual_seed(run.seed)
+        probes = features[torch.randint(len(features), (_PROBES,), generator=generator)]
+        with progress("largest distance to the coreset", 1) as bar:
+            centres = projected(features[chosen], matrix)
+            radius = covering_radius(projected(probes, matrix), centres)
+            bar.advance(distance=radius)
+        run.log(f"largest distance to the coreset {radius:.4g}, of {_PROBES} patches")
+        return chosen, radius
+
+
+class PatchCore(PatchCoreBase[PatchCoreSettings]):
+    """PatchCore (Roth et al., "Towards Total Recall in Industrial Anomaly Detection", CVPR 2022).
+
+    It keeps features of patches of good images and scores an image by how far its patches are from
+    the nearest kept one.
+    """
+
+    name: ClassVar[str] = "patchcore"
+    Settings: ClassVar[type] = PatchCoreSettings
+    labels: ClassVar[Labels] = "none"
+    score_description: ClassVar[str] = "distance to the nearest good patches"
+
+    def learn(
+        self, split: Split, good: Sequence[Sample], extractor: FeatureExtractor, run: Run
+    ) -> MemoryBank:
+        """Fill the memory bank; see `learn_bank`."""
+        return self.learn_bank(split, good, extractor, run)
+
+    def restore(self, state: Mapping[str, Tensor], extractor: FeatureExtractor) -> MemoryBank:
+        """Make the bank again from its saved state."""
+        return self._bank(state["features"], state.get("whitening"))
+
+
+@dataclass(frozen=True)
+class _BaseBank:
+    """The bank to extend: patches before whitening, whitening, patches seen, contents of images."""
+
+    features: Tensor
+    whitening: Tensor | None
+    seen: int
+    images: tuple[str, ...]
+
+
+def _read_base(method: PatchCoreBase[S], extractor: FeatureExtractor, split: Split) -> _BaseBank:
+    """Read the bank of the base run.
+
+    Raises:
+        ConfigError: it was whitened otherwise.
+        RunError: no run there, not one of this method, or it learned from an image that this split
+            validates or tests with.
+        WeightsError: the bank is missing, damaged, or was made with another extractor.
+    """
+    run = Run.open(Path(method.settings.base_run))
+    state = load_state(run, extractor)
+    path = run.weights / _IMAGES
+    if "features" not in state or not path.is_file():
+        raise WeightsError(f"{path}: missing, so its images are not known; train patchcore again")
+    theirs, ours = run.record["settings"].get("whitening"), method.settings.whitening
+    if theirs != ours:
+        raise ConfigError(f"whitening={ours}: {run.path} has {theirs}; set the same")
+    images = tuple(read_json(path))
+    held_out = {split.dataset.content[s.id]: s.id for s in (*split.val, *split.test)}
+    leaked = sorted(held_out[c] for c in images if c in held_out)
+    if leaked:
+        raise RunError(
+            f"{run.path}: learned from {leaked[0]}, which is held out here; extend a run of the "
+            "same split"
+        )
+    seen = int(run.metadata["patches_seen"])
+    return _BaseBank(state["features"].cpu(), state.get("whitening"), seen, images)
