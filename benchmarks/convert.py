@@ -130,12 +130,12 @@ def without_kornia(work: Callable[[], object]) -> Callable[[], object]:
     """Return the same work as it is where `kornia_rs` is not installed."""
 
     def slower() -> None:
-        known = images._png_decoder
-        images._png_decoder = lambda: None
+        known = images._kornia
+        images._kornia = lambda: None
         try:
             work()
         finally:
-            images._png_decoder = known
+            images._kornia = known
 
     return slower
 

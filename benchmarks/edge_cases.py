@@ -24,7 +24,7 @@ from PIL import Image
 
 from toolkit.data.layouts import read_dataset
 from toolkit.formats.convert import convert
-from toolkit.formats.readback import open_converted
+from toolkit.formats.readers import open_converted
 
 HERE = Path(__file__).resolve().parent
 START, END = "<!-- edge cases: start -->", "<!-- edge cases: end -->"

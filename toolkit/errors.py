@@ -61,3 +61,25 @@ def did_you_mean(wrong: str, known: Iterable[str]) -> str:
     if near:
         return f"; did you mean '{near[0]}'?"
     return f"; known: {', '.join(sorted(names))}" if names else ""
+
+
+def printable(text: object) -> str:
+    """Return a name as it may be printed in one line on any terminal.
+
+    File names may hold line breaks, terminal commands and bytes that are not UTF-8; these are
+    written as escapes.
+
+    Example:
+        >>> printable("a\\nb.png")
+        'a\\\\nb.png'
+    """
+    plain = str(text)
+    if plain.isprintable():
+        return plain
+    return "".join(c if c.isprintable() else _escaped(c) for c in plain)
+
+
+def _escaped(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":  # a byte that the file system could not decode
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode("ascii")

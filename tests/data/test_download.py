@@ -304,7 +304,7 @@ def test_full_disk_keeps_the_download_for_the_next_attempt(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("toolkit.data.archive.shutil.copyfileobj", full)
+        patch.setattr("toolkit.data.archive._write", full)
         with pytest.raises(DataError, match=r"No space left on device; make room"):
             _get(tmp_path)
     assert _left(tmp_path) == {"tiny.archive.part", "tiny.archive.part.json"}
@@ -321,7 +321,7 @@ def test_an_interrupt_from_the_keyboard_leaves_no_half_folder(
     def interrupt(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("toolkit.data.archive.shutil.copyfileobj", interrupt)
+    monkeypatch.setattr("toolkit.data.archive._write", interrupt)
     with pytest.raises(KeyboardInterrupt):
         _get(tmp_path)
     assert _left(tmp_path) == {"tiny.archive.part", "tiny.archive.part.json"}

@@ -78,7 +78,7 @@ def test_every_kind_of_mask(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, quick: bool
 ) -> None:
     if not quick:
-        monkeypatch.setattr(images, "_png_decoder", lambda: None)
+        monkeypatch.setattr(images, "_kornia", lambda: None)
     name, make = KINDS[kind]
     make().save(tmp_path / name)
     mask = read_mask(tmp_path / name)
@@ -106,7 +106,7 @@ def test_values_survive(tmp_path: Path, dtype: type) -> None:
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P"])
 def test_read_rgb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, quick: bool) -> None:
     if not quick:
-        monkeypatch.setattr(images, "_png_decoder", lambda: None)
+        monkeypatch.setattr(images, "_kornia", lambda: None)
     pixels = np.random.default_rng(0).integers(0, 255, (30, 40, 3), dtype=np.uint8)
     image = Image.fromarray(pixels).convert(mode)
     image.save(tmp_path / "i.png")
@@ -151,7 +151,7 @@ def test_damaged_files_are_named(
     read: Callable[[Path], object],
 ) -> None:
     if not quick:
-        monkeypatch.setattr(images, "_png_decoder", lambda: None)
+        monkeypatch.setattr(images, "_kornia", lambda: None)
     path = tmp_path / "bad.png"
     path.write_bytes(data)
     with pytest.raises(DataError, match=r"bad\.png: not a readable"):
@@ -166,7 +166,7 @@ def test_whole_image_size(tmp_path: Path) -> None:
     assert whole_image_size(path) == (90, 90, 3)
     path.write_bytes(COLOUR[:-5])
     assert image_size(path) == (90, 90, 3)
-    with pytest.raises(DataError, match="cut short"):
+    with pytest.raises(DataError, match=r"cut short"):
         whole_image_size(path)
 
 
@@ -181,7 +181,7 @@ def test_other_formats_that_were_cut_short(tmp_path: Path, suffix: str, cut: int
         path.write_bytes(whole + behind)
         assert whole_image_size(path) == (80, 60, 3)
     path.write_bytes(whole[:-cut])
-    with pytest.raises(DataError, match=r"cut short|not a readable image"):
+    with pytest.raises(DataError, match=r"not a readable image"):
         whole_image_size(path)
 
 
@@ -193,7 +193,7 @@ def test_the_end_of_a_thumbnail_is_not_the_end_of_the_photograph(tmp_path: Path)
     photograph.save(path, comment=small.getvalue())  # as in EXIF: a JPEG within the header
     assert whole_image_size(path) == (80, 60, 3)
     path.write_bytes(path.read_bytes()[:-2])
-    with pytest.raises(DataError, match="cut short"):
+    with pytest.raises(DataError, match=r"cut short"):
         whole_image_size(path)
 
 

@@ -34,7 +34,7 @@ def _mask(root: Path) -> Path:
     [
         (lambda r: _image(r).unlink(), r"000_mask\.png: mask without image"),
         (lambda r: _mask(r).unlink(), r"contamination/000\.png: defective image without mask"),
-        (lambda r: _cut(_image(r)), r"contamination/000\.png: image is cut short"),
+        (lambda r: _cut(_image(r)), r"contamination/000\.png: not a readable image"),
         (lambda r: _other_size(_mask(r)), r"000_mask\.png: mask is 7x9 but its image 000\.png is"),
         (lambda r: _mask(r).write_text("no image"), r"000_mask\.png"),  # a mask that is no image
     ],

@@ -15,7 +15,7 @@ from formats.conftest import blank, write_png
 from toolkit.data.types import Dataset
 from toolkit.errors import DataError
 from toolkit.files import OutputError
-from toolkit.formats import work, yolo
+from toolkit.formats import pipeline, yolo
 from toolkit.formats.convert import convert
 
 MASK = "ground_truth/dent/000_mask.png"
@@ -75,7 +75,7 @@ def test_named_and_the_rest_converted(
     assert problem.kind == kind
     assert named in problem.message
     assert "\n" not in problem.message
-    assert ";" in problem.message  # the mend stands behind it
+    assert ";" in problem.message  # followed by the fix
     assert report.n_images == left
     assert len(list((tmp_path / "out/labels").rglob("*.txt"))) == left
     assert len(list((tmp_path / "out/images").rglob("*.*g"))) == left
@@ -102,7 +102,7 @@ def test_strict_stops_and_leaves_nothing(
 def test_all_of_them_at_once(
     folder: Path, reread: Callable[[], Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(work, "LEAST_PER_WORKER", 1)
+    monkeypatch.setattr(pipeline, "MIN_IMAGES_PER_WORKER", 1)
     cut(folder / MASK)
     write_png(folder / "ground_truth/dent/001_mask.png", blank())
     (folder / "ground_truth/scratch/000_mask.png").unlink()

@@ -21,7 +21,7 @@ from toolkit.data.splits import Split
 from toolkit.data.types import Dataset
 from toolkit.errors import ConfigError
 from toolkit.files import OutputError
-from toolkit.formats import work
+from toolkit.formats import pipeline
 from toolkit.formats.convert import convert
 from toolkit.formats.extract import BELOW_MIN_AREA, NO_CLASS, NO_CLASS_IMAGE, NOTHING_LEFT
 from toolkit.formats.report import Report
@@ -225,7 +225,7 @@ def test_changed_options_are_seen(dataset: Dataset, tmp_path: Path) -> None:
 def test_workers_write_the_same(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str
 ) -> None:
-    monkeypatch.setattr(work, "LEAST_PER_WORKER", 1)
+    monkeypatch.setattr(pipeline, "MIN_IMAGES_PER_WORKER", 1)
     alone = convert(dataset, to=to, out=tmp_path / "a" / "out", seed=3)
     shared = convert(dataset, to=to, out=tmp_path / "b" / "out", seed=3, workers=2)
     assert alone.record() == shared.record()

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from toolkit.data.regions import Region, regions_of
-from toolkit.formats.geometry import joined
+from toolkit.formats.extract import join
 from toolkit.formats.polygons import INSET, fill, outline
 
 Mask = NDArray[np.bool_]
@@ -79,5 +79,5 @@ def test_outline_spans_the_half_open_box() -> None:
 def test_joined_parts_stay_one_ring() -> None:
     mask = np.zeros((30, 40), dtype=bool)
     mask[2:8, 2:10] = mask[20:25, 30:38] = mask[3, 30] = True
-    region = joined(regions_of(mask))
+    region = join(regions_of(mask))
     assert (fill(outline(region), (40, 30)) == mask).all()

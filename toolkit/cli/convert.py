@@ -1,4 +1,4 @@
-"""`toolkit convert`: a data set to a training format, or its labels back to masks."""
+"""`toolkit convert`: write a data set in a training format, or its labels back as masks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 import typer
 
 from toolkit.cli.common import open_dataset, open_split, say
-from toolkit.errors import ConfigError
+from toolkit.errors import ConfigError, printable
 
 if TYPE_CHECKING:
     from toolkit.data.splits import Split
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from toolkit.formats.options import Backgrounds, Images
     from toolkit.formats.report import Report
 
-_PROBLEMS_SHOWN = 50
+_MAX_PROBLEMS = 50
 _SPLITS = ("supervised", "balanced", "official", "none")
 
 
@@ -38,7 +38,7 @@ def convert_command(
     ] = None,
     layout: Annotated[
         str | None,
-        typer.Option(help="mvtec, mvtec-ad-2, loco, visa or folder; default: recognised."),
+        typer.Option(help="mvtec, mvtec-ad-2, loco, visa or folder; default: detected."),
     ] = None,
     split: Annotated[
         str,
@@ -49,13 +49,13 @@ def convert_command(
     ] = "supervised",
     fold: Annotated[int, typer.Option(help="Fold of the split.")] = 0,
     images: Annotated[
-        str, typer.Option(metavar="link|hardlink|copy", help="How images come into the output.")
+        str, typer.Option(metavar="link|hardlink|copy", help="How images get into the output.")
     ] = "link",
     backgrounds: Annotated[
         str,
         typer.Option(
             metavar="N|FRACTION|all",
-            help="Good training images: how many, which share of the training part, or all.",
+            help="Good training images: a number, a share of the training part, or all.",
         ),
     ] = "all",
     connectivity: Annotated[int, typer.Option(help="8: diagonal neighbours touch; or 4.")] = 8,
@@ -73,6 +73,13 @@ def convert_command(
             metavar="1=NAME,…|FILE", help="Class of each mask value, for class-index masks."
         ),
     ] = None,
+    mask_threshold: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Mask values above N are defect; default: any but 0, or 127 if edges are grey.",
+        ),
+    ] = None,
     image_size: Annotated[
         int | None, typer.Option(help="Resize images and geometry to this longest side.")
     ] = None,
@@ -85,21 +92,23 @@ def convert_command(
     box_jitter: Annotated[
         float, typer.Option(help="Noise of the jittered box, as share of its side (sam).")
     ] = 0.1,
-    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     preview: Annotated[
         int, typer.Option(metavar="N", help="Write preview.png with N labelled images.")
     ] = 0,
     workers: Annotated[int, typer.Option(help="Number of processes.")] = 1,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output.")] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first bad input.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Stop at the first wrong input.")
+    ] = False,
 ) -> None:
-    """Convert masks exactly; count everything that is dropped; report bad input (status 1)."""
+    """Convert masks exactly; count what is left out; report wrong input (exit status 1)."""
     if to == "masks":
-        _show(_back_to_masks(data, out=out, overwrite=overwrite))
+        _print_report(_back_to_masks(data, out=out, overwrite=overwrite))
         return
-    from toolkit.formats.classes import read_classes, read_mask_values
     from toolkit.formats.convert import convert
-    from toolkit.formats.inputs import recall_hashes
+    from toolkit.formats.options import read_classes, read_mask_values
+    from toolkit.formats.report import recall_hashes
     from toolkit.progress import progress
 
     dataset = open_dataset(data) if layout is None else _read(data, layout)
@@ -117,6 +126,7 @@ def convert_command(
         merge_distance=merge_distance,
         classes=read_classes(classes),
         mask_values=read_mask_values(mask_values) if mask_values else None,
+        mask_threshold=mask_threshold,
         image_size=image_size,
         segmentation=cast("Literal['rle', 'polygon']", segmentation),
         points=points,
@@ -128,13 +138,13 @@ def convert_command(
         strict=strict,
         progress=lambda total: progress(f"convert to {to}", total),
     )
-    _show(report)
+    _print_report(report)
     if report.problems:
         raise typer.Exit(1)
 
 
 def parse_backgrounds(text: str) -> Backgrounds:
-    """Understand `--backgrounds`: `all`, a count such as 20, or a share such as 0.1.
+    """Parse `--backgrounds`: `all`, a count such as 20, or a share such as 0.1.
 
     Raises:
         ConfigError: it is none of these.
@@ -153,7 +163,7 @@ def _read(data: Path | None, layout: str) -> Dataset:
     from toolkit.data.layouts import read_dataset
 
     if data is None:
-        raise ConfigError("--layout names how --data is laid out: give --data DIR too")
+        raise ConfigError("--layout is that of --data: give --data DIR too")
     return read_dataset(data, layout=layout)
 
 
@@ -180,39 +190,46 @@ def _back_to_masks(data: Path | None, *, out: Path | None, overwrite: bool) -> R
     )
 
 
-def _show(report: Report) -> None:
+def _print_report(report: Report) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    from toolkit.formats.selection import PARTS
+    from toolkit.formats.pipeline import PARTS
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    out = printable(report.out)
     if report.up_to_date:
-        console.print(
-            f"{report.out}: up to date, nothing changed ({report.seconds:.2f} s)", soft_wrap=True
-        )
+        console.print(f"{out}: up to date, nothing changed ({report.seconds:.2f} s)")
     labels = sorted({name for counts in report.images.values() for name in counts})
-    table = Table(title=f"{report.dataset} → {report.to}", title_justify="left")
+    table = Table(title=Text(f"{printable(report.dataset)} → {report.to}"), title_justify="left")
     table.add_column("images")
     parts = [part for part in PARTS if part in report.images]
     for part in parts:
         table.add_column(part, justify="right")
     for label in labels:
-        table.add_row(label, *(str(report.images[part][label]) for part in parts))
+        table.add_row(Text(printable(label)), *(str(report.images[part][label]) for part in parts))
     console.print(table)
-    per_class = ", ".join(f"{name} {count}" for name, count in sorted(report.regions.items()))
+    per_class = ", ".join(
+        f"{printable(name)} {count}" for name, count in sorted(report.regions.items())
+    )
     console.print(f"{report.n_regions} regions" + (f": {per_class}" if per_class else ""))
     if report.merged:
         console.print(f"{report.found} components, {report.merged} of them joined to others")
     for reason, count in sorted(report.dropped.items()):
         console.print(f"left out: {count} × {reason}")
+    if report.grey_edges:
+        console.print(
+            f"{report.grey_edges} masks with grey edges, cut at 127; choose another level with "
+            "--mask-threshold"
+        )
     chosen, available = report.backgrounds
     if available:
         console.print(f"good training images: {chosen} of {available}")
-    for problem in report.problems[:_PROBLEMS_SHOWN]:
-        say(f"{problem.kind}: {problem.message}")
-    if len(report.problems) > _PROBLEMS_SHOWN:
-        say(f"and {len(report.problems) - _PROBLEMS_SHOWN} more in {report.out}/report.json")
+    for problem in report.problems[:_MAX_PROBLEMS]:
+        say(f"{problem.kind}: {printable(problem.message)}")
+    if len(report.problems) > _MAX_PROBLEMS:
+        say(f"and {len(report.problems) - _MAX_PROBLEMS} more in {out}/report.json")
     if not report.up_to_date:
         rate = report.n_images / max(report.seconds, 1e-9)
-        console.print(f"{report.out}: written in {report.seconds:.2f} s ({rate:.0f} images/s)")
+        console.print(f"{out}: written in {report.seconds:.2f} s ({rate:.0f} images/s)")

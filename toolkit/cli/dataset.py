@@ -1,4 +1,4 @@
-"""`toolkit dataset`: make, describe, check, split and download data sets."""
+"""`toolkit dataset`: generate, describe, check, split and download data sets."""
 
 from __future__ import annotations
 
@@ -24,6 +24,12 @@ _Directory = Annotated[
     Path | None,
     typer.Argument(metavar="DIR", help="Data set, such as mvtec/bottle; default: the sample."),
 ]
+_MaskThreshold = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", help="Mask values above N are defect; default: any but 0, see docs/convert.md."
+    ),
+]
 
 
 @dataset_app.command("sample")
@@ -31,13 +37,13 @@ def sample_command(
     out: Annotated[
         Path | None, typer.Option(help="Folder to make; default: the home's datasets/sample.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Decides every pixel.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     size: Annotated[int, typer.Option(help="Side of the images in pixels.")] = 256,
     train_good: Annotated[int, typer.Option(help="Images in train/good.")] = 40,
     test_good: Annotated[int, typer.Option(help="Images in test/good.")] = 12,
     per_defect: Annotated[int, typer.Option(help="Images of each defect type.")] = 10,
 ) -> None:
-    """Render the synthetic bottles: broken_large, broken_small, contamination, exact masks."""
+    """Render synthetic bottles with three defect types and exact masks."""
     from toolkit.data.synthetic import make_sample
     from toolkit.home import datasets_dir
 
@@ -58,11 +64,12 @@ def sample_command(
 def info_command(
     directory: _Directory = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    mask_threshold: _MaskThreshold = None,
 ) -> None:
-    """Show classes, counts, image sizes, defect areas and regions."""
+    """Print classes, counts, image sizes, defect areas and regions."""
     from toolkit.data.info import dataset_info
 
-    info = dataset_info(_open(directory), show_progress=True)
+    info = dataset_info(_open(directory, mask_threshold), show_progress=True)
     if as_json:
         print(json.dumps(info.as_dict(), indent=2))
         return
@@ -72,12 +79,12 @@ def info_command(
 
 
 @dataset_app.command("check")
-def check_command(directory: _Directory = None) -> None:
-    """Name every unreadable, unpaired, wrongly sized, empty, copied or stray file.
+def check_command(directory: _Directory = None, mask_threshold: _MaskThreshold = None) -> None:
+    """List every unreadable, unpaired, wrongly sized, empty, copied or stray file.
 
     Exit status 1 if there is any.
     """
-    _check(directory)
+    _check(directory, mask_threshold)
 
 
 @dataset_app.command("split")
@@ -85,14 +92,14 @@ def split_command(
     directory: _Directory = None,
     protocol: Annotated[str, typer.Option(help="official, supervised or balanced.")] = "supervised",
     folds: Annotated[int, typer.Option(help="Number of folds (not for official).")] = 5,
-    seed: Annotated[int, typer.Option(help="Seed of the dealing.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the assignment.")] = 0,
     per_class: Annotated[int, typer.Option(help="Images of each class (for balanced).")] = 20,
     out: Annotated[
         Path | None, typer.Option(help="File; default: <dataset>-<protocol>.split.json here.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
 ) -> None:
-    """Write the split file that makes runs comparable, and show what went where."""
+    """Write the split file that makes runs comparable, and print the counts."""
     from toolkit.cli.dataset_tables import print_plan
     from toolkit.data.splits import make_plan
     from toolkit.files import OutputError
@@ -120,7 +127,7 @@ def download_command(
         Path | None, typer.Option(help="Folder to make; default: the home's datasets/<category>.")
     ] = None,
 ) -> None:
-    """Fetch a public data set, verify it, unpack it safely and check it."""
+    """Download a public data set, verify it, unpack it safely and check it."""
     from toolkit.data.dataset_cards import load_card
     from toolkit.data.download import download
     from toolkit.home import datasets_dir
@@ -143,7 +150,7 @@ def download_command(
     _check(folder)
 
 
-def _open(directory: Path | None) -> Dataset:
+def _open(directory: Path | None, mask_threshold: int | None = None) -> Dataset:
     from toolkit.data.layouts import read_dataset
 
     if directory is None:
@@ -152,14 +159,14 @@ def _open(directory: Path | None) -> Dataset:
         with _steps("render") as progress:
             directory = default_sample(progress=progress)
         say(f"no DIR given: using the synthetic sample in {directory}")
-    return read_dataset(directory)
+    return read_dataset(directory, mask_threshold=mask_threshold)
 
 
-def _check(directory: Path | None) -> None:
+def _check(directory: Path | None, mask_threshold: int | None = None) -> None:
     from toolkit.cli.dataset_tables import print_findings
     from toolkit.data.check import check_dataset
 
-    dataset = _open(directory)
+    dataset = _open(directory, mask_threshold)
     findings: list[Finding] = check_dataset(dataset, show_progress=True)
     print_findings(findings, dataset)
     if findings:

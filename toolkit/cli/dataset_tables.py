@@ -1,9 +1,10 @@
-"""How `toolkit dataset` shows facts, findings and splits on a terminal of 80 columns."""
+"""Print facts, findings and splits for `toolkit dataset`, in 80 columns."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from statistics import median
 
 from rich import box
 from rich.console import Console
@@ -14,7 +15,9 @@ from toolkit.data.check import Finding
 from toolkit.data.info import Info, Range
 from toolkit.data.splits import TEST, TRAIN, VAL, SplitPlan
 from toolkit.data.types import GOOD, Dataset
+from toolkit.errors import printable
 
+_MAX_KINDS = 3
 _CHANNELS = {1: "grey", 2: "grey with alpha", 3: "RGB", 4: "RGB with alpha"}
 
 
@@ -22,17 +25,21 @@ def print_info(info: Info) -> None:
     """Print the facts about a data set."""
     console = _console()
     number = len(info.defect_classes)
-    _line(console, Text.assemble((info.name, "bold"), f" ({info.layout}) in {info.root}"))
+    name = (printable(info.name), "bold")
+    _line(console, Text.assemble(name, f" ({info.layout}) in {printable(info.root)}"))
     _line(console, f"fingerprint {info.fingerprint}")
     _line(console, f"{info.images} images: " + ", ".join(_kinds(info)))
-    _line(console, f"{number} defect class{'es' * (number != 1)}: {', '.join(info.defect_classes)}")
+    _line(
+        console,
+        f"{number} defect class{'es' * (number != 1)}: {printable(', '.join(info.defect_classes))}",
+    )
     table = _table("class")
     titles = ("train", "test", "all", "masks", "area %\nmin/median/max", "regions\nmin/median/max")
     for title in titles:
         table.add_column(title, justify="right")
     for label in info.classes:
         table.add_row(
-            Text(label.label),
+            Text(printable(label.label)),
             str(label.train),
             str(label.test),
             str(label.images),
@@ -49,10 +56,10 @@ def print_info(info: Info) -> None:
 
 
 def print_findings(findings: Sequence[Finding], dataset: Dataset) -> None:
-    """Print one line per finding and the sum, or one good line."""
+    """Print one line per finding and the counts, or that nothing was found."""
     console = _console()
     if not findings:
-        text = f"{dataset.name}: {len(dataset)} images checked, nothing found"
+        text = f"{printable(dataset.name)}: {len(dataset)} images checked, nothing found"
         _line(console, Text(text, "green"))
         return
     for finding in findings:
@@ -61,10 +68,10 @@ def print_findings(findings: Sequence[Finding], dataset: Dataset) -> None:
         if path.is_relative_to(dataset.root):
             path = path.relative_to(dataset.root)
         head = (f"{finding.severity:8}{finding.kind:11}", style)
-        _line(console, Text.assemble(head, f"{path}: {finding.message}"))
+        _line(console, Text.assemble(head, f"{printable(path)}: {finding.message}"))
     counts = Counter(f.severity for f in findings)
     words = [f"{n} {name}{'s' * (n != 1)}" for name, n in sorted(counts.items())]
-    _line(console, f"{dataset.name}: {', '.join(words)} in {len(dataset)} images")
+    _line(console, f"{printable(dataset.name)}: {', '.join(words)} in {len(dataset)} images")
 
 
 def print_plan(plan: SplitPlan) -> None:
@@ -120,10 +127,23 @@ def _with_defects(counts: Counter[str]) -> str:
 
 
 def _kinds(info: Info) -> list[str]:
-    return [
+    """Describe the image sizes: all of them, or the range and the most frequent of many."""
+    kinds = [
         f"{k.images if len(info.image_kinds) > 1 else 'all'} {k.width}x{k.height} "
         f"{_CHANNELS.get(k.channels, f'{k.channels} channels')}"
         for k in info.image_kinds
+    ]
+    if len(kinds) <= _MAX_KINDS:
+        return kinds
+    sizes = []
+    for side in ("width", "height"):
+        values = sorted(v for k in info.image_kinds for v in [getattr(k, side)] * k.images)
+        sizes.append((values[0], median(values), values[-1]))
+    lowest, middle, highest = (f"{w:g}x{h:g}" for w, h in zip(*sizes, strict=True))
+    return [
+        f"{len(kinds)} sizes from {lowest} to {highest}",
+        f"median {middle}",
+        f"most frequent {', '.join(kinds[:_MAX_KINDS])}",
     ]
 
 

@@ -1,4 +1,4 @@
-"""Faults of a data set that would spoil training or flatter a score; all of them, not the first."""
+"""Find every fault of a data set that would spoil training or falsify a score."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from toolkit.data.images import read_mask, read_rgb
+from toolkit.data.images import MASK_THRESHOLD, read_mask_and_edges, read_rgb
 from toolkit.data.layouts import read_dataset, unpaired_masks
 from toolkit.data.types import Dataset, Sample
-from toolkit.errors import DataError
+from toolkit.errors import DataError, printable
 from toolkit.progress import track
 
 if TYPE_CHECKING:
@@ -29,13 +28,13 @@ Kind = Literal[
     "two-labels",
     "duplicate",
     "constant",
+    "grey-mask",
     "stray",
 ]
 Severity = Literal["error", "warning"]
 
-_WARNINGS = frozenset({"duplicate", "constant", "stray"})
+_WARNINGS = frozenset({"duplicate", "constant", "grey-mask", "stray"})
 _CLOSED_LAYOUTS = frozenset({"mvtec", "loco"})  # other layouts have room for other files
-_PNG_BEGIN, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 _NOTES = frozenset({".txt", ".md", ".json", ".yaml", ".yml", ".pdf", ".html", ""})
 
 
@@ -45,11 +44,12 @@ class Finding:
 
     Attributes:
         kind: what is wrong: `unreadable` (damaged or cut short), `unpaired` (image without mask,
-            mask without image), `wrong-size` (of a mask), `empty-mask`, `leak` (one picture in
-            train and test), `two-labels` (one picture under two labels), `duplicate` (within a
-            part and label), `constant` (an image of one colour), `stray` (a file without a role).
-        path: the file, or the folder of stray files.
-        message: what is wrong and the mend, in one line without the path.
+            mask without image), `wrong-size` (of a mask), `empty-mask`, `leak` (the same pixels
+            in train and test), `two-labels` (the same pixels under two labels), `duplicate` (within
+            a part and label), `constant` (an image of one colour), `grey-mask` (masks with grey
+            edges, which are cut at 127), `stray` (a file without a role).
+        path: the file, or the folder of stray files or of masks with grey edges.
+        message: what is wrong and the fix, in one line without the path.
         severity: `error`: scores would be wrong; `warning`: look at it.
     """
 
@@ -60,33 +60,35 @@ class Finding:
 
 
 def check_dataset(data: Dataset | Path | str, *, show_progress: bool = False) -> list[Finding]:
-    """Look for every fault of a data set. Decodes each image and mask once.
+    """Find every fault of a data set. Decodes each image and mask once.
 
-    Pictures count as equal when their pixels are, whatever their file format.
+    Images count as equal when their pixels are, whatever their file format.
 
     Args:
         data: a data set, or its folder.
         show_progress: whether to show progress on standard error.
 
     Returns:
-        The findings, errors first, then by kind and path; empty where all is well.
+        The findings, errors first, then by kind and path; empty if there is none.
 
     Raises:
-        DataError: the folder is no data set at all.
+        DataError: the folder is not a data set.
     """
     dataset = data if isinstance(data, Dataset) else read_dataset(data)
     findings: list[Finding] = []
     copies: dict[bytes, list[Sample]] = defaultdict(list)
+    grey: dict[Path, list[Path]] = defaultdict(list)
     for sample in track(dataset.samples, "check", len(dataset), show=show_progress):
         image = _decoded(sample, findings)
         if image is not None:
             copies[_identity(image)].append(sample)
             if (image == image[0, 0]).all():
                 findings.append(_finding("constant", sample.image, "one colour; replace the image"))
-        findings.extend(_mask_findings(sample, None if image is None else image.shape[:2]))
+        findings.extend(_mask_findings(sample, None if image is None else image.shape[:2], grey))
     for group in copies.values():
         findings.extend(_copy_findings(group))
     findings.extend(_shared_masks(dataset))
+    findings.extend(_grey_masks(grey))
     orphans = unpaired_masks(dataset)
     message = "mask without defect image; add the image or remove the mask"
     findings.extend(_finding("unpaired", path, message) for path in orphans)
@@ -101,62 +103,44 @@ def _finding(kind: Kind, path: Path, message: str) -> Finding:
 
 
 def _unreadable(path: Path, error: DataError) -> Finding:
-    return _finding("unreadable", path, str(error).removeprefix(f"{path}: "))
+    return _finding("unreadable", path, str(error).removeprefix(f"{printable(path)}: "))
 
 
 def _decoded(sample: Sample, findings: list[Finding]) -> NDArray[np.uint8] | None:
     try:
-        _refuse_cut_short(sample.image)
         return read_rgb(sample.image)
     except DataError as error:
         findings.append(_unreadable(sample.image, error))
         return None
 
 
-def _refuse_cut_short(path: Path) -> None:
-    """Find what a decoder may forgive.
-
-    Some OpenCV versions fill up a JPEG that was cut short with grey; Pillow does not. For a PNG
-    its end is looked for, because libpng would write to the terminal.
-    """
-    from PIL import Image
-
-    try:
-        content = path.read_bytes()
-        if content.startswith(_PNG_BEGIN):
-            whole = _PNG_END in content
-        else:
-            with Image.open(BytesIO(content)) as image:
-                image.load()
-            whole = True
-    except (OSError, SyntaxError, ValueError):
-        whole = False
-    if not whole:
-        raise DataError(f"{path}: damaged or cut short; replace the file")
-
-
-def _mask_findings(sample: Sample, shape: tuple[int, ...] | None) -> Iterator[Finding]:
+def _mask_findings(
+    sample: Sample, shape: tuple[int, ...] | None, grey: dict[Path, list[Path]]
+) -> Iterator[Finding]:
     if sample.is_defect and not sample.masks:
         yield _finding(
             "unpaired", sample.image, "defect image without mask; add the mask or move the image"
         )
     for path in sample.masks:
         try:
-            _refuse_cut_short(path)
-            mask = read_mask(path)
+            mask, grey_edges = read_mask_and_edges(path, threshold=sample.mask_threshold)
         except DataError as error:
             yield _unreadable(path, error)
             continue
+        if grey_edges:
+            grey[path.parent].append(path)
         if shape is not None and mask.shape != shape:
             yield _finding(
                 "wrong-size",
                 path,
-                f"mask is {mask.shape[1]}x{mask.shape[0]}, its image {sample.id} is "
+                f"mask is {mask.shape[1]}x{mask.shape[0]}, its image {printable(sample.id)} is "
                 f"{shape[1]}x{shape[0]}; replace one of them",
             )
         if not mask.any():
             yield _finding(
-                "empty-mask", path, f"no defect pixel for {sample.id}; draw it or remove both"
+                "empty-mask",
+                path,
+                f"no defect pixel for {printable(sample.id)}; draw it or remove both",
             )
 
 
@@ -165,21 +149,25 @@ def _identity(image: NDArray[np.uint8]) -> bytes:
 
 
 def _copy_findings(group: list[Sample]) -> Iterator[Finding]:
-    """Judge samples whose pictures are equal."""
+    """Report the faults of samples whose pixels are equal."""
     trained = [s for s in group if s.part == "train"]
     if trained:
         for sample in group:
             if sample.part == "test":
-                message = f"same picture as {trained[0].id}, so it leaks; remove one of them"
+                message = (
+                    f"same pixels as {printable(trained[0].id)}, so it leaks; remove one of them"
+                )
                 yield _finding("leak", sample.image, message)
     first: dict[tuple[str, str], Sample] = {}
     for sample in group:
         if sample.label != group[0].label:
-            message = f"same picture as {group[0].id} under another label; remove the wrong one"
+            message = (
+                f"same pixels as {printable(group[0].id)} under another label; remove the wrong one"
+            )
             yield _finding("two-labels", sample.image, message)
         earlier = first.setdefault((sample.part, sample.label), sample)
         if earlier is not sample:
-            message = f"same picture as {earlier.id}; remove one of them"
+            message = f"same pixels as {printable(earlier.id)}; remove one of them"
             yield _finding("duplicate", sample.image, message)
 
 
@@ -191,8 +179,16 @@ def _shared_masks(dataset: Dataset) -> Iterator[Finding]:
             yield _finding("unpaired", mask, message)
 
 
+def _grey_masks(grey: dict[Path, list[Path]]) -> Iterator[Finding]:
+    """Report masks with grey edges: one line per folder, since they come in hundreds."""
+    for folder, paths in grey.items():
+        what = "mask with grey edges" if len(paths) == 1 else f"{len(paths)} masks with grey edges"
+        message = f"{what}, cut at {MASK_THRESHOLD}; choose another level with --mask-threshold"
+        yield _finding("grey-mask", paths[0] if len(paths) == 1 else folder, message)
+
+
 def _strays(dataset: Dataset, orphans: Iterable[Path]) -> Iterator[Finding]:
-    """Find what below the root is neither image nor mask; a folder of such files is named once."""
+    """Find files that are neither image nor mask; a folder of such files is reported once."""
     known = {s.image for s in dataset} | {m for s in dataset for m in s.masks} | {*orphans}
     folders = {parent for path in known for parent in path.parents}
     waiting = [dataset.root]

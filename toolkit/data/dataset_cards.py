@@ -1,4 +1,4 @@
-"""Data cards: what is known of a data set before it is on disk.
+"""Data cards: facts about a public data set that do not need the data.
 
 A card is `datasets/<name>.yaml`: licence, archive, expected counts, symmetry of the product and
 readable phrases for its defects. A card of the same name under `<home>/datasets/` wins, and a new
@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from toolkit.data.types import GOOD, file_sha256
+from toolkit.data.types import GOOD, Dataset, file_sha256
 from toolkit.errors import DataError, did_you_mean
 from toolkit.home import datasets_dir, resource
 
@@ -79,16 +79,16 @@ class Card:
 
     Attributes:
         name: name of the data set and of its folder.
-        title: for people.
+        title: name to display.
         product: what the images show, as a noun phrase.
         source: page of the authors, or the command that makes the data.
-        citation: what a publication must cite.
-        licence: short name of the licence to accept; None: there is none to accept.
+        citation: the paper to cite.
+        licence: short name of the licence to accept; None if there is none.
         licence_url: its text.
-        archive: None: nothing to download.
+        archive: where to download it; None if it is not downloaded.
         counts: expected numbers of images.
         fingerprint: SHA-256 over the images, see `folder_fingerprint`.
-        symmetry: what augmentation may do.
+        symmetry: which flips and rotations give a plausible product.
         defects: defect type (the name of its folder) to phrases, the best one first.
     """
 
@@ -143,6 +143,19 @@ def read_card(path: Path) -> Card:
         ) from error
 
 
+def class_phrases(dataset: Dataset) -> dict[str, tuple[str, ...]]:
+    """Return phrases for each defect type of a data set, the best one first.
+
+    Example:
+        >>> class_phrases(read_dataset("mvtec/bottle"))["contamination"][0]
+        'contamination inside a bottle'
+
+    Raises:
+        DataError: the data card is malformed.
+    """
+    return {name: prompts_for(dataset.name, name) for name in dataset.classes}
+
+
 def prompts_for(dataset_name: str, defect_type: str) -> tuple[str, ...]:
     """Return phrases that describe a defect type, the best one first; never empty.
 
@@ -163,16 +176,16 @@ def mismatch(folder: Path, card: Card) -> str | None:
     """Compare a folder with what its card promises: counts, and the fingerprint where known.
 
     Returns:
-        The first difference as words, or None where there is none.
+        The first difference in words, or None if there is none.
     """
-    test = {path.name: _pictures(path) for path in folder.glob("test/*")}
+    test = {path.name: _count_png(path) for path in folder.glob("test/*")}
     good = test.pop(GOOD, 0)
-    found = Counts(_pictures(folder / "train" / GOOD), good, sum(test.values()))
+    found = Counts(_count_png(folder / "train" / GOOD), good, sum(test.values()))
     for name, expected in vars(card.counts).items():
         if vars(found)[name] != expected:
             what = name.replace("_", "/")
             return f"{vars(found)[name]} images in {what}, expected {expected} for {card.name}"
-    masks = sum(_pictures(path) for path in folder.glob("ground_truth/*"))
+    masks = sum(_count_png(path) for path in folder.glob("ground_truth/*"))
     if masks != card.counts.test_defective:
         return f"{masks} masks for {card.counts.test_defective} defective images"
     if card.fingerprint is not None and folder_fingerprint(folder) != card.fingerprint:
@@ -192,7 +205,7 @@ def folder_fingerprint(folder: Path) -> str:
     return whole.hexdigest()
 
 
-def _pictures(folder: Path) -> int:
+def _count_png(folder: Path) -> int:
     return sum(1 for _ in folder.glob("*.png"))
 
 

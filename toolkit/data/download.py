@@ -1,4 +1,4 @@
-"""Bring a public data set to disk: accept its licence, download or take an archive, verify."""
+"""Download a public data set, or take its archive: accept the licence, verify, unpack."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from toolkit.errors import DataError
 if TYPE_CHECKING:
     import requests
 
-_CHUNK_BYTES = 1 << 14  # what a cut connection loses at most: an incomplete chunk is not delivered
+_CHUNK_BYTES = 1 << 14  # a cut connection loses at most one chunk
 _CONNECT_SECONDS = 5.0
 _READ_SECONDS = 60.0
 _ATTEMPTS = 5
@@ -33,8 +33,8 @@ def download(
 ) -> Path:
     """Put a data set with a data card into `target`.
 
-    The folder appears whole and verified, or not at all. An interrupted transfer leaves a `.part`
-    file beside `target`, and the next call goes on from there. A `target` that already holds the
+    The folder appears complete and verified, or not at all. An interrupted download leaves a
+    `.part` file beside `target`, and the next call resumes it. A `target` that already holds the
     data set is left as it is.
 
     Args:
@@ -54,7 +54,7 @@ def download(
     """
     card = load_card(category)
     if card.archive is None and archive is None:
-        raise DataError(f"{category}: is not downloaded but made: {card.source}")
+        raise DataError(f"{category}: is generated, not downloaded: {card.source}")
     if card.licence is not None and not accept_licence:
         raise DataError(
             f"{category}: its licence {card.licence} ({card.licence_url}) is not accepted yet; "
@@ -82,10 +82,10 @@ def download(
 
 
 def fetch(url: str, part: Path, *, progress: Progress | None = None) -> None:
-    """Download `url` to `part`, going on where an earlier attempt was cut off.
+    """Download `url` to `part`, resuming an earlier attempt.
 
-    A file `<part>.json` beside it remembers which version of which file was begun. Where the
-    server has another one by now, or does not resume, the download begins again.
+    A file `<part>.json` beside it records the URL and version of the file. Where the server has
+    another version by now, or does not resume, the download starts again.
 
     Raises:
         DataError: not reachable, refused, or cut off too often; `part` is kept.
@@ -94,7 +94,7 @@ def fetch(url: str, part: Path, *, progress: Progress | None = None) -> None:
     import requests
 
     host = urlsplit(url).hostname or url
-    way_out = f"or get {url} with a browser and add --archive FILE"
+    alternative = f"or get {url} with a browser and add --archive FILE"
     failure: Exception | None = None
     for _ in range(_ATTEMPTS):
         before = _size(part)
@@ -110,14 +110,15 @@ def fetch(url: str, part: Path, *, progress: Progress | None = None) -> None:
         ) as error:
             failure = error
         except requests.RequestException as error:
-            raise DataError(f"{host}: {str(error)[:80]}; try again later, {way_out}") from error
+            raise DataError(f"{host}: {str(error)[:80]}; try again later, {alternative}") from error
         if _size(part) <= before:
             break
     if _size(part):
         raise DataError(
-            f"{host}: cut off after {_size(part)} bytes; run the command again to go on, {way_out}"
+            f"{host}: cut off after {_size(part)} bytes; run the command again to resume, "
+            f"{alternative}"
         ) from failure
-    raise DataError(f"{host}: not reachable; check the network, {way_out}") from failure
+    raise DataError(f"{host}: not reachable; check the network, {alternative}") from failure
 
 
 class _CutOffError(Exception):
@@ -125,21 +126,21 @@ class _CutOffError(Exception):
 
 
 def _transfer(url: str, part: Path, progress: Progress | None) -> bool:
-    """Ask once, and append or write what comes; False means: begin again."""
+    """Send one request and write its content; False means: start again."""
     import requests
 
-    begun = _begun(part, url)
-    have = _size(part) if begun else 0
-    if begun and begun["total"] is not None and begun["total"] == have:
+    record = _read_record(part, url)
+    have = _size(part) if record else 0
+    if record and record["total"] is not None and record["total"] == have:
         return True
-    headers = {"Accept-Encoding": "identity"}  # compressed on the way, offsets would mean nothing
+    headers = {"Accept-Encoding": "identity"}  # offsets are those of the file itself
     if have:
         headers["Range"] = f"bytes={have}-"
-        if begun["version"]:
-            headers["If-Range"] = begun["version"]
+        if record["version"]:
+            headers["If-Range"] = record["version"]
     timeout = (_CONNECT_SECONDS, _READ_SECONDS)
     with requests.get(url, headers=headers, stream=True, timeout=timeout) as response:
-        if have and not _continues(response, have, begun["total"]):
+        if have and not _continues(response, have, record["total"]):
             if response.status_code in (206, 416):  # about another version of the file
                 discard(part)
                 return False
@@ -151,7 +152,7 @@ def _transfer(url: str, part: Path, progress: Progress | None) -> bool:
         total = have + int(length) if length.isdigit() else None
         if not have:
             part.unlink(missing_ok=True)
-            _remember(part, url, response, total)
+            _write_record(part, url, response, total)
         with part.open("ab") as file:
             for chunk in response.iter_content(_CHUNK_BYTES):
                 file.write(chunk)
@@ -164,7 +165,7 @@ def _transfer(url: str, part: Path, progress: Progress | None) -> bool:
 
 
 def _continues(response: requests.Response, have: int, total: int | None) -> bool:
-    """Tell whether an answer goes on at byte `have` of the file that was begun."""
+    """Whether a response continues at byte `have` of the same file."""
     unit, _, span = response.headers.get("Content-Range", "").partition(" ")
     first, _, whole = span.partition("/")
     same_file = total is None or whole in ("*", str(total))
@@ -173,31 +174,33 @@ def _continues(response: requests.Response, have: int, total: int | None) -> boo
 
 
 def discard(part: Path) -> None:
-    """Remove a partial download and its note."""
+    """Remove a partial download and its record."""
     part.unlink(missing_ok=True)
-    _note(part).unlink(missing_ok=True)
+    _record_path(part).unlink(missing_ok=True)
 
 
-def _note(part: Path) -> Path:
+def _record_path(part: Path) -> Path:
     return part.with_name(part.name + ".json")
 
 
-def _begun(part: Path, url: str) -> dict[str, Any]:
-    """Return what was noted of the download, or nothing where it cannot be gone on with."""
+def _read_record(part: Path, url: str) -> dict[str, Any]:
+    """Return the record of the partial download; empty if it cannot be resumed."""
     try:
-        noted = json.loads(_note(part).read_text(encoding="utf-8"))
+        record = json.loads(_record_path(part).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    same = isinstance(noted, dict) and noted.get("url") == url and {"version", "total"} <= {*noted}
-    return noted if same else {}
+    same = (
+        isinstance(record, dict) and record.get("url") == url and {"version", "total"} <= {*record}
+    )
+    return record if same else {}
 
 
-def _remember(part: Path, url: str, response: requests.Response, total: int | None) -> None:
+def _write_record(part: Path, url: str, response: requests.Response, total: int | None) -> None:
     tag = response.headers.get("ETag", "")
-    # A weak tag promises equal meaning, not equal bytes: no good for going on in the middle.
+    # A weak tag promises equal meaning, not equal bytes: useless for resuming.
     version = tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified")
     text = json.dumps({"url": url, "version": version, "total": total})
-    _note(part).write_text(text, encoding="utf-8")
+    _record_path(part).write_text(text, encoding="utf-8")
 
 
 def _size(part: Path) -> int:
@@ -216,8 +219,8 @@ def _check_existing(target: Path, card: Card) -> None:
 def _install_download(part: Path, target: Path, card: Card, source: ArchiveSource) -> None:
     """Check a finished download, unpack it and remove it.
 
-    A file that is whole but wrong cannot be mended by going on, so it is removed too; where only
-    the disk was full it stays for the next attempt.
+    A file that is complete but wrong cannot be resumed, so it is removed too; where only the disk
+    was full it stays for the next attempt.
     """
     try:
         if source.size not in (None, _size(part)):

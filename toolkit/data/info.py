@@ -1,4 +1,4 @@
-"""What anyone first asks of a data set: classes, counts, sizes, how large the defects are."""
+"""Facts about a data set: classes, counts, image sizes, how large the defects are."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from toolkit.progress import track
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Smallest, middle and largest of some numbers."""
+    """Smallest, median and largest of some numbers."""
 
     min: float
     median: float

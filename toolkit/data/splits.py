@@ -1,4 +1,4 @@
-"""Split files: which image trains, validates and tests, by content and not by name.
+"""Split files: assign every image to training, validation or test, by its content.
 
 A `SplitPlan` is one file for all folds; a `Split` is one fold of it bound to a data set. Two runs
 are comparable if and only if they name the same plan hash and cover the same folds.
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from toolkit.data.types import GOOD, Dataset, Sample
-from toolkit.errors import DataError, did_you_mean
+from toolkit.errors import DataError, did_you_mean, printable
 from toolkit.files import read_json, write_json
 
 SCHEMA = 1
@@ -65,10 +65,10 @@ class Split:
         """Return the same fold with a limited number of defect images in training.
 
         All good training images stay, and of each defect type the first `budget` different images
-        in an order that depends on the plan's seed and the images' content alone: a smaller budget
+        in an order that depends only on the plan's seed and the images' content: a smaller budget
         is always part of a larger one. Validation and test stay as they are, so that thresholds
-        are chosen alike and runs of all budgets stand in one table; `labels` of a run says how
-        many defects the validation part holds.
+        are chosen alike and runs of all budgets are comparable; `labels` of a run holds the
+        number of defects in the validation part.
 
         Args:
             budget: images per defect type, 0 or more; `all` changes nothing.
@@ -83,7 +83,7 @@ class Split:
         content = self.dataset.content
         by_type: dict[str, dict[str, str]] = defaultdict(dict)
         for sample in self.train:
-            if sample.is_defect:  # a second copy of a picture is nothing more to learn from
+            if sample.is_defect:  # copies of an image count once
                 by_type[sample.label].setdefault(content[sample.id], sample.id)
         kept = {
             ids[c]
@@ -173,9 +173,13 @@ class SplitPlan:
         Raises:
             DataError: missing, not a split file, of another schema, or edited by hand.
         """
-        record = read_json(path)
+        try:
+            record = read_json(path)
+        except RecursionError as error:
+            raise DataError(f"{path}: nested too deeply; write a new split file") from error
         if not isinstance(record, dict) or record.get("schema") != SCHEMA:
             raise DataError(f"{path}: not a split file of schema {SCHEMA}; write a new one")
+        stored = record.pop("checksum", None)
         try:
             plan = cls(
                 dataset=record["dataset"],
@@ -185,11 +189,18 @@ class SplitPlan:
                 seed=record["seed"],
                 slots=tuple(Slot(**slot) for slot in record["slots"]),
             )
-        except (KeyError, TypeError) as error:
-            raise DataError(f"{path}: damaged split file ({error}); write a new one") from error
-        stored = record.pop("checksum", None)
-        # The hash says nothing of ids, and an id decides which file is read: all of it must fit.
-        if plan.hash != record.get("hash") or stored != _checksum(record):
+            # The hash does not cover ids, and an id decides which file is read: check both.
+            is_valid = (
+                plan.protocol in PROTOCOLS
+                and type(plan.folds) is int
+                and type(plan.seed) is int
+                and plan.hash == record.get("hash")
+                and stored == _checksum(record)
+            )
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            reason = printable(error)
+            raise DataError(f"{path}: damaged split file ({reason}); write a new one") from error
+        if not is_valid:
             raise DataError(f"{path}: changed since it was written; write a new one")
         return plan
 
@@ -212,20 +223,20 @@ def make_plan(
     Protocols:
         official: a tenth of `train/good` validates, the rest trains, all of `test/` tests. Where
             there is no `test/`, another tenth of `train/good` takes its place.
-        supervised: `test/` is dealt into folds, stratified by defect type; `train/good` trains.
-        balanced: `per_class` images of each class, the same folds inside them; where a class has
-            fewer, so many of each. `train/good` fills up where `test/good` is too small.
+        supervised: `test/` is divided into folds, stratified by defect type; `train/good` trains.
+        balanced: `per_class` images of each class, in the same folds; fewer of each where a class
+            has fewer. `train/good` fills up where `test/good` is too small.
 
-    Images are dealt in the order of a hash over seed and content, so the result depends neither
-    on file names nor on a random generator's version. Of a picture that is in both parts, only
-    the copies in `test/` take part; defects outside of `test/` never do.
+    Images are assigned in the order of a hash over seed and content, so the result depends
+    neither on file names nor on a random generator's version. Of an image that is in both parts,
+    only the copies in `test/` take part; defects outside of `test/` never do.
 
     Args:
-        dataset: what is split.
+        dataset: the data set to split.
         protocol: see above.
-        folds: of `supervised` and `balanced`.
-        seed: of the order.
-        per_class: of `balanced`.
+        folds: number of folds (`supervised` and `balanced`).
+        seed: decides the order.
+        per_class: images of each class (`balanced`).
         seen_images: contents (sha256) in `train/good` that a model was already trained on, so that
             `official` may not validate with them although images that came later change the order.
 
@@ -268,7 +279,7 @@ def _official(dataset: Dataset, seed: int, seen_images: Collection[str]) -> dict
         raise DataError(f"{dataset.root}: no train/good images of its own; nothing to train on")
     held_out = max(1, round(len(good) * _OFFICIAL_VAL_SHARE)) if len(good) > 1 else 0
     slots: dict[str, str | int] = {s.id: TEST for s in dataset if s.part == "test"}
-    # Who has no test image yet shall get a threshold and a yes or no all the same.
+    # Without test images some of the good ones test, so that thresholds can be chosen and applied.
     tested = 0 if slots else held_out
     if not slots and len(good) < 3:
         raise DataError(
@@ -346,10 +357,10 @@ def _deal(by_label: dict[str, list[str]], folds: int) -> dict[str, int]:
 
 def _check_enough(dataset: Dataset, label: str, count: int, folds: int) -> None:
     if count < folds:
-        mend = f"use --folds {count} or add images" if count >= 3 else "add images"
+        fix = f"use --folds {count} or add images" if count >= 3 else "add images"
         raise DataError(
             f"{dataset.root}: class {label} has {count} different images, too few for {folds} "
-            f"folds; {mend}"
+            f"folds; {fix}"
         )
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from toolkit.errors import DataError
+from toolkit.errors import DataError, printable
 
 GOOD = "good"
 """Label of an image without a defect."""
@@ -24,6 +26,8 @@ class Sample:
         label: `good`, or the defect type.
         masks: ground-truth mask files (0..n); their union is the defect.
         part: the part that the data set's authors put it in, `train` or `test`.
+        mask_threshold: values above it are defect in the masks; None: see
+            `toolkit.data.images.read_mask`.
     """
 
     id: str
@@ -31,6 +35,7 @@ class Sample:
     label: str
     masks: tuple[Path, ...] = ()
     part: str = "test"
+    mask_threshold: int | None = None
 
     @property
     def is_defect(self) -> bool:
@@ -80,11 +85,16 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over ids, labels, image bytes and mask bytes: equal data, equal fingerprint."""
+        """SHA-256 over ids, labels, image bytes and mask bytes: equal data, equal fingerprint.
+
+        Mask thresholds count too where they are set, since they decide what a defect is.
+        """
         whole = hashlib.sha256()
         for sample in self.samples:
             masks = ",".join(file_sha256(m) for m in sample.masks)
             line = f"{sample.id}\t{sample.label}\t{self.content[sample.id]}\t{masks}\n"
+            if sample.mask_threshold is not None:
+                line += f"{sample.mask_threshold}\n"
             whole.update(line.encode())
         return whole.hexdigest()
 
@@ -93,13 +103,38 @@ def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, as 64 hexadecimal digits.
 
     Raises:
-        DataError: the file cannot be read.
+        DataError: the file cannot be read, or is a pipe, a device or a folder.
     """
     digest = hashlib.sha256()
+    file = open_regular(path)
     try:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+        while block := os.read(file, 1 << 20):
+            digest.update(block)
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+        raise cannot_read(path, error) from error
+    finally:
+        os.close(file)
     return digest.hexdigest()
+
+
+def open_regular(path: Path) -> int:
+    """Open a regular file for reading and return its descriptor.
+
+    A pipe would block for ever and a device may never end, so both are refused.
+
+    Raises:
+        DataError: the file is missing, not a regular file, or must not be read.
+    """
+    try:
+        file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    except OSError as error:
+        raise cannot_read(path, error) from error
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise DataError(f"{printable(path)}: cannot be read (not a regular file); replace it")
+    return file
+
+
+def cannot_read(path: Path, error: OSError) -> DataError:
+    """Return the error for a file that the system does not let us read."""
+    return DataError(f"{printable(path)}: cannot be read ({error.strerror}); check the path")

@@ -1,4 +1,4 @@
-"""Target `coco`: images and one instances file per part.
+"""Format `coco`: images and one instances file per part; and COCO's run lengths.
 
     images/{train,val,test}/<stem>.png  annotations/instances_{train,val,test}.json
 
@@ -10,15 +10,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
-from toolkit.formats.job import Job, place_image
+import numpy as np
+
+from toolkit.formats.pipeline import PARTS, Job, place_image
 from toolkit.formats.polygons import outline
-from toolkit.formats.rle import encode_region
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from toolkit.data.regions import Region
     from toolkit.formats.extract import Item, Labelled
-    from toolkit.formats.selection import Entry
+    from toolkit.formats.pipeline import Entry
 
 
 class CocoWriter:
@@ -30,13 +34,13 @@ class CocoWriter:
     def __init__(self, folder: Path, job: Job) -> None:
         self.job = job
         self._folder = folder
-        self._images: dict[str, list[str]] = {part: [] for part in job.parts}
-        self._annotations: dict[str, list[str]] = {part: [] for part in job.parts}
-        for part in job.parts:
+        self._images: dict[str, list[str]] = {part: [] for part in PARTS}
+        self._annotations: dict[str, list[str]] = {part: [] for part in PARTS}
+        for part in PARTS:
             (folder / "images" / part).mkdir(parents=True, exist_ok=True)
 
     def encode(self, item: Item) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        """Write the image; return its record and its annotations, without their numbers."""
+        """Write the image; return its record and its annotations, without ids."""
         part = item.entry.part
         path = place_image(item, self._folder / "images" / part, self.job)
         width, height = item.size_wh
@@ -63,12 +67,12 @@ class CocoWriter:
         }
 
     def collect(self, entry: Entry, payload: tuple[dict[str, Any], list[dict[str, Any]]]) -> None:
-        """Number the image and its annotations; kept as text, which is small."""
+        """Give the image and its annotations their ids, and keep them as text, which is small."""
         images, annotations = self._images[entry.part], self._annotations[entry.part]
-        image, ours = payload
+        image, found = payload
         image_id = len(images) + 1
         images.append(_line({"id": image_id, **image}))
-        for annotation in ours:
+        for annotation in found:
             number = len(annotations) + 1
             annotations.append(_line({"id": number, "image_id": image_id, **annotation}))
 
@@ -89,7 +93,7 @@ class CocoWriter:
                 "fold": job.fold,
             }
         )
-        for part in job.parts:
+        for part in PARTS:
             with (folder / f"instances_{part}.json").open("w", encoding="utf-8") as file:
                 file.write(f'{{"info": {info},\n"licenses": [],\n')
                 for key, lines in (
@@ -103,3 +107,65 @@ class CocoWriter:
 
 def _line(record: dict[str, Any]) -> str:
     return json.dumps(record, ensure_ascii=False, separators=(",", ":"))
+
+
+class Rle(TypedDict):
+    """Compressed run lengths of a mask.
+
+    `size` is height, width; `counts` are the runs down the columns, in COCO's text encoding.
+    """
+
+    size: list[int]
+    counts: str
+
+
+def encode_region(region: Region, size_wh: tuple[int, int]) -> Rle:
+    """Return the region as run lengths of the whole image; only its own columns are read."""
+    from pycocotools import mask as coco_mask
+
+    width, height = size_wh
+    x0, y0, x1, y1 = region.box_xyxy
+    columns = np.zeros((x1 - x0, height), dtype=np.int8)
+    columns[:, y0:y1] = region.crop.T
+    flat = columns.ravel()
+    changes = np.flatnonzero(np.diff(flat)) + 1
+    if flat[0]:
+        changes = np.concatenate([[0], changes])
+    edges = np.concatenate([[0], changes + x0 * height, [width * height]])
+    if flat[-1] and x1 < width:  # the last run ends with the region's last column
+        edges = np.insert(edges, -1, x1 * height)
+    runs = {"size": [height, width], "counts": np.diff(edges).tolist()}
+    coded = coco_mask.frPyObjects(runs, height, width)
+    return {"size": [height, width], "counts": coded["counts"].decode("ascii")}
+
+
+def decode_rle(rle: Rle) -> NDArray[np.bool_]:
+    """Return the mask, bool (H, W).
+
+    Raises:
+        ValueError: the runs do not fill the image (pycocotools would write past its end).
+    """
+    height, width = rle["size"]
+    runs = _runs(rle["counts"])
+    if min(runs, default=0) < 0 or sum(runs) != height * width:
+        raise ValueError("run lengths do not fill the image")
+    values = np.arange(len(runs)) % 2 == 1
+    return np.repeat(values, runs).reshape(width, height).T
+
+
+def _runs(counts: str) -> list[int]:
+    """Decode COCO's text encoding: five bits a character, runs from the third on as differences."""
+    runs: list[int] = []
+    value = shift = 0
+    for character in counts.encode("ascii"):
+        bits = character - 48
+        if not 0 <= bits < 64 or shift > 60:
+            raise ValueError("not the text encoding of run lengths")
+        value |= (bits & 31) << shift
+        shift += 5
+        if not bits & 32:
+            if bits & 16:
+                value -= 1 << shift
+            runs.append(value + runs[-2] if len(runs) > 2 else value)
+            value = shift = 0
+    return runs

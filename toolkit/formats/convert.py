@@ -2,36 +2,44 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from toolkit.data.dataset_cards import card_names, load_card
+from toolkit.data.dataset_cards import prompts_for
 from toolkit.data.types import Dataset
 from toolkit.errors import ConfigError, DataError, did_you_mean
 from toolkit.files import atomic_folder, write_json
-from toolkit.formats.classes import class_map, suspicious_names
 from toolkit.formats.coco import CocoWriter
 from toolkit.formats.imagefolder import ImageFolderWriter
-from toolkit.formats.inputs import is_current, request_key, write_inputs
-from toolkit.formats.job import Job, Writer
-from toolkit.formats.options import Backgrounds, Images, Options
-from toolkit.formats.pairing import check_pairing
-from toolkit.formats.report import REPORT_NAME, Problem, Report
+from toolkit.formats.options import Backgrounds, Images, Options, class_map, suspicious_names
+from toolkit.formats.pipeline import (
+    Job,
+    Writer,
+    check_files,
+    mark_owner,
+    process,
+    remove_leftovers,
+    select,
+)
+from toolkit.formats.report import (
+    REPORT_NAME,
+    Problem,
+    Report,
+    is_current,
+    request_key,
+    write_inputs,
+)
 from toolkit.formats.sam import SamWriter
-from toolkit.formats.selection import Selection, select
-from toolkit.formats.ticker import Ticker
-from toolkit.formats.work import Done, work_through
-from toolkit.formats.yolo import YoloWriter
-from toolkit.formats.yolo_seg import YoloSegWriter
+from toolkit.formats.yolo import YoloSegWriter, YoloWriter
 
 if TYPE_CHECKING:
     from toolkit.data.splits import Split
+    from toolkit.formats.extract import Item
     from toolkit.progress import Progress
 
 WRITERS: dict[str, type[Writer]] = {
@@ -42,6 +50,7 @@ WRITERS: dict[str, type[Writer]] = {
     "imagefolder": ImageFolderWriter,
 }
 _NO_PLACE = "good image: the format has no place for it"
+_PROGRESS_SECONDS = 0.2
 
 
 def convert(
@@ -57,6 +66,7 @@ def convert(
     merge_distance: float = 0.0,
     classes: str | Mapping[str, str | None] = "defect-type",
     mask_values: Mapping[int, str] | None = None,
+    mask_threshold: int | None = None,
     image_size: int | None = None,
     segmentation: Literal["rle", "polygon"] = "rle",
     points: int = 3,
@@ -70,15 +80,20 @@ def convert(
 ) -> Report:
     """Write a data set in another format.
 
-    The output appears under its name only when it is complete. If it is there already and neither
-    the inputs nor the options have changed, nothing is done and the report says `up_to_date`.
+    The output appears under its name only when it is complete. If it exists already and neither the
+    inputs nor the options have changed, nothing is done and `up_to_date` is set in the report.
+
+    Example:
+        >>> report = convert(read_dataset("mvtec/bottle"), to="coco", out="bottle-coco")
+        >>> report.n_regions
+        68
 
     Args:
-        dataset: what to convert.
+        dataset: the data set to convert.
         to: `yolo`, `yolo-seg`, `coco`, `sam` or `imagefolder`.
         out: the folder to make.
-        split: decides which image goes to which part; the parts of the data set's authors if None.
-        images: how images come into the output.
+        split: assigns images to parts; None keeps the parts of the data set's authors.
+        images: how images get into the output.
         backgrounds: good images in the training part: a count, a share of that part (a float below
             1), or all. Good validation and test images always stay.
         connectivity: 8 (diagonal neighbours touch) or 4.
@@ -87,19 +102,21 @@ def convert(
             apart are joined; 0 joins nothing.
         classes: `defect-type`, `single`, or a mapping from defect type to class (None drops it).
         mask_values: class of each mask value, for masks that hold class indices.
+        mask_threshold: mask values above it are defect; None: any value but 0, except in masks with
+            grey edges, see `toolkit.data.images.read_mask`.
         image_size: longest side in pixels to which images and geometry are resized.
         segmentation: how `coco` writes masks.
         points: positive and as many negative points per region (`sam`).
         box_jitter: standard deviation of the jittered box, as a share of its side (`sam`).
-        seed: of everything that is drawn.
+        seed: of all random choices.
         preview: number of images on a contact sheet `preview.png`.
         workers: number of processes.
         overwrite: whether an existing output may be replaced.
         strict: whether the first wrong input ends the conversion.
-        progress: given the number of images, opens what is told of their progress.
+        progress: called with the number of images, opens the progress bar.
 
     Returns:
-        What was written, dropped and found wrong; it is also in `report.json`.
+        Counts of what was written and left out, and all problems; also in `report.json`.
 
     Raises:
         ConfigError: an option is wrong.
@@ -115,6 +132,7 @@ def convert(
         merge_distance=merge_distance,
         classes=classes,
         mask_values=mask_values,
+        mask_threshold=mask_threshold,
         image_size=image_size,
         segmentation=segmentation,
         points=points,
@@ -123,11 +141,11 @@ def convert(
     )
     if to not in WRITERS:
         raise ConfigError(f"--to {to}: unknown format{did_you_mean(to, WRITERS)}")
-    pairing = check_pairing(dataset)
-    dataset, split = _usable(dataset, split, bad=pairing.bad)
+    bad, problems, stamps = check_files(dataset)
+    dataset, split = _without(dataset, split, bad=bad)
     out = Path(out)
     key = request_key(dataset, to=to, options=options, split=split, preview=preview)
-    key += f":{len(pairing.problems)}"
+    key += f":{len(problems)}"
     if out.exists() and is_current(dataset, out, key=key):
         report = replace(Report.read(out), up_to_date=True)
         if strict and report.problems:
@@ -135,42 +153,61 @@ def convert(
         report.seconds = time.perf_counter() - started
         return report
 
-    selection = select(dataset, split=split, backgrounds=backgrounds, seed=seed)
-    job = _job(dataset, out=out, options=options, split=split, selection=selection)
-    report = _empty_report(job, to=to, selection=selection)
-    for problem in [*pairing.problems, *suspicious_names(job.classes)]:
+    entries, chosen = select(dataset, split=split, backgrounds=backgrounds, seed=seed)
+    names = class_map(dataset.classes, options)
+    job = Job(
+        dataset=dataset,
+        out=out,
+        options=options,
+        class_map=names,
+        prompts=tuple(prompts_for(dataset.name, name)[0] for name in names.names),
+        counts=Counter(entry.part for entry in entries),
+        fingerprint=dataset.fingerprint,
+        split_hash=split.plan_hash if split else None,
+        fold=split.fold if split else None,
+    )
+    report = Report(
+        dataset=dataset.name,
+        to=to,
+        out=out,
+        classes=job.classes,
+        fingerprint=job.fingerprint,
+        split_hash=job.split_hash,
+        fold=job.fold,
+        backgrounds=chosen,
+    )
+    for problem in [*problems, *suspicious_names(job.classes)]:
         _add_problem(report, problem, strict=strict)
-    entries = selection.entries
     if not WRITERS[to].takes_good:
-        entries = tuple(e for e in entries if e.sample.is_defect)
-        report.dropped[_NO_PLACE] += len(selection.entries) - len(entries)
+        everything, entries = entries, tuple(e for e in entries if e.sample.is_defect)
+        report.dropped[_NO_PLACE] += len(everything) - len(entries)
+    remove_leftovers(out)
     with atomic_folder(out, overwrite=overwrite) as folder:
+        mark_owner(folder.parent)
         writer = WRITERS[to](folder, job)
         with progress(len(entries)) if progress else nullcontext() as bar:
-            ticker = Ticker(bar)
-            for done in work_through(entries, writer, workers=workers):
-                if done.problem is not None:
-                    _add_problem(report, done.problem, strict=strict)
-                if done.written:
-                    writer.collect(done.entry, done.payload)
-                _count(report, done)
-                ticker.tick()
-            ticker.flush()
+            items = process(entries, writer, workers=workers)
+            for item in _with_progress(items, bar):
+                if item.problem is not None:
+                    _add_problem(report, item.problem, strict=strict)
+                if item.written:
+                    writer.collect(item.entry, item.payload)
+                _count(report, item)
         writer.finish()
         if preview:
             from toolkit.formats.preview import write_contact_sheet
 
             write_contact_sheet(folder, count=preview)
         write_json(folder / REPORT_NAME, report.record())
-        write_inputs(folder, dataset, key=key, stamps=pairing.stamps)
+        write_inputs(folder, dataset, key=key, stamps=stamps)
     report.seconds = time.perf_counter() - started
     return report
 
 
-def _usable(
+def _without(
     dataset: Dataset, split: Split | None, *, bad: set[str]
 ) -> tuple[Dataset, Split | None]:
-    """Leave out the samples whose files do not pair up."""
+    """Leave out samples by their ids."""
     if not bad:
         return dataset, split
     kept = replace(dataset, samples=tuple(s for s in dataset if s.id not in bad))
@@ -184,47 +221,21 @@ def _usable(
     return kept, split
 
 
-def _job(
-    dataset: Dataset,
-    *,
-    out: Path,
-    options: Options,
-    split: Split | None,
-    selection: Selection,
-) -> Job:
-    names = class_map(dataset.classes, options)
-    return Job(
-        dataset=dataset,
-        out=out,
-        options=options,
-        class_map=names,
-        prompts=_prompts(dataset.name, names.names),
-        counts=Counter(entry.part for entry in selection.entries),
-        fingerprint=dataset.fingerprint,
-        split_hash=split.plan_hash if split else None,
-        fold=split.fold if split else None,
-    )
-
-
-def _prompts(dataset_name: str, classes: Sequence[str]) -> tuple[str, ...]:
-    known = load_card(dataset_name).defects if dataset_name in card_names() else {}
-    return tuple(
-        known[name][0] if name in known else re.sub(r"[_/\s]+", " ", name).strip()
-        for name in classes
-    )
-
-
-def _empty_report(job: Job, *, to: str, selection: Selection) -> Report:
-    return Report(
-        dataset=job.dataset.name,
-        to=to,
-        out=job.out,
-        classes=job.classes,
-        fingerprint=job.fingerprint,
-        split_hash=job.split_hash,
-        fold=job.fold,
-        backgrounds=selection.backgrounds,
-    )
+def _with_progress(items: Iterator[Item], bar: Progress | None) -> Iterator[Item]:
+    """Report the progress of thousands of images a second a few times a second."""
+    started = reported = time.monotonic()
+    done = pending = 0
+    for item in items:
+        yield item
+        pending += 1
+        now = time.monotonic()
+        if bar is not None and now - reported >= _PROGRESS_SECONDS:
+            done, reported = done + pending, now
+            bar.advance(pending, rate=f"{done / max(now - started, 1e-9):.0f} images/s")
+            pending = 0
+    if bar is not None and pending:
+        rate = (done + pending) / max(time.monotonic() - started, 1e-9)
+        bar.advance(pending, rate=f"{rate:.0f} images/s")
 
 
 def _add_problem(report: Report, problem: Problem, *, strict: bool) -> None:
@@ -233,11 +244,12 @@ def _add_problem(report: Report, problem: Problem, *, strict: bool) -> None:
     report.problems.append(problem)
 
 
-def _count(report: Report, done: Done) -> None:
-    if done.written:
-        report.images.setdefault(done.entry.part, Counter())[done.entry.sample.label] += 1
-    for index, count in done.regions.items():
+def _count(report: Report, item: Item) -> None:
+    if item.written:
+        report.images.setdefault(item.entry.part, Counter())[item.entry.sample.label] += 1
+    for index, count in item.regions.items():
         report.regions[report.classes[index]] += count
-    report.found += done.found
-    report.merged += done.merged
-    report.dropped.update(done.dropped)
+    report.found += item.found
+    report.merged += item.merged
+    report.grey_edges += item.grey_edges
+    report.dropped.update(item.dropped)

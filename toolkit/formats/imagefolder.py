@@ -1,9 +1,9 @@
-"""Target `imagefolder`: one folder per class, as torchvision's `ImageFolder` reads it.
+"""Format `imagefolder`: one folder per class, as torchvision's `ImageFolder` reads it.
 
     {train,val,test}/{good,<class>}/<stem>.png
 
-Masks are not read, unless `--mask-values` says that the class stands in them: then the class with
-the most pixels is the image's.
+Masks are not read, unless they hold the class (`--mask-values`): then the image gets the class with
+the most pixels.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 from toolkit.data.types import GOOD
 from toolkit.errors import ConfigError
-from toolkit.formats.job import Job, place_image
+from toolkit.formats.pipeline import PARTS, Job, place_image
 
 if TYPE_CHECKING:
     from toolkit.formats.extract import Item
-    from toolkit.formats.selection import Entry
+    from toolkit.formats.pipeline import Entry
 
 
 class ImageFolderWriter:
@@ -32,8 +32,10 @@ class ImageFolderWriter:
         self._folder = folder
         for name in job.classes:
             if name in (".", "..") or "/" in name or "\\" in name or "\0" in name:
-                raise ConfigError(f"class {name!r}: no name for a folder; rename it with --classes")
-        for part in job.parts:
+                raise ConfigError(
+                    f"class {name!r}: cannot be the name of a folder; rename it with --classes"
+                )
+        for part in PARTS:
             for name in (GOOD, *job.classes):
                 (folder / part / name).mkdir(parents=True, exist_ok=True)
 
@@ -56,7 +58,7 @@ class ImageFolderWriter:
         return None if index is None else self.job.classes[index]
 
     def collect(self, entry: Entry, payload: None) -> None:
-        """Take nothing: every image has its own file."""
+        """Do nothing: every image has its own file."""
 
     def finish(self) -> None:
-        """Write nothing more: the folders are the format."""
+        """Do nothing: the folders are the format."""

@@ -1,4 +1,4 @@
-"""The way back: labels to masks, so that a conversion can be proved by a round trip.
+"""Format `masks`: labels back to masks, so that a round trip can prove a conversion.
 
     images/{train,val,test}/<stem>.png  masks/{train,val,test}/<stem>.png  mask_values.yaml
 
@@ -19,16 +19,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from toolkit.data.types import GOOD
-from toolkit.errors import DataError
+from toolkit.errors import DataError, printable
 from toolkit.files import atomic_folder, write_json
-from toolkit.formats.readback import Converted, LabelledImage, open_converted
+from toolkit.formats.readers import Converted, LabelledImage, open_converted
 from toolkit.formats.report import REPORT_NAME, Report
-from toolkit.formats.ticker import Ticker
 
 if TYPE_CHECKING:
     from toolkit.progress import Progress
 
-_OVERLAP = "pixel of two classes: the later label has it"
+_OVERLAP = "pixel of two classes: it gets the later one"
 
 
 def convert_to_masks(
@@ -47,26 +46,27 @@ def convert_to_masks(
         source: a folder in the formats `yolo`, `yolo-seg` or `coco`.
         out: the folder to make.
         overwrite: whether an existing output may be replaced.
-        progress: opens what is told of every image.
+        progress: opens the progress bar.
 
     Raises:
-        DataError: the source is no such folder.
+        DataError: the source is not such a folder, or is damaged.
         OutputError: the output exists, or cannot be written.
     """
     started = time.perf_counter()
     data = open_converted(source)
     if data.kind not in ("yolo", "coco"):
-        raise DataError(f"{source}: masks come from yolo, yolo-seg or coco, not from {data.kind}")
+        raise DataError(
+            f"{printable(source)}: masks come from yolo, yolo-seg or coco, not from {data.kind}"
+        )
     out = Path(out)
     name = Path(source).resolve().name
     report = Report(dataset=name, to="masks", out=out, classes=data.classes)
     with atomic_folder(out, overwrite=overwrite) as folder:
         with progress(None) if progress else nullcontext() as bar:
-            ticker = Ticker(bar)
             for image in data:
                 _write_mask(folder, image, data, report)
-                ticker.tick()
-            ticker.flush()
+                if bar is not None:
+                    bar.advance()
         values = {i + 1: class_name for i, class_name in enumerate(data.classes)}
         lines = [
             f"{value}: {json.dumps(text, ensure_ascii=False)}\n" for value, text in values.items()
@@ -97,4 +97,4 @@ def _write_mask(folder: Path, image: LabelledImage, data: Converted, report: Rep
         path = folder / "masks" / image.part / f"{image.stem}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(cv2.imencode(".png", values)[1].tobytes())
-    report.dropped += Counter()  # forgets counts of zero
+    report.dropped += Counter()  # removes counts of zero

@@ -1,23 +1,32 @@
-"""What a conversion may be told."""
+"""Conversion options, and which class a defect type or a value in a mask becomes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
-from toolkit.errors import ConfigError
+from toolkit.errors import ConfigError, did_you_mean
+from toolkit.formats.report import Problem
 
 Images = Literal["link", "hardlink", "copy"]
 Backgrounds = int | float | Literal["all"]
 
+SINGLE = "defect"
+"""Name of the one class of `--classes single`."""
+
+_MAX_SIDE = 65_535
+# What readers of YAML 1.1 take for something else than text.
+_YAML_WORDS = frozenset({"y", "yes", "n", "no", "true", "false", "on", "off", "null", "~"})
+
 
 @dataclass(frozen=True)
 class Options:
-    """Settings of a conversion, beside where from and where to.
+    """Settings of a conversion, apart from source and target.
 
     Attributes:
-        images: how an image comes into the output: symbolic link, hard link or copy.
+        images: how an image gets into the output: symbolic link, hard link or copy.
         backgrounds: good images in the training part: how many, which share of the training part
             (a float in [0, 1)), or all.
         connectivity: 8 (diagonal neighbours touch) or 4.
@@ -27,11 +36,13 @@ class Options:
         classes: `defect-type`, `single`, or a mapping from defect type to class name, where None
             drops the type.
         mask_values: class name of each mask value, for masks that hold class indices.
+        mask_threshold: mask values above it are defect; None: that of each sample, see
+            `toolkit.data.images.read_mask`.
         image_size: longest side in pixels that images and geometry are resized to.
         segmentation: how `coco` writes masks: exact run lengths or polygons.
         points: positive and as many negative point prompts per region (`sam`).
         box_jitter: standard deviation of the jittered prompt box, as a share of the side (`sam`).
-        seed: of everything that is drawn.
+        seed: of all random choices.
     """
 
     images: Images = "link"
@@ -41,6 +52,7 @@ class Options:
     merge_distance: float = 0.0
     classes: str | Mapping[str, str | None] = "defect-type"
     mask_values: Mapping[int, str] | None = None
+    mask_threshold: int | None = None
     image_size: int | None = None
     segmentation: Literal["rle", "polygon"] = "rle"
     points: int = 3
@@ -48,7 +60,7 @@ class Options:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Reject values that no conversion can follow.
+        """Check every value.
 
         Raises:
             ConfigError: names the option and what it takes.
@@ -61,6 +73,7 @@ class Options:
             raise ConfigError(f"--segmentation {self.segmentation}: use rle or polygon")
         for name, least in (
             ("min_area", 1),
+            ("mask_threshold", 0),
             ("merge_distance", 0),
             ("image_size", 1),
             ("points", 1),
@@ -70,6 +83,10 @@ class Options:
             if value is not None and value < least:
                 option = name.replace("_", "-")
                 raise ConfigError(f"--{option} {value}: must be at least {least}")
+        if self.image_size is not None and self.image_size > _MAX_SIDE:
+            raise ConfigError(f"--image-size {self.image_size:.3g}: must be at most {_MAX_SIDE}")
+        if self.mask_threshold is not None and self.mask_values is not None:
+            raise ConfigError("--mask-threshold and --mask-values exclude each other: use one")
         self._check_backgrounds()
         if isinstance(self.classes, str) and self.classes not in ("defect-type", "single"):
             raise ConfigError(
@@ -95,3 +112,112 @@ class Options:
         if self.mask_values is not None:
             record["mask_values"] = {str(k): v for k, v in self.mask_values.items()}
         return record
+
+
+@dataclass(frozen=True)
+class ClassMap:
+    """Class names, and the index of each label.
+
+    Attributes:
+        names: class names in the order of their indices.
+        index: from a label (a defect type or a name of `mask_values`) to the class index; None
+            drops the label.
+    """
+
+    names: tuple[str, ...]
+    index: Mapping[str, int | None]
+
+
+def class_map(labels: Iterable[str], options: Options) -> ClassMap:
+    """Return the classes for the given labels.
+
+    Indices follow the order of the mapping if there is one, else the alphabet.
+
+    Raises:
+        ConfigError: a mapping names no class for a label, or a label that does not exist.
+    """
+    labels = sorted(set(labels if options.mask_values is None else options.mask_values.values()))
+    if options.classes == "single":
+        return ClassMap((SINGLE,), dict.fromkeys(labels, 0))
+    if isinstance(options.classes, str):
+        return ClassMap(tuple(labels), {name: i for i, name in enumerate(labels)})
+    mapping = options.classes
+    for label in labels:
+        if label not in mapping:
+            raise ConfigError(f"--classes: the mapping lacks {label!r}; add it, or map it to null")
+    for label in mapping:
+        if label not in labels:
+            raise ConfigError(f"--classes: no defect type {label!r}{did_you_mean(label, labels)}")
+    names = tuple(dict.fromkeys(name for name in mapping.values() if name is not None))
+    places = {name: i for i, name in enumerate(names)}
+    return ClassMap(names, {k: None if v is None else places[v] for k, v in mapping.items()})
+
+
+def suspicious_names(names: Iterable[str]) -> list[Problem]:
+    """Report class names that a YAML reader may take for a boolean, a number or nothing.
+
+    This project's own files quote them; a tool that rewrites them may not.
+    """
+    return [
+        Problem(
+            "class name",
+            f"class {name!r}: unquoted, YAML does not read it as text; rename it with --classes",
+        )
+        for name in names
+        if name.strip().lower() in _YAML_WORDS or not name.strip() or _is_number(name)
+    ]
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def read_classes(text: str) -> str | dict[str, str | None]:
+    """Parse `--classes`: a word, or a YAML file of `type: class`.
+
+    Raises:
+        ConfigError: the file cannot be read or is not such a mapping.
+    """
+    if not text.endswith((".yaml", ".yml")):
+        return text
+    raw = _read_yaml(Path(text), option="--classes")
+    if not all(isinstance(k, str) and (v is None or isinstance(v, str)) for k, v in raw.items()):
+        raise ConfigError(f"{text}: every line must be `type: class`, both text; quote them")
+    return dict(raw)
+
+
+def read_mask_values(text: str) -> dict[int, str]:
+    """Parse `--mask-values`: `1=scratch,2=dent`, or a YAML file of `value: class`.
+
+    Raises:
+        ConfigError: a value is not a number above 0, or a name is missing.
+    """
+    if text.endswith((".yaml", ".yml")):
+        pairs = [(str(k), v) for k, v in _read_yaml(Path(text), option="--mask-values").items()]
+    else:
+        pairs = [(k, v) for k, _, v in (pair.partition("=") for pair in text.split(","))]
+    values: dict[int, str] = {}
+    for key, name in pairs:
+        if not (key.strip().isdigit() and int(key) > 0 and isinstance(name, str) and name.strip()):
+            raise ConfigError(
+                f"--mask-values {text}: write value=class with values above 0, such as 1=scratch"
+            )
+        values[int(key)] = name.strip()
+    return values
+
+
+def _read_yaml(path: Path, *, option: str) -> dict[Any, Any]:
+    import yaml
+
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ConfigError(f"{option} {path}: cannot be read ({reason})") from error
+    if not isinstance(raw, dict) or not raw:
+        raise ConfigError(f"{option} {path}: not a mapping; write one `key: class` a line")
+    return raw

@@ -1,12 +1,12 @@
-"""Regions to polygons and back, to the pixel.
+"""Convert regions to polygons and back, exact to the pixel.
 
 The outline runs along pixel edges, so its extent is the half-open box. A region with holes is one
 ring: each hole is joined to what lies above it by a seam of no width. Even-odd filling, sampled at
-pixel centres, gives the region back exactly.
+pixel centres, restores the region exactly.
 
 With a small inset (1/100 pixel towards the inside), cutting the coordinates to integers yields the
-centres of the region's own border pixels. So OpenCV's `fillPoly` on integers, which paints its
-border and which Ultralytics uses, gives the region back exactly, too.
+centres of the region's own border pixels. So OpenCV's `fillPoly` on integers, which paints the
+border and which Ultralytics uses, restores the region exactly, too.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A contact sheet of what was written: labels read back from the files, drawn on the images."""
+"""Draw a contact sheet: labels read back from the written files, on their images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from toolkit.data.images import read_rgb
-from toolkit.formats.readback import LabelledImage, Shape, open_converted
+from toolkit.formats.readers import LabelledImage, Shape, open_converted
 
 if TYPE_CHECKING:
     from PIL import Image as PilImage
@@ -28,7 +28,7 @@ def write_contact_sheet(folder: Path, *, count: int) -> Path:
     crosses.
 
     Returns:
-        The picture, `preview.png` in the folder.
+        The path of the image, `preview.png` in the folder.
     """
     from PIL import Image
 

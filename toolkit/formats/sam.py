@@ -1,4 +1,4 @@
-"""Target `sam`: prompt/mask pairs, one line of JSON per region.
+"""Format `sam`: prompt/mask pairs, one line of JSON per region.
 
     train.jsonl  val.jsonl  test.jsonl  images/{train,val,test}/<stem>.png
 
@@ -16,18 +16,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from toolkit.boxes import jitter_box
 from toolkit.data.images import read_rgb
-from toolkit.errors import DataError
-from toolkit.formats.job import Job, place_image
-from toolkit.formats.prompts import Points, jittered_box, negative_points, positive_points
-from toolkit.formats.rle import Rle, decode, encode_region
+from toolkit.errors import DataError, printable
+from toolkit.formats.coco import Rle, decode_rle, encode_region
+from toolkit.formats.pipeline import PARTS, Job, place_image
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from toolkit.data.regions import Box
+    from toolkit.data.regions import Box, Region
     from toolkit.formats.extract import Item
-    from toolkit.formats.selection import Entry
+    from toolkit.formats.pipeline import Entry
+
+Points = list[list[int]]
+
+_AROUND_SHARE, _AROUND_MIN = 0.25, 8
 
 
 class SamWriter:
@@ -39,8 +43,8 @@ class SamWriter:
     def __init__(self, folder: Path, job: Job) -> None:
         self.job = job
         self._folder = folder
-        self._lines: dict[str, list[str]] = {part: [] for part in job.parts}
-        for part in job.parts:
+        self._lines: dict[str, list[str]] = {part: [] for part in PARTS}
+        for part in PARTS:
             (folder / "images" / part).mkdir(parents=True, exist_ok=True)
 
     def encode(self, item: Item) -> list[str]:
@@ -52,12 +56,13 @@ class SamWriter:
         for one in item.labelled:
             x0, y0, x1, y1 = one.region.box_xyxy
             defect[y0:y1, x0:x1] |= one.region.crop
-        # Seeded per image: the same points whatever else is converted, by however many workers.
+        # Seeded per image: the same prompts whatever else is converted, with any number of workers.
         seed = hashlib.sha256(f"{options.seed}:{entry.sample.id}".encode()).digest()
         rng = np.random.default_rng(int.from_bytes(seed[:8], "big"))
         lines = []
         for number, one in enumerate(item.labelled):
             region = one.region
+            jittered = jitter_box(region.box_xyxy, item.size_wh, rng, share=options.box_jitter)
             record = {
                 "image": path.relative_to(self._folder).as_posix(),
                 "source": entry.sample.id,
@@ -66,9 +71,7 @@ class SamWriter:
                 "size_wh": [width, height],
                 "area": region.area,
                 "box_xyxy": list(region.box_xyxy),
-                "jittered_box_xyxy": jittered_box(
-                    region.box_xyxy, item.size_wh, share=options.box_jitter, rng=rng
-                ),
+                "jittered_box_xyxy": [round(v, 2) for v in jittered],
                 "positive_xy": positive_points(region, options.points, rng),
                 "negative_xy": negative_points(region, defect, options.points, rng),
                 "mask": encode_region(region, item.size_wh),
@@ -87,6 +90,57 @@ class SamWriter:
                 file.writelines(lines)
 
 
+def positive_points(region: Region, count: int, rng: np.random.Generator) -> Points:
+    """Draw pixels of the region: the one farthest from its border, then uniformly distributed ones.
+
+    Returns:
+        `count` pixels as [x, y], fewer if the region has fewer; each at most once.
+    """
+    import cv2
+
+    padded = np.pad(region.crop, 1).astype(np.uint8)
+    depth = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
+    # OpenCV's distances differ in the last digits from call to call; their squares are integers.
+    depth = np.rint(depth.astype(np.float64) ** 2)
+    inside = np.flatnonzero(region.crop)
+    middle = int(depth.argmax())
+    others = inside[inside != middle]
+    drawn = rng.choice(others, size=min(count - 1, len(others)), replace=False)
+    ys, xs = np.divmod(np.concatenate([[middle], drawn]), region.crop.shape[1])
+    x0, y0, _, _ = region.box_xyxy
+    return np.column_stack([xs + x0, ys + y0]).astype(int).tolist()  # type: ignore[no-any-return]
+
+
+def negative_points(
+    region: Region, defect: NDArray[np.bool_], count: int, rng: np.random.Generator
+) -> Points:
+    """Draw pixels around the region that belong to no region.
+
+    They lie in the box enlarged by a quarter of its sides (at least 8 pixels), or anywhere in the
+    image if that box is all defect.
+
+    Args:
+        region: the region.
+        defect: bool array (H, W), all regions of the image.
+        count: number of points.
+        rng: source of randomness.
+
+    Returns:
+        `count` pixels as [x, y], fewer if there are fewer.
+    """
+    height, width = defect.shape
+    x0, y0, x1, y1 = region.box_xyxy
+    across = max(_AROUND_MIN, round((x1 - x0) * _AROUND_SHARE))
+    down = max(_AROUND_MIN, round((y1 - y0) * _AROUND_SHARE))
+    left, top = max(0, x0 - across), max(0, y0 - down)
+    around = defect[top : min(height, y1 + down), left : min(width, x1 + across)]
+    free = np.argwhere(~around) + np.array([top, left])
+    if not len(free):
+        free = np.argwhere(~defect)
+    drawn = free[rng.choice(len(free), size=min(count, len(free)), replace=False)]
+    return drawn[:, ::-1].tolist()  # type: ignore[no-any-return]
+
+
 @dataclass(frozen=True)
 class SamPair:
     """One region with its prompts.
@@ -97,7 +151,7 @@ class SamPair:
         class_name: class of the region.
         size_wh: width and height of the image.
         box_xyxy: half-open tight box in pixels.
-        jittered_box_xyxy: the same, moved as by a careless hand.
+        jittered_box_xyxy: the same with noise, as if drawn by hand.
         positive_xy: pixels inside, the first one farthest from the border.
         negative_xy: pixels around, in no region.
         area: number of pixels.
@@ -117,7 +171,7 @@ class SamPair:
 
     def mask(self) -> NDArray[np.bool_]:
         """Return the region's mask, bool (H, W)."""
-        return decode(self.rle)
+        return decode_rle(self.rle)
 
     def image(self) -> NDArray[np.uint8]:
         """Return the image, uint8 RGB (H, W, 3)."""
@@ -140,15 +194,16 @@ class SamPairs:
         path = self._folder / f"{part}.jsonl"
         try:
             with path.open(encoding="utf-8") as file:
-                self._pairs = [self._pair(line) for line in file]
+                self._pairs = [self._parse(line) for line in file]
         except OSError as error:
             raise DataError(
                 f"{path}: cannot be read ({error.strerror}); make it with toolkit convert --to sam"
             ) from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{path}: damaged ({error}); convert anew") from error
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            reason = printable(error)
+            raise DataError(f"{path}: damaged ({reason}); convert again") from error
 
-    def _pair(self, line: str) -> SamPair:
+    def _parse(self, line: str) -> SamPair:
         record = json.loads(line)
         return SamPair(
             image_path=self._folder / record["image"],

@@ -1,9 +1,11 @@
-"""Target `yolo`: one text file of normalised boxes per image, and a `data.yaml`.
+"""Formats `yolo` and `yolo-seg`: one text file of normalised labels per image, and a `data.yaml`.
 
     data.yaml  images/{train,val,test}/<stem>.png  labels/{train,val,test}/<stem>.txt
 
-A row is `class cx cy w h`, as fractions of the image's sides. Boxes are half-open inside, so the
-width of a 50-pixel-wide region is exactly 50 / image width. A background image has an empty file.
+A row of `yolo` is `class cx cy w h`, as fractions of the image's sides. Boxes are half-open, so the
+width of a 50-pixel-wide region is exactly 50 / image width. A row of `yolo-seg` is
+`class x1 y1 x2 y2 …`, one per region: its holes are joined to the outer ring by seams. A background
+image has an empty file.
 """
 
 from __future__ import annotations
@@ -12,12 +14,13 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toolkit.formats.job import Job, place_image, write_bytes
+from toolkit.formats.pipeline import PARTS, Job, place_image, write_bytes
+from toolkit.formats.polygons import INSET, outline
 
 if TYPE_CHECKING:
     from toolkit.data.regions import Box
     from toolkit.formats.extract import Item, Labelled
-    from toolkit.formats.selection import Entry
+    from toolkit.formats.pipeline import Entry
 
 DUPLICATE = "region with the same label row as another"
 
@@ -31,7 +34,7 @@ class YoloWriter:
     def __init__(self, folder: Path, job: Job) -> None:
         self.job = job
         self._folder = folder
-        self._labels = {part: folder / "labels" / part for part in job.parts}
+        self._labels = {part: folder / "labels" / part for part in PARTS}
         for part, labels in self._labels.items():
             (folder / "images" / part).mkdir(parents=True, exist_ok=True)
             labels.mkdir(parents=True, exist_ok=True)
@@ -44,7 +47,7 @@ class YoloWriter:
         write_bytes(path, "".join(self._rows(item)).encode())
 
     def _rows(self, item: Item) -> list[str]:
-        """Return the label rows; rows that are equal, of which trainers keep one, are counted."""
+        """Return the label rows; equal rows, of which trainers keep one, are counted."""
         width, height = item.size_wh
         rows: dict[str, Labelled] = {}
         for one in item.labelled:
@@ -56,15 +59,24 @@ class YoloWriter:
         return list(rows)
 
     def shape_text(self, one: Labelled, *, width: int, height: int) -> str:
-        """Return what stands behind the class in a row."""
+        """Return the part of a row after the class."""
         return box_text(one.region.box_xyxy, width=width, height=height)
 
     def collect(self, entry: Entry, payload: None) -> None:
-        """Take nothing: every image has its own files."""
+        """Do nothing: every image has its own files."""
 
     def finish(self) -> None:
         """Write `data.yaml`."""
         (self._folder / "data.yaml").write_text(data_yaml(self.job), encoding="utf-8")
+
+
+class YoloSegWriter(YoloWriter):
+    """Writes polygons in YOLO's folders."""
+
+    def shape_text(self, one: Labelled, *, width: int, height: int) -> str:
+        """Return the region's outline."""
+        points = outline(one.region, inset=INSET) / (width, height)
+        return " ".join(f"{value:.7f}" for value in points.ravel().tolist())
 
 
 def box_text(box_xyxy: Box, *, width: int, height: int) -> str:
@@ -79,8 +91,8 @@ def box_text(box_xyxy: Box, *, width: int, height: int) -> str:
 def data_yaml(job: Job) -> str:
     """Return the data file that trainers read.
 
-    Strings are written as JSON strings, which every YAML reader takes as text: a class called
-    `no` or `1e3` stays what it is.
+    Strings are written as JSON strings, which every YAML reader takes as text, also a class called
+    `no` or `1e3`.
     """
     lines = [f"path: {_quoted(str(job.out.resolve()))}", "train: images/train"]
     if job.counts.get("val"):

@@ -1,4 +1,4 @@
-"""Read what a conversion wrote: the labels of each image, in pixels."""
+"""Read a converted data set: the labels of each image, in pixels."""
 
 from __future__ import annotations
 
@@ -12,21 +12,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
-from toolkit.data.images import image_size, is_image_file
-from toolkit.errors import DataError
+from toolkit.data.images import image_size, is_image_file, max_pixels
+from toolkit.errors import DataError, printable
+from toolkit.formats.coco import Rle, decode_rle
+from toolkit.formats.pipeline import PARTS
 from toolkit.formats.polygons import fill
-from toolkit.formats.rle import Rle, decode
 from toolkit.formats.sam import SamPairs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-PARTS = ("train", "val", "test")
+_DAMAGE = (
+    ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError,
+    yaml.YAMLError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Shape:
-    """One label as it stands in the file; of box, polygons and run lengths at least one is there.
+    """One label of a file; it has a box, polygons or run lengths.
 
     Attributes:
         class_index: from 0.
@@ -47,7 +51,7 @@ class Shape:
     def mask(self, size_wh: tuple[int, int]) -> NDArray[np.bool_]:
         """Rasterise the label: the run lengths, else the polygons, else the whole box."""
         if self.rle is not None:
-            return decode(self.rle)
+            return decode_rle(self.rle)
         mask = np.zeros((size_wh[1], size_wh[0]), dtype=np.bool_)
         for polygon in self.polygons_xy:
             mask |= fill(polygon, size_wh)
@@ -73,7 +77,7 @@ class Converted:
     """A converted data set on disk.
 
     Attributes:
-        folder: where it lies.
+        folder: the data set's folder.
         kind: `yolo` (boxes or polygons), `coco`, `sam` or `imagefolder`.
         classes: names in the order of their indices.
     """
@@ -84,33 +88,67 @@ class Converted:
     _data: dict[str, Any] = field(repr=False)
 
     def __iter__(self) -> Iterator[LabelledImage]:
-        return {"yolo": _yolo, "coco": _coco, "sam": _sam, "imagefolder": _imagefolder}[self.kind](
-            self
-        )
+        """Yield every image with its labels.
+
+        Raises:
+            DataError: a label file is damaged.
+        """
+        readers = {"yolo": _yolo, "coco": _coco, "sam": _sam, "imagefolder": _imagefolder}
+        try:
+            for image in readers[self.kind](self):
+                _check(image, len(self.classes))
+                yield image
+        except _DAMAGE as error:
+            raise _damaged(self.folder, error) from error
 
 
 def open_converted(folder: Path | str) -> Converted:
-    """Recognise a converted data set.
+    """Open a converted data set; its format is recognised.
 
     Raises:
-        DataError: the folder is none, or its main file is damaged.
+        DataError: the folder is not a converted data set, or its main file is damaged.
     """
     folder = Path(folder)
     try:
-        if (folder / "data.yaml").is_file():
-            data = yaml.safe_load((folder / "data.yaml").read_text(encoding="utf-8"))
-            names = data["names"]
-            names = names if isinstance(names, list) else [names[i] for i in sorted(names)]
-            return Converted(folder, "yolo", tuple(map(str, names)), data)
-        files = sorted((folder / "annotations").glob("instances_*.json"))
-        if files:
-            parts = {
-                f.stem.removeprefix("instances_"): json.loads(f.read_text("utf-8")) for f in files
-            }
-            categories = next(iter(parts.values()))["categories"]
-            return Converted(folder, "coco", tuple(c["name"] for c in categories), parts)
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-        raise DataError(f"{folder}: damaged converted data set ({error}); convert anew") from error
+        return _open(folder)
+    except OSError as error:
+        raise DataError(f"{printable(folder)}: cannot be read ({error.strerror})") from error
+    except _DAMAGE as error:
+        raise _damaged(folder, error) from error
+
+
+def _damaged(folder: Path, error: Exception) -> DataError:
+    reason = printable(str(error) or type(error).__name__)[:200]
+    return DataError(f"{printable(folder)}: damaged converted data set ({reason}); convert again")
+
+
+def _check(image: LabelledImage, classes: int) -> None:
+    """Check what a damaged file may hold.
+
+    Raises:
+        ValueError: a size or a class is impossible.
+    """
+    width, height = image.size_wh
+    if not (type(width) is type(height) is int and 0 < width * height <= max_pixels()):
+        raise ValueError(f"{image.path.name}: a size of {width!s:.20}x{height!s:.20} pixels")
+    for shape in image.shapes:
+        if not 0 <= shape.class_index < classes:
+            raise ValueError(f"{image.path.name}: class {shape.class_index} has no name")
+        if shape.rle is not None and list(shape.rle["size"]) != [height, width]:
+            raise ValueError(f"{image.path.name}: run lengths of another size")
+
+
+def _open(folder: Path) -> Converted:
+    if (folder / "data.yaml").is_file():
+        data = yaml.safe_load((folder / "data.yaml").read_text(encoding="utf-8"))
+        names = data["names"]
+        names = names if isinstance(names, list) else [names[i] for i in sorted(names)]
+        return Converted(folder, "yolo", tuple(map(str, names)), data)
+    files = sorted((folder / "annotations").glob("instances_*.json"))
+    if files:
+        parts = {f.stem.removeprefix("instances_"): json.loads(f.read_text("utf-8")) for f in files}
+        categories = next(iter(parts.values()))["categories"]
+        return Converted(folder, "coco", tuple(c["name"] for c in categories), parts)
     if any((folder / f"{part}.jsonl").is_file() for part in PARTS):
         pairs = {part: list(SamPairs(folder, part=part)) for part in PARTS}
         names = sorted({p.class_name for part in pairs.values() for p in part})
@@ -118,13 +156,15 @@ def open_converted(folder: Path | str) -> Converted:
     if any((folder / part).is_dir() for part in PARTS):
         names = sorted({f.name for part in PARTS for f in (folder / part).glob("*") if f.is_dir()})
         return Converted(folder, "imagefolder", tuple(names), {})
-    raise DataError(f"{folder}: not a converted data set; expected data.yaml or annotations/")
+    raise DataError(
+        f"{printable(folder)}: not a converted data set; expected data.yaml or annotations/"
+    )
 
 
 def _yolo(data: Converted) -> Iterator[LabelledImage]:
     for part in PARTS:
         place = data._data.get(part)
-        # Other parts' folders named again (no validation part) are not read twice.
+        # Without a validation part, `val` names the folder of another part: do not read it twice.
         if not isinstance(place, str) or Path(place).name != part:
             continue
         images = data.folder / place
@@ -147,7 +187,9 @@ def _rows(path: Path, size_wh: tuple[int, int]) -> tuple[Shape, ...]:
             numbers = np.array(values, dtype=np.float64).reshape(-1, 2) * size_wh
             shapes.append(_shape(int(index), numbers))
         except ValueError as error:
-            raise DataError(f"{path}: line {number} is no label row; convert anew") from error
+            raise DataError(
+                f"{printable(path)}: line {number} is not a label row; convert again"
+            ) from error
     return tuple(shapes)
 
 

@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 
 from toolkit.data.regions import regions_of
-from toolkit.formats.geometry import merged, resized, resized_wh
+from toolkit.formats.extract import merge, resize, resized_wh
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ from toolkit.formats.geometry import merged, resized, resized_wh
 )
 def test_merged_in_a_row(row: str, distance: float, expected: int) -> None:
     regions = regions_of(np.array([[c == "#" for c in row]]))
-    found = merged(regions, distance=distance)
+    found = merge(regions, distance=distance)
     assert len(found) == expected
     assert sum(r.area for r in found) == row.count("#")
 
@@ -33,7 +33,7 @@ def test_merged_in_a_row(row: str, distance: float, expected: int) -> None:
 def test_distance_is_euclidean(distance: float, expected: int) -> None:
     mask = np.zeros((3, 3), dtype=bool)
     mask[0, 0] = mask[2, 2] = True
-    assert len(merged(regions_of(mask), distance=distance)) == expected
+    assert len(merge(regions_of(mask), distance=distance)) == expected
 
 
 @given(
@@ -52,7 +52,7 @@ def test_merging_is_what_pairwise_distances_say(mask: NDArray[np.bool_], distanc
     ).reshape(len(regions), len(regions))
     for _ in regions:
         links = links | ((links.astype(int) @ links.astype(int)) > 0)
-    assert len(merged(regions, distance=distance)) == len({tuple(row) for row in links.tolist()})
+    assert len(merge(regions, distance=distance)) == len({tuple(row) for row in links.tolist()})
 
 
 def test_sizes_keep_the_aspect() -> None:
@@ -64,7 +64,7 @@ def test_resized_by_half() -> None:
     mask = np.zeros((40, 60), dtype=bool)
     mask[10:20, 20:40] = True
     (region,) = regions_of(mask)
-    small = resized(region, from_wh=(60, 40), to_wh=(30, 20))
+    small = resize(region, from_wh=(60, 40), to_wh=(30, 20))
     assert small.box_xyxy == (10, 5, 20, 10)
     assert small.area == 50
 
@@ -78,7 +78,7 @@ def test_resized_by_half() -> None:
 def test_no_region_vanishes(mask: NDArray[np.bool_], width: int, height: int) -> None:
     old = mask.shape[::-1]
     for region in regions_of(mask):
-        small = resized(region, from_wh=old, to_wh=(width, height))
+        small = resize(region, from_wh=old, to_wh=(width, height))
         x0, y0, x1, y1 = small.box_xyxy
         assert 0 <= x0 < x1 <= width
         assert 0 <= y0 < y1 <= height
