@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from toolkit.data import archive
 from toolkit.data.archive import unpack
 from toolkit.errors import DataError
 
@@ -228,3 +229,26 @@ def test_lzma_magic_alone_is_damage(tmp_path: Path, into: Path) -> None:
     path.write_bytes(lzma.compress(b"not a tar" * 500))
     with pytest.raises(DataError, match="damaged"):
         unpack(path, into, folder="bottle")
+
+
+@pytest.mark.parametrize("make", [_tar, _zip])
+def test_refuses_what_unpacks_to_gigabytes(
+    tmp_path: Path, into: Path, make: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archive, "_MIN_LIMIT", 1 << 20)
+    members = _under("bottle/", {f"{i}.png": bytes(3 << 19) for i in range(4)})
+    path = make(tmp_path / "archive", members)  # type: ignore[operator]
+    with pytest.raises(DataError, match="refused, it unpacks to more than 1 MB"):
+        unpack(path, into, folder="bottle")
+    assert sum(f.stat().st_size for f in into.rglob("*") if f.is_file()) <= 1 << 20
+    if make is _zip:
+        assert list(into.iterdir()) == []  # by the declared sizes
+
+
+def test_other_folders_do_not_count(
+    tmp_path: Path, into: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archive, "_MIN_LIMIT", 1 << 20)
+    members = {**_under("cable/", {"0.png": bytes(1 << 22)}), **_under("bottle/")}
+    unpack(_zip(tmp_path / "archive", members), into, folder="bottle")
+    assert _tree(into) == FILES

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,6 +23,7 @@ from toolkit.errors import DataError
 from toolkit.files import OutputError
 from toolkit.formats import pipeline, yolo
 from toolkit.formats.convert import convert
+from toolkit.formats.pipeline import mark_owner, remove_leftovers
 
 MASK = "ground_truth/dent/000_mask.png"
 IMAGE = "test/dent/000.png"
@@ -41,6 +48,25 @@ def link_nowhere(path: Path) -> None:
     path.symlink_to("nowhere.png")
 
 
+def pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def device(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/dev/zero")
+
+
+def corrupt_photograph(root: Path) -> None:
+    """A JPEG with damage in the middle, which is linked."""
+    noise = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
+    data = bytearray(cv2.imencode(".jpg", noise)[1].tobytes())
+    data[len(data) // 2 : len(data) // 2 + 200] = bytes(range(200))
+    (root / IMAGE).unlink()
+    (root / IMAGE).with_suffix(".jpg").write_bytes(data)
+
+
 CASES: list[tuple[str, Callable[[Path], object], str, str, int]] = [
     # what it is, how it comes about, the kind it is reported as, the file named, images left
     ("truncated mask", lambda r: cut(r / MASK), "unreadable", "000_mask.png", 9),
@@ -54,6 +80,10 @@ CASES: list[tuple[str, Callable[[Path], object], str, str, int]] = [
     ("image without mask", lambda r: (r / MASK).unlink(), "no mask", IMAGE, 9),
     ("mask without image", lambda r: (r / IMAGE).unlink(), "mask without image", MASK, 9),
     ("equal stems", lambda r: twin(r / IMAGE), "equal stems", "000.jpg and 000.png", 9),
+    ("pipe as mask", lambda r: pipe(r / MASK), "unreadable", "not a regular file", 9),
+    ("pipe as image", lambda r: pipe(r / IMAGE), "unreadable", "not a regular file", 9),
+    ("endless device", lambda r: device(r / IMAGE), "unreadable", "not a regular file", 9),
+    ("corrupt JPEG", corrupt_photograph, "unreadable", "000.jpg", 9),
     ("link to nowhere", lambda r: link_nowhere(r / MASK), "unreadable", MASK, 9),
 ]
 PARAMETERS = [pytest.param(*case[1:], id=case[0]) for case in CASES]
@@ -192,3 +222,64 @@ def test_a_mask_of_a_jpeg_kind_is_cut_at_127(
         [0, 25 / 60, 20 / 40, 30 / 60, 20 / 40],
         atol=1 / 40,
     ).all()
+
+
+def test_a_file_that_must_not_be_read(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: not str(path).endswith(IMAGE))
+    report = convert(dataset, to="yolo", out=tmp_path / "out")
+    (problem,) = report.problems
+    assert problem.kind == "unreadable"
+    assert f"{IMAGE}: permission denied" in problem.message
+    assert report.n_images == 9
+
+
+@pytest.mark.parametrize("images", ["copy", "link"])
+def test_full_disk_while_images_are_placed(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images: Any
+) -> None:
+    def full(source: object, target: object) -> None:  # the library blames the source
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(source), None, str(target))
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    monkeypatch.setattr(os, "symlink", full)
+    before = set(tmp_path.iterdir())
+    with pytest.raises(OutputError, match=r"out: cannot be written \(No space left"):
+        convert(dataset, to="yolo", out=tmp_path / "out", images=images)
+    assert set(tmp_path.iterdir()) == before
+
+
+KILLED = """
+import os, signal, sys
+from toolkit.data.layouts import read_dataset
+from toolkit.formats import yolo
+from toolkit.formats.convert import convert
+yolo.write_bytes = lambda path, data: os.kill(os.getpid(), signal.SIGKILL)
+convert(read_dataset(sys.argv[1]), to="yolo", out=sys.argv[2], overwrite=True)
+"""
+
+
+def test_leftovers_of_a_killed_conversion_are_removed(dataset: Dataset, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", KILLED, str(dataset.root), str(tmp_path / "out")]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    (left,) = tmp_path.glob(".out.*")
+    mine = tmp_path / ".out.mine"
+    mine.mkdir()
+    running = tmp_path / ".out.running"
+    running.mkdir()
+    mark_owner(running)
+    convert(dataset, to="yolo", out=tmp_path / "out")
+    assert not left.exists()
+    assert mine.exists()
+    assert running.exists()
+
+
+def test_an_output_that_was_about_to_be_replaced_is_put_back(tmp_path: Path) -> None:
+    left = tmp_path / ".out.abc"
+    (left / "old").mkdir(parents=True)
+    (left / "old/keep").write_text("mine")
+    (left / "owner").write_text(f"{socket.gethostname()} 99999999")
+    remove_leftovers(tmp_path / "out")
+    assert (tmp_path / "out/keep").read_text() == "mine"
+    assert not left.exists()

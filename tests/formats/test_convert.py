@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import yaml
@@ -17,15 +18,22 @@ from formats.conftest import blank, masks, write_png
 from toolkit.data.dataset_cards import prompts_for
 from toolkit.data.images import image_size, read_mask
 from toolkit.data.layouts import read_dataset
+from toolkit.data.regions import regions_of
 from toolkit.data.splits import Split
 from toolkit.data.types import Dataset
 from toolkit.errors import ConfigError
 from toolkit.files import OutputError
 from toolkit.formats import pipeline
 from toolkit.formats.convert import convert
-from toolkit.formats.extract import BELOW_MIN_AREA, NO_CLASS, NO_CLASS_IMAGE, NOTHING_LEFT
+from toolkit.formats.extract import (
+    BELOW_MIN_AREA,
+    NO_CLASS,
+    NO_CLASS_IMAGE,
+    NOTHING_LEFT,
+    resize,
+)
 from toolkit.formats.report import Report
-from toolkit.formats.sam import SamPairs
+from toolkit.formats.sam import SamPairs, positive_points
 
 FORMATS = ["yolo", "yolo-seg", "coco", "sam", "imagefolder"]
 
@@ -268,6 +276,32 @@ def test_image_size_moves_image_and_geometry(dataset: Dataset, tmp_path: Path) -
     assert wide.box_xyxy == (2, 5, 27, 10)  # 5 is halved to 2.5: centres from 2 on lie inside
 
 
+@pytest.mark.parametrize("image_size", [None, 300])
+def test_points_are_repeatable(image_size: int | None) -> None:
+    # A disc has many pixels that are almost equally far from its border.
+    crop = np.zeros((82, 52), np.uint8)
+    cv2.ellipse(crop, (26, 41), (25, 40), 0, 0, 360, 1, -1)
+    region = regions_of(crop > 0)[0]
+    if image_size:
+        region = resize(region, from_wh=(52, 82), to_wh=(40, 63))
+    drawn = {str(positive_points(region, 3, np.random.default_rng(0))) for _ in range(300)}
+    assert len(drawn) == 1
+
+
+def test_depth_noise_does_not_move_the_first_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    # OpenCV's distances differ in the last digits from call to call.
+    exact, noise = cv2.distanceTransform, np.random.default_rng(0)
+
+    def noisy(*arguments: Any) -> Any:
+        found = exact(*arguments)
+        return found * (1 + noise.uniform(-1e-6, 1e-6, found.shape)).astype(np.float32)
+
+    monkeypatch.setattr(cv2, "distanceTransform", noisy)
+    region = regions_of(np.ones((31, 60), dtype=bool))[0]
+    found = {str(positive_points(region, 2, np.random.default_rng(0))) for _ in range(20)}
+    assert len(found) == 1
+
+
 def test_sam_pairs(dataset: Dataset, tmp_path: Path) -> None:
     report = convert(dataset, to="sam", out=tmp_path / "out", points=4)
     assert report.dropped == {"good image: the format has no place for it": 6}
@@ -352,6 +386,9 @@ def test_progress_hears_of_every_image(dataset: Dataset, tmp_path: Path) -> None
         ({"classes": {"dent": "x", "scratch": "y", "scrtch": "z"}}, "'scrtch'"),
         ({"segmentation": "outline"}, "--segmentation outline"),
         ({"image_size": 0}, "--image-size 0"),
+        ({"image_size": 10**22}, "--image-size 1e"),
+        ({"mask_threshold": -1}, "--mask-threshold -1"),
+        ({"mask_threshold": 9, "mask_values": {1: "x"}}, "exclude each other"),
     ],
 )
 def test_wrong_options(

@@ -51,7 +51,10 @@ class Shape:
     def mask(self, size_wh: tuple[int, int]) -> NDArray[np.bool_]:
         """Rasterise the label: the run lengths, else the polygons, else the whole box."""
         if self.rle is not None:
-            return decode_rle(self.rle)
+            try:
+                return decode_rle(self.rle)
+            except _DAMAGE as error:
+                raise DataError(f"damaged run lengths ({error}); convert again") from error
         mask = np.zeros((size_wh[1], size_wh[0]), dtype=np.bool_)
         for polygon in self.polygons_xy:
             mask |= fill(polygon, size_wh)
