@@ -253,3 +253,16 @@ def test_download_from_an_archive(data: Path) -> None:
     assert len(read_dataset(datasets_dir() / "tiny")) == 36
     good("download", "tiny", "--archive", "tiny.zip", "--accept-licence", "--out", "mine")
     assert read_dataset("mine").name == "mine"
+
+
+def test_many_image_sizes_are_summed_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from toolkit.cli.dataset_tables import print_info
+    from toolkit.data.info import ImageKind, Info
+
+    kinds = (ImageKind(40, 30, 3, 9), *(ImageKind(50 + i, 60 + i, 1, 1) for i in range(200)))
+    print_info(Info("many", "many", "mvtec", "0" * 64, 209, (), (), kinds))
+    (line,) = [text for text in capsys.readouterr().out.splitlines() if "209 images" in text]
+    assert line == (
+        "209 images: 201 sizes from 40x30 to 249x259, median 145x155, most frequent 9 40x30 RGB, "
+        "1 50x60 grey, 1 51x61 grey"
+    )

@@ -162,3 +162,14 @@ def test_a_card_of_one_s_own_is_found(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "flask" in card_names()
     assert "bottle" in card_names()
     assert prompts_for("flask", "crack") == ("crack in the flask",)
+
+
+def test_class_phrases() -> None:
+    from toolkit.data.dataset_cards import class_phrases
+    from toolkit.data.types import Dataset, Sample
+
+    samples = tuple(Sample(n, Path(n), n) for n in ("broken_large", "my_dent", "good"))
+    phrases = class_phrases(Dataset("bottle", Path("bottle"), samples))
+    assert phrases["broken_large"] == prompts_for("bottle", "broken_large")
+    assert phrases["my_dent"] == ("my dent",)
+    assert set(phrases) == {"broken_large", "my_dent"}

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -363,3 +364,28 @@ def test_copies_count_once_in_a_budget() -> None:
 def test_a_negative_budget_is_refused() -> None:
     with pytest.raises(DataError, match="budget -1"):
         _train_of(-1)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda r: r.update(slots=None),
+        lambda r: r.update(slots=[None]),
+        lambda r: r["slots"][0].update(sha256=[1]),
+        lambda r: r["slots"][0].update(label={}),
+        lambda r: r.update(folds="5"),
+        lambda r: r.update(protocol=7),
+        lambda r: r.update(seed=None),
+    ],
+)
+def test_mutated_split_files(tmp_path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    path = tmp_path / "split.json"
+    make_plan(dataset_of(BOTTLE)).write(path)
+    record = json.loads(path.read_text())
+    change(record)
+    path.write_text(json.dumps(record))
+    with pytest.raises(DataError, match="write a new one"):
+        SplitPlan.read(path)
+    path.write_text("[" * 5000)
+    with pytest.raises(DataError, match="nested too deeply"):
+        SplitPlan.read(path)
