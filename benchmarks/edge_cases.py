@@ -1,6 +1,7 @@
-"""What converters make of the masks that they get wrong; writes the table in docs/experiments/convert.md.
+"""Compare converters on difficult masks; write the table in docs/experiments/convert.md.
 
-    python benchmarks/edge_cases.py [--datumaro-python VENV/bin/python] [--write docs/experiments/convert.md]
+    python benchmarks/edge_cases.py [--datumaro-python VENV/bin/python]
+        [--write docs/experiments/convert.md]
 
 Needs supervision (extra `test`). A cell is `exact` where the tool gives every region with its tight
 half-open box (and keeps the hole, where there is one), else what it gives.

@@ -173,10 +173,7 @@ class SplitPlan:
         Raises:
             DataError: missing, not a split file, of another schema, or edited by hand.
         """
-        try:
-            record = read_json(path)
-        except RecursionError as error:
-            raise DataError(f"{path}: nested too deeply; write a new split file") from error
+        record = read_json(path)
         if not isinstance(record, dict) or record.get("schema") != SCHEMA:
             raise DataError(f"{path}: not a split file of schema {SCHEMA}; write a new one")
         stored = record.pop("checksum", None)
