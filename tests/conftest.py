@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# On a busy machine a single example may take long without being wrong.
+settings.register_profile("toolkit", deadline=None)
+settings.load_profile("toolkit")
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -49,7 +49,7 @@ def resource(relative: str) -> Path:
     Raises:
         ConfigError: there is neither.
     """
-    # The package's parent last: if installed, it is site-packages, where others have `datasets` too.
+    # Last, because the parent of an installed package has folders of others (`datasets`).
     candidates = (home() / relative, _PACKAGE / "_resources" / relative, _PACKAGE.parent / relative)
     for path in candidates:
         if path.exists():

@@ -32,7 +32,7 @@ def test_a_method_says_what_the_leaderboard_needs(name: str) -> None:
     assert issubclass(cls, Method)
     assert cls.name == name
     assert cls.labels in get_args(Labels)
-    assert cls.scoring.strip()
+    assert cls.score_description.strip()
     assert dataclasses.is_dataclass(cls.Settings)
     assert not cls.__abstractmethods__
     for field in dataclasses.fields(cls.Settings):
@@ -87,5 +87,5 @@ def test_others_add_theirs_but_do_not_replace_ours(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(registry, "entry_points", points)
     assert "grey" in method_names()
     found: type[Method[Any]] = method_class("grey")
-    assert found.scoring == "distance of mean grey"
+    assert found.score_description == "distance of mean grey"
     assert method_class("patchcore").name == "patchcore"
