@@ -18,9 +18,6 @@ class SamSettings:
     weights: str = setting(
         "pretrained", "pretrained, auto (none where they cannot be fetched), none, or a FILE"
     )
-    trainable: Literal["decoder", "decoder+prompt"] = setting(
-        "decoder", "train the mask decoder alone or the prompt encoder as well"
-    )
     epochs: int = setting(20, "passes over all training regions in all views; 0 is zero-shot")
     lr: float = setting(2e-4, "peak learning rate of the one-cycle schedule")
     tta: bool = setting(
@@ -29,34 +26,63 @@ class SamSettings:
     max_prompts: int = setting(10, "most boxes or peaks of the prompting run per image")
     mask_threshold: float = setting(0.0, "pixels with a larger logit are the mask")
     batch: int = setting(4, "prompts per training step")
-    low_res_fraction: float = setting(
-        0.8, "fraction of the epochs at half the resolution, where a step costs a third"
+    trainable: Literal["decoder", "decoder+prompt"] = setting(
+        "decoder", "train the mask decoder alone or the prompt encoder as well", advanced=True
     )
-    validate_every: int = setting(4, "epochs between two validations")
-    patience: int = setting(5, "validations without a better IoU before training stops")
-    augmentations: int = setting(4, "cached turned, flipped and lightened views per image (1 to 8)")
-    crops_per_region: int = setting(3, "cached crops per region, of random size, place and view")
+    low_res_fraction: float = setting(
+        0.8,
+        "fraction of the epochs at half the resolution, where a step costs a third",
+        advanced=True,
+    )
+    validate_every: int = setting(4, "epochs between two validations", advanced=True)
+    patience: int = setting(
+        5, "validations without a better IoU before training stops", advanced=True
+    )
+    augmentations: int = setting(
+        4, "cached turned, flipped and lightened views per image (1 to 8)", advanced=True
+    )
+    crops_per_region: int = setting(
+        3, "cached crops per region, of random size, place and view", advanced=True
+    )
     crop_scale: float = setting(
-        2.0, "side of a crop in longest sides of its region; 0 for no crops"
+        2.0, "side of a crop in longest sides of its region; 0 for no crops", advanced=True
     )
     precision: Literal["auto", "float32", "bfloat16"] = setting(
-        "auto", "of the training step; auto is bfloat16 where the device computes it natively"
+        "auto",
+        "of the training step; auto is bfloat16 where the device computes it natively",
+        advanced=True,
     )
-    weight_decay: float = setting(1e-4, "weight decay of AdamW")
-    ema: float = setting(0.98, "decay of the moving average of the weights, which is kept")
-    box_prompt_prob: float = setting(0.35, "probability that a first prompt is a box, not a click")
-    box_jitter: float = setting(0.1, "noise of training boxes, in shares of their sides")
-    refinement_clicks: int = setting(1, "further clicks on the error, with the mask fed back")
-    refinement_prob: float = setting(0.25, "probability that a step includes these clicks")
+    weight_decay: float = setting(1e-4, "weight decay of AdamW", advanced=True)
+    ema: float = setting(
+        0.98, "decay of the moving average of the weights, which is kept", advanced=True
+    )
+    box_prompt_prob: float = setting(
+        0.35, "probability that a first prompt is a box, not a click", advanced=True
+    )
+    box_jitter: float = setting(
+        0.1, "noise of training boxes, in shares of their sides", advanced=True
+    )
+    refinement_clicks: int = setting(
+        1, "further clicks on the error, with the mask fed back", advanced=True
+    )
+    refinement_prob: float = setting(
+        0.25, "probability that a step includes these clicks", advanced=True
+    )
     negative_images: int = setting(
-        12, "good images, one place each per epoch, that teach the predicted IoU to stay low"
+        12,
+        "good images, one place each per epoch, that teach the predicted IoU to stay low",
+        advanced=True,
     )
-    points_per_side: int = setting(8, "grid of clicks where no other run prompts")
-    prompt_confidence: float = setting(0.05, "least confidence of a prompting box")
-    score_ratio: float = setting(0.5, "masks that score at least this share of the best are joined")
-    tta_views: int = setting(8, "with tta: views of the whole image (1 to 8)")
-    tta_crops: int = setting(1, "with tta: views of the crop around the prompted place (0 to 8)")
-    max_crops: int = setting(3, "with tta: most crops per image")
+    points_per_side: int = setting(8, "grid of clicks where no other run prompts", advanced=True)
+    prompt_confidence: float = setting(0.05, "least confidence of a prompting box", advanced=True)
+    score_ratio: float = setting(
+        0.5, "masks that score at least this share of the best are joined", advanced=True
+    )
+    tta_views: int = setting(8, "with tta: views of the whole image (1 to 8)", advanced=True)
+    tta_crops: int = setting(
+        1, "with tta: views of the crop around the prompted place (0 to 8)", advanced=True
+    )
+    max_crops: int = setting(3, "with tta: most crops per image", advanced=True)
 
     def __post_init__(self) -> None:
         """Check the numbers of views.

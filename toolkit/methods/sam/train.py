@@ -131,7 +131,7 @@ def _train(
         state.best = _validate(state, cache, data.val, run, pool)
         save_decoder(state.average, best_path)
     with progress("fine-tune sam", steps * sum(costs)) as bar:
-        bar.advance(steps * sum(costs[: state.epoch]))
+        bar.skip(steps * sum(costs[: state.epoch]))
         while state.epoch < settings.epochs and state.stale < settings.patience:
             started = time.perf_counter()
             rng = np.random.default_rng([run.seed, state.epoch])
