@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -44,45 +44,70 @@ class YoloSettings:
         "pretrained (COCO), auto (from scratch where they cannot be had), none (from scratch), "
         "a name of `toolkit weights list`, or a checkpoint file",
     )
-    init_checkpoint: str = setting("", "checkpoint file to start from, instead of `weights`")
-    allow_pickle: bool = setting(False, "read a checkpoint file although it could run code")
+    init_checkpoint: str = setting(
+        "", "checkpoint file to start from, instead of `weights`", advanced=True
+    )
+    allow_pickle: bool = setting(
+        False, "read a checkpoint file although it could run code", advanced=True
+    )
     epochs: int = setting(30, "largest number of passes over the training images")
-    patience: int = setting(30, "epochs without a better validation mAP to stop after; 0: never")
-    checkpoint: Literal["best", "last"] = setting("last", "weights to predict with: last, or best")
+    patience: int = setting(
+        30, "epochs without a better validation mAP to stop after; 0: never", advanced=True
+    )
+    checkpoint: Literal["best", "last"] = setting(
+        "last", "weights to predict with: last, or best", advanced=True
+    )
     image_size: int = setting(320, "longest side in pixels; small defects need more")
-    batch: int = setting(16, "images per optimizer step")
+    batch: int = setting(16, "images per optimizer step", advanced=True)
     optimizer: Literal[
         "AdamW", "Adam", "Adamax", "NAdam", "RAdam", "RMSProp", "SGD", "MuSGD", "auto"
-    ] = setting("AdamW", "optimizer; auto: Ultralytics chooses it and lr")
+    ] = setting("AdamW", "optimizer; auto: Ultralytics chooses it and lr", advanced=True)
     lr: float = setting(0.0005, "learning rate after warm-up")
-    head_lr_mult: float = setting(1.0, "multiple of lr for the layers that start untrained")
-    bn_momentum: float = setting(0.1, "of batch norm statistics; 0.03 is slow for few batches")
-    freeze_layers: int = setting(0, "number of leading layers to freeze (10: the backbone)")
-    background_images: str = setting(
-        "0.25", "good training images: a number, a share of the training part below 1, or all"
+    head_lr_mult: float = setting(
+        1.0, "multiple of lr for the layers that start untrained", advanced=True
     )
-    mosaic: float = setting(0.0, "probability of mosaic (four images in one), which cuts defects")
-    close_mosaic: int = setting(10, "number of last epochs without mosaic")
+    bn_momentum: float = setting(
+        0.1, "of batch norm statistics; 0.03 is slow for few batches", advanced=True
+    )
+    freeze_layers: int = setting(
+        0, "number of leading layers to freeze (10: the backbone)", advanced=True
+    )
+    background_images: str = setting(
+        "0.25",
+        "good training images: a number, a share of the training part below 1, or all",
+        advanced=True,
+    )
+    mosaic: float = setting(
+        0.0, "probability of mosaic (four images in one), which cuts defects", advanced=True
+    )
+    close_mosaic: int = setting(10, "number of last epochs without mosaic", advanced=True)
     flips: Literal["auto", "none", "horizontal", "vertical", "both"] = setting(
-        "auto", "mirror half of the images; auto: as the data card allows"
+        "auto", "mirror half of the images; auto: as the data card allows", advanced=True
     )
     degrees: str = setting(
-        "auto", "largest rotation in degrees; auto: 180 where the data card allows it, else 0"
+        "auto",
+        "largest rotation in degrees; auto: 180 where the data card allows it, else 0",
+        advanced=True,
     )
-    scale: float = setting(0.1, "largest change of size, as a share; 0.5 for varying distances")
+    scale: float = setting(
+        0.1, "largest change of size, as a share; 0.5 for varying distances", advanced=True
+    )
     copy_paste_per_image: int = setting(2, "good images to paste each training defect onto")
-    cache: bool = setting(True, "keep decoded, resized images in memory")
-    workers: int = setting(1, "data loading processes on a GPU; a CPU uses none")
+    cache: bool = setting(True, "keep decoded, resized images in memory", advanced=True)
+    workers: int = setting(1, "data loading processes on a GPU; a CPU uses none", advanced=True)
     precision: Literal["auto", "float32", "bfloat16"] = setting(
-        "auto", "of the forward pass in training; auto: bfloat16 on CPUs that compute it natively"
+        "auto",
+        "of the forward pass in training; auto: bfloat16 on CPUs that compute it natively",
+        advanced=True,
     )
-    nms_iou: float = setting(0.7, "IoU above which boxes of one class are duplicates")
+    nms_iou: float = setting(
+        0.7, "IoU above which boxes of one class are duplicates", advanced=True
+    )
     tta: bool = setting(
         False, "test-time augmentation: predict in every flip and turn that the data card allows"
     )
-    ultralytics_args: dict[str, Any] = field(
-        default_factory=dict,
-        metadata={"help": "other training arguments of Ultralytics; or one: --set hsv_v=0.2"},
+    ultralytics_args: dict[str, Any] = setting(
+        {}, "other training arguments of Ultralytics; or one: --set hsv_v=0.2", advanced=True
     )
 
     @staticmethod
@@ -150,13 +175,15 @@ class YoloWorldSettings(YoloSettings):
         "yolo11n-world",
         "network: yolov8{s,m,l,x}-worldv2, or any YOLO with -world for a text-driven head on it",
     )
-    lr: float = setting(0.0004, "learning rate after warm-up")
-    head_lr_mult: float = setting(3.0, "multiple of lr for the layers that start untrained")
+    lr: float = setting(0.0004, "learning rate after warm-up", advanced=True)
+    head_lr_mult: float = setting(
+        3.0, "multiple of lr for the layers that start untrained", advanced=True
+    )
     trainable: Literal["full", "head", "prompts"] = setting(
         "full", "everything, the last layer, or the class embeddings alone"
     )
     train_logit_scale: bool = setting(
-        False, "with trainable=prompts, train the head's scale and bias, too"
+        False, "with trainable=prompts, train the head's scale and bias, too", advanced=True
     )
     text_embeddings: str = setting(
         "",
@@ -164,10 +191,12 @@ class YoloWorldSettings(YoloSettings):
         "empty: clip where it can be had, else orthonormal",
     )
     background_prompt: str = setting(
-        "", "phrase for no defect; boxes that it fits best are dropped"
+        "", "phrase for no defect; boxes that it fits best are dropped", advanced=True
     )
     retention_data: str = setting(
-        "", "data.yaml of classes that the base model knew; reports mAP before and after"
+        "",
+        "data.yaml of classes that the base model knew; reports mAP before and after",
+        advanced=True,
     )
 
     def __post_init__(self) -> None:
