@@ -8,20 +8,28 @@ import torch
 from sklearn.svm import SVC
 
 from toolkit.imbalance import compare as compare_module
-from toolkit.imbalance.compare import WITHOUT, compare, table
+from toolkit.imbalance.compare import (
+    DIGITS,
+    WITHOUT,
+    compare,
+    load_digits,
+    long_tail_counts,
+    split_long_tail,
+    table,
+)
 from toolkit.imbalance.deepsmote import (
     PENALTIES,
+    SIZES,
+    AutoEncoder,
     DeepSmote,
     Trained,
     missing_images,
     penalty_of,
-    synthesise,
+    synthesize,
     to_bytes,
     to_unit,
     train_deepsmote,
 )
-from toolkit.imbalance.deepsmote_network import SIZES, AutoEncoder
-from toolkit.imbalance.toy_data import NAMES, load_digits, long_tail_counts, split_long_tail
 
 
 def _generator(seed: int = 0) -> torch.Generator:
@@ -81,11 +89,11 @@ def test_new_images_lie_between_those_of_their_class() -> None:
     labels = torch.tensor([0, 0, 0, 1, 1, 1])
     grey = torch.tensor([10, 20, 30, 210, 220, 230])
     images = grey.view(-1, 1, 1, 1).expand(6, 1, 16, 16).to(torch.uint8)
-    trained = Trained(_Perfect(), ())
-    made, of = synthesise(trained, images, labels, {0: 4, 1: 0, 2: 0}, neighbours=2)
+    trained = Trained(_Perfect(), 2, ())
+    made, of = synthesize(trained, images, labels, {0: 4, 1: 0, 2: 0})
     assert of.tolist() == [0] * 4
     assert 10 <= int(made.min()) <= int(made.max()) <= 30
-    made, of = synthesise(trained, images, labels, {0: 2, 1: 3}, neighbours=2)
+    made, of = synthesize(trained, images, labels, {0: 2, 1: 3})
     assert of.tolist() == [0, 0, 1, 1, 1]
     assert int(made[of == 1].min()) >= 210
 
@@ -109,11 +117,11 @@ def _recognised(epochs: int) -> tuple[list[float], Trained]:
     own, of = images[train], labels[train]
     trained = train_deepsmote(own, of, DeepSmote(epochs=epochs), seed=0)
     missing = missing_images(of, 10, per_class=130)  # 30 of the largest class too
-    made, made_of = synthesise(trained, own, of, missing, neighbours=5)
+    made, made_of = synthesize(trained, own, of, missing)
     judge = SVC().fit(images.flatten(1).numpy() / 255, labels.numpy())
-    said = judge.predict(made.flatten(1).numpy() / 255)
+    predicted = judge.predict(made.flatten(1).numpy() / 255)
     truth = made_of.numpy()
-    return [float(np.mean(said[truth == c] == c)) for c in range(10)], trained
+    return [float(np.mean(predicted[truth == c] == c)) for c in range(10)], trained
 
 
 @pytest.mark.slow
@@ -131,24 +139,22 @@ def test_without_training_they_are_not() -> None:
 def test_equal_seeds_give_equal_images() -> None:
     images = torch.randint(0, 256, (12, 3, 16, 16), generator=_generator()).to(torch.uint8)
     labels = torch.tensor([0] * 8 + [1] * 4)
-    how = DeepSmote(epochs=2, width=4, latent=8, neighbours=2)
+    how = DeepSmote(epochs=2, width=4, latent=8, num_neighbors=2)
     made = [
-        synthesise(
-            train_deepsmote(images, labels, how, seed=3), images, labels, {1: 4}, neighbours=2
-        )[0]
+        synthesize(train_deepsmote(images, labels, how, seed=3), images, labels, {1: 4})[0]
         for _ in range(2)
     ]
     assert torch.equal(made[0], made[1])
 
 
-def test_a_comparison_says_what_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_comparison_has_a_line_per_penalty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compare_module, "_STEPS", 25)
     images = torch.zeros(40, 1, 16, 16, dtype=torch.uint8)
     labels = torch.tensor([0] * 30 + [1] * 10)
     noise = torch.randint(0, 100, images.shape, generator=_generator()).to(torch.uint8)
     images += noise + (labels * 120).to(torch.uint8).view(-1, 1, 1, 1)
-    how = DeepSmote(epochs=2, width=4, latent=8, neighbours=2)
-    found = [compare((images, labels), (images, labels), NAMES[:2], how, seed=s) for s in (0, 1)]
+    how = DeepSmote(epochs=2, width=4, latent=8, num_neighbors=2)
+    found = [compare((images, labels), (images, labels), DIGITS[:2], how, seed=s) for s in (0, 1)]
     assert list(found[0]) == [WITHOUT, *PENALTIES]
     assert found[0][WITHOUT].acsa == 1  # dark and bright are easily told apart
     text = table(found)

@@ -9,7 +9,6 @@ from typing import Annotated, NoReturn
 import typer
 
 from toolkit import __version__
-from toolkit.cli.balance import balance_app
 from toolkit.cli.benchmark import benchmark_command
 from toolkit.cli.cache import cache_app
 from toolkit.cli.compare import compare_command
@@ -18,6 +17,7 @@ from toolkit.cli.dataset import dataset_app
 from toolkit.cli.demo import demo_command
 from toolkit.cli.doctor import doctor_command
 from toolkit.cli.export import export_command
+from toolkit.cli.imbalance import imbalance_app
 from toolkit.cli.leaderboard import evaluate_command, leaderboard_command
 from toolkit.cli.predict import predict_command
 from toolkit.cli.report import report_command
@@ -41,7 +41,7 @@ app.command("predict")(predict_command)
 app.command("evaluate")(evaluate_command)
 app.command("export")(export_command)
 app.command("benchmark")(benchmark_command)
-app.add_typer(balance_app, name="balance")
+app.add_typer(imbalance_app, name="imbalance")
 app.command("leaderboard")(leaderboard_command)
 app.command("compare")(compare_command)
 app.command("report")(report_command)

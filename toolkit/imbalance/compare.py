@@ -1,4 +1,4 @@
-"""What DeepSMOTE does to a small classifier, measured: the same images with and without it."""
+"""Measure what DeepSMOTE does to a small classifier, on any images or on long-tailed digits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from toolkit.imbalance.deepsmote import (
     PENALTIES,
     DeepSmote,
     missing_images,
-    synthesise,
+    synthesize,
     to_unit,
     train_deepsmote,
 )
@@ -26,11 +26,15 @@ _STEPS = 600
 _BATCH = 32
 _LR = 1e-3
 _CODING_BATCH = 256
+DIGITS_SIDE = 16
+"""Side in pixels that the digits, 8 x 8, are enlarged to."""
+DIGITS = tuple(str(digit) for digit in range(10))
+_GRAY_LEVELS = 16
 
 
 @dataclass(frozen=True)
 class Figures:
-    """How good a classifier is on a test part.
+    """Figures of a classifier on a test part.
 
     Attributes:
         acsa: mean recall of the classes (average class-specific accuracy).
@@ -44,7 +48,7 @@ class Figures:
 
 
 def small_network(channels: int, size: int, classes: int) -> nn.Module:
-    """Return a network of three convolutions, as small images want it."""
+    """Return a network of three convolutions, for small images."""
     return nn.Sequential(
         nn.Conv2d(channels, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.MaxPool2d(2),
         nn.Conv2d(16, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(), nn.MaxPool2d(2),
@@ -66,7 +70,7 @@ def train_small(images: Tensor, labels: Tensor, classes: int, *, seed: int) -> n
     generator = torch.Generator().manual_seed(seed)
     model = small_network(images.shape[1], images.shape[-1], classes)
     inputs = to_unit(images)
-    model(inputs[:2])  # lets the last layer find its size
+    model(inputs[:2])  # sets the size of the last layer
     optimizer = torch.optim.Adam(model.parameters(), lr=_LR)
     for step in range(_STEPS):
         for group in optimizer.param_groups:
@@ -79,8 +83,8 @@ def train_small(images: Tensor, labels: Tensor, classes: int, *, seed: int) -> n
     return model.eval()
 
 
-def answers(model: nn.Module, images: Tensor) -> Tensor:
-    """Return the class that a network says of each uint8 image, int64 (n,)."""
+def predict_small(model: nn.Module, images: Tensor) -> Tensor:
+    """Return the predicted class of each uint8 image, int64 (n,)."""
     with torch.no_grad():
         batches = torch.split(to_unit(images), _CODING_BATCH)
         return torch.cat([model(batch).argmax(1) for batch in batches])
@@ -111,9 +115,7 @@ def compare(
     for penalty in PENALTIES:
         trained = train_deepsmote(images, labels, replace(how, penalty=penalty), seed=seed)
         missing = missing_images(labels, len(names))
-        made, of = synthesise(
-            trained, images, labels, missing, neighbours=how.neighbours, seed=seed
-        )
+        made, of = synthesize(trained, images, labels, missing, seed=seed)
         filled = (torch.cat([images, made]), torch.cat([labels, of]))
         found[penalty] = _figures(filled, test, names, seed)
     return found
@@ -144,9 +146,52 @@ def _figures(
     train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], names: Sequence[str], seed: int
 ) -> Figures:
     model = train_small(*train, len(names), seed=seed)
-    said = answers(model, test[0])
-    found = classification_metrics(test[1].numpy(), said.numpy(), class_names=names)
+    predicted = predict_small(model, test[0])
+    found = classification_metrics(test[1].numpy(), predicted.numpy(), class_names=names)
     values = (found.balanced_accuracy, found.geometric_mean, found.macro_f1)
     # The test part holds images of some class, so all three exist.
     known = [value for value in values if not isinstance(value, Undefined)]
     return Figures(*known)
+
+
+def load_digits() -> tuple[Tensor, Tensor]:
+    """Return all 1797 digits: uint8 (n, 1, 16, 16) and int64 (n,)."""
+    from sklearn import datasets
+
+    found = datasets.load_digits()
+    images = torch.from_numpy(found.images).float()[:, None] * (255 / _GRAY_LEVELS)
+    grown = F.interpolate(images, size=(DIGITS_SIDE, DIGITS_SIDE), mode="bilinear")
+    return grown.round().clamp(0, 255).to(torch.uint8), torch.from_numpy(found.target).long()
+
+
+def long_tail_counts(largest: int, smallest: int, classes: int) -> list[int]:
+    """Return class sizes that fall exponentially.
+
+    n_c = n_0 · (n_last / n_0)^(c / (K − 1)), as the long-tailed sets of Cui et al. 2019.
+    """
+    ratio = smallest / largest
+    return [round(largest * ratio ** (c / (classes - 1))) for c in range(classes)]
+
+
+def split_long_tail(
+    labels: Tensor, counts: list[int], *, test_per_class: int, seed: int
+) -> tuple[Tensor, Tensor]:
+    """Draw a long-tailed training part and a balanced test part that do not overlap.
+
+    Args:
+        labels: int64 (n,).
+        counts: training images per class.
+        test_per_class: test images per class.
+        seed: of the draw.
+
+    Returns:
+        int64 indices of the training and the test part.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    train, test = [], []
+    for label, count in enumerate(counts):
+        own = torch.nonzero(labels == label).flatten()
+        own = own[torch.randperm(len(own), generator=generator)]
+        test.append(own[:test_per_class])
+        train.append(own[test_per_class : test_per_class + count])
+    return torch.cat(train), torch.cat(test)

@@ -3,8 +3,8 @@
 Dablain, Krawczyk and Chawla, DeepSMOTE: Fusing Deep Learning and SMOTE for Imbalanced Data,
 arXiv 2105.02340. The paper's penalty takes images of one random class, encodes them, permutes the
 embeddings, decodes, and compares with the images in their old order, so that the decoder learns
-that classes are interchangeable within. The code that its authors published shifts images and
-embeddings alike, which is plain reconstruction of one class. Both can be had, and neither.
+that images of a class are interchangeable. The code that its authors published shifts images and
+embeddings alike, which is plain reconstruction of one class. `penalty` chooses one, or none.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from toolkit.imbalance.deepsmote_network import AutoEncoder
-from toolkit.imbalance.smote import smote
+from toolkit.imbalance.sampling import smote
 from toolkit.progress import progress
 
 Penalty = Literal["paper", "reconstruction", "none"]
@@ -25,20 +24,77 @@ PENALTIES: tuple[Penalty, ...] = ("paper", "reconstruction", "none")
 # One step of a class of a single image would leave batch normalisation one value per channel.
 _FEWEST_OF_A_CLASS = 2
 _CODING_BATCH = 256
+SIZES = (16, 32, 64, 128)
+_SMALLEST_MAP = 4
+_SLOPE = 0.2
+
+
+class AutoEncoder(nn.Module):
+    """Encode square images to a latent vector by way of a map of 4 x 4, and decode them.
+
+    The layers are those of DCGAN (Radford et al. 2016), as in DeepSMOTE: convolutions of side 4 and
+    stride 2, batch normalisation but not at the image, leaky ReLU in the encoder, ReLU in the
+    decoder, tanh at the end; a linear layer before and after the latent vector.
+
+    Args:
+        size: side of the images, one of `SIZES`.
+        channels: of the images.
+        width: channels after the first convolution; doubled with each halving.
+        latent: length of the latent vector.
+    """
+
+    def __init__(self, size: int, *, channels: int, width: int, latent: int) -> None:
+        super().__init__()
+        halvings = (size // _SMALLEST_MAP).bit_length() - 1
+        widths = [width * 2**i for i in range(halvings)]
+        down: list[nn.Module] = []
+        before = channels
+        for i, wide in enumerate(widths):
+            down.append(nn.Conv2d(before, wide, 4, 2, 1, bias=i == 0))
+            if i:
+                down.append(nn.BatchNorm2d(wide))
+            down.append(nn.LeakyReLU(_SLOPE))
+            before = wide
+        flat = widths[-1] * _SMALLEST_MAP**2
+        self.encoder = nn.Sequential(*down, nn.Flatten(), nn.Linear(flat, latent))
+        up: list[nn.Module] = [
+            nn.Linear(latent, flat),
+            nn.Unflatten(1, (widths[-1], _SMALLEST_MAP, _SMALLEST_MAP)),
+            nn.BatchNorm2d(widths[-1]),
+            nn.ReLU(),
+        ]
+        for wide, narrow in zip(widths[::-1], widths[-2::-1], strict=False):
+            up += [
+                nn.ConvTranspose2d(wide, narrow, 4, 2, 1, bias=False),
+                nn.BatchNorm2d(narrow),
+                nn.ReLU(),
+            ]
+        up += [nn.ConvTranspose2d(widths[0], channels, 4, 2, 1), nn.Tanh()]
+        self.decoder = nn.Sequential(*up)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Map images (B, C, S, S) in [-1, 1] to latent vectors (B, L)."""
+        latent: Tensor = self.encoder(images)
+        return latent
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """Map latent vectors (B, L) to images (B, C, S, S) in [-1, 1]."""
+        images: Tensor = self.decoder(latent)
+        return images
 
 
 @dataclass(frozen=True)
 class DeepSmote:
-    """How encoder and decoder are trained.
+    """Training of the encoder and decoder.
 
-    The paper's values, but for half its width, and for a third of the batch of 100 in its code: of
-    a few hundred images that would make three steps per epoch, and the decoder would know no more
-    than the mean image.
+    The paper's values, except half its width, and a third of the batch of 100 in its code: for a
+    few hundred images that would be three steps per epoch, after which the decoder returns the
+    mean image.
 
     Attributes:
         epochs: passes over the images; the paper has 50 to 350.
         penalty: second term of the loss.
-        neighbours: k of SMOTE.
+        num_neighbors: k of SMOTE.
         width: channels after the first convolution (64 in the paper).
         latent: length of the latent vector.
         batch: images per step.
@@ -47,7 +103,7 @@ class DeepSmote:
 
     epochs: int = 150
     penalty: Penalty = "paper"
-    neighbours: int = 5
+    num_neighbors: int = 5
     width: int = 32
     latent: int = 300
     batch: int = 32
@@ -60,10 +116,12 @@ class Trained:
 
     Attributes:
         model: in evaluation mode.
+        num_neighbors: k of SMOTE.
         losses: mean of each epoch: reconstruction, penalty (0 where there is none).
     """
 
     model: AutoEncoder
+    num_neighbors: int
     losses: tuple[tuple[float, float], ...]
 
 
@@ -107,7 +165,7 @@ def train_deepsmote(
             mean = sums / len(batches)
             losses.append((float(mean[0]), float(mean[1])))
             bar.advance(reconstruction=losses[-1][0], penalty=losses[-1][1])
-    return Trained(model.eval(), tuple(losses))
+    return Trained(model.eval(), how.num_neighbors, tuple(losses))
 
 
 def penalty_of(
@@ -126,14 +184,8 @@ def penalty_of(
     return F.mse_loss(decoded, images if penalty == "paper" else images[order])
 
 
-def synthesise(
-    trained: Trained,
-    images: Tensor,
-    labels: Tensor,
-    wanted: dict[int, int],
-    *,
-    neighbours: int,
-    seed: int = 0,
+def synthesize(
+    trained: Trained, images: Tensor, labels: Tensor, wanted: dict[int, int], *, seed: int = 0
 ) -> tuple[Tensor, Tensor]:
     """Make new images of some classes.
 
@@ -141,9 +193,8 @@ def synthesise(
         trained: encoder and decoder.
         images: uint8 (n, C, S, S) that new ones are made from.
         labels: int64 (n,).
-        wanted: number of new images by class; such a class has more images than neighbours.
-        neighbours: k of SMOTE.
-        seed: of neighbours and places.
+        wanted: number of new images by class; such a class has more images than neighbors.
+        seed: of neighbors and places.
 
     Returns:
         uint8 (m, C, S, S) and int64 (m,), class by class.
@@ -159,7 +210,7 @@ def synthesise(
                 continue
             own = to_unit(images[labels == label])
             coded = torch.cat([model.encode(b.to(device)) for b in torch.split(own, _CODING_BATCH)])
-            new = smote(coded, count, neighbours=neighbours, generator=generator)
+            new = smote(coded, count, num_neighbors=trained.num_neighbors, generator=generator)
             made += [to_bytes(model.decode(b).cpu()) for b in torch.split(new, _CODING_BATCH)]
             of.append(torch.full((count,), label, dtype=labels.dtype))
     return torch.cat(made), torch.cat(of)
@@ -171,7 +222,7 @@ def missing_images(labels: Tensor, classes: int, *, per_class: int = 0) -> dict[
     Args:
         labels: int64 (n,).
         classes: number of classes.
-        per_class: what each class is to have; 0 takes the size of the largest.
+        per_class: wanted size of each class; 0 takes the size of the largest.
     """
     counts = torch.bincount(labels, minlength=classes).tolist()
     target = per_class or max(counts)

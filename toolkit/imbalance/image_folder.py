@@ -1,4 +1,4 @@
-"""Images in class folders: reading real ones, writing synthetic ones with a contact sheet."""
+"""Class folders: read and resize real images, write synthetic ones with a contact sheet."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from toolkit.data.images import is_image_file, read_rgb
 from toolkit.data.types import GOOD
 from toolkit.errors import DataError
-from toolkit.files import atomic_write
+from toolkit.inference.plot import save_picture
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,8 +63,25 @@ def _images_in(folder: Path) -> list[Path]:
     return sorted(f for f in folder.iterdir() if f.is_file() and is_image_file(f))
 
 
+def resize_square(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """Resize to a square, averaging over areas (the aspect ratio is not kept).
+
+    Args:
+        image: uint8 array (H, W, 3).
+        size: side of the square in pixels.
+
+    Returns:
+        uint8 array (size, size, 3).
+    """
+    import cv2
+
+    shrinks = size <= min(image.shape[:2])
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, (size, size), interpolation=method), dtype=np.uint8)
+
+
 def read_resized(paths: Sequence[Path], size: int) -> Tensor:
-    """Decode and resize images, averaging over areas (the aspect ratio is not kept).
+    """Decode images and resize them with `resize_square`.
 
     Returns:
         uint8 (n, 3, size, size), RGB.
@@ -72,23 +89,17 @@ def read_resized(paths: Sequence[Path], size: int) -> Tensor:
     Raises:
         DataError: a file is no image.
     """
-    import cv2
     import torch
 
-    found = np.empty((len(paths), size, size, 3), np.uint8)
-    for i, path in enumerate(paths):
-        image = read_rgb(path)
-        shrinks = size <= min(image.shape[:2])
-        method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        found[i] = cv2.resize(image, (size, size), interpolation=method)
-    return torch.from_numpy(found).permute(0, 3, 1, 2).contiguous()
+    images = np.stack([resize_square(read_rgb(path), size) for path in paths])
+    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
 
 
 def write_class_images(folder: Path, images: Tensor, labels: Tensor, names: Sequence[str]) -> None:
     """Write `folder/<class>/synthetic-NNNN.png`.
 
     Args:
-        folder: is made where it is missing.
+        folder: the folder, created if missing.
         images: uint8 (n, C, S, S), C = 3 (RGB) or 1.
         labels: int64 (n,).
         names: of the classes.
@@ -96,7 +107,7 @@ def write_class_images(folder: Path, images: Tensor, labels: Tensor, names: Sequ
     for index, name in enumerate(names):
         own = images[labels == index]
         for number, image in enumerate(own, start=1):
-            _write_png(_array(image), folder / name / f"synthetic-{number:04d}.png")
+            save_picture(_array(image), folder / name / f"synthetic-{number:04d}.png")
 
 
 def read_class_images(folder: Path, names: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -142,7 +153,7 @@ def write_contact_sheet(
             own = images[labels == index][:_SHEET_COLUMNS]
             if len(own):
                 rows.append(_row([_array(one) for one in own], (name, what), band))
-    _write_png(np.concatenate(rows), path)
+    save_picture(np.concatenate(rows), path)
 
 
 def _row(
@@ -167,11 +178,3 @@ def _array(image: Tensor) -> NDArray[np.uint8]:
     """Turn uint8 (C, S, S) into an RGB array (S, S, 3)."""
     array = image.permute(1, 2, 0).numpy()
     return np.ascontiguousarray(np.repeat(array, 3, axis=2) if array.shape[2] == 1 else array)
-
-
-def _write_png(picture: NDArray[np.uint8], path: Path) -> None:
-    import cv2
-
-    with atomic_write(path) as temporary:
-        _, data = cv2.imencode(".png", np.ascontiguousarray(picture[..., ::-1]))
-        temporary.write_bytes(data.tobytes())

@@ -1,20 +1,69 @@
-"""Losses and logits that know how rare each class is.
+"""Class weights, losses and logits that depend on how rare each class is.
 
-Targets are shares of classes, so that mixup and label smoothing go with every loss.
+Targets are shares of classes, so that mixup and label smoothing work with every loss.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+
+def class_counts(labels: Tensor, classes: int) -> Tensor:
+    """Count the images of each class.
+
+    Args:
+        labels: int64 (n,).
+        classes: number of classes K.
+
+    Returns:
+        int64 (K,).
+    """
+    return torch.bincount(labels, minlength=classes)
+
+
+def inverse_frequency_weights(counts: Tensor) -> Tensor:
+    """Return weights n / (K · n_c), so that every class has the same weight in sum.
+
+    The "balanced" heuristic of King and Zeng, Logistic Regression in Rare Events Data, 2001.
+
+    Args:
+        counts: int64 (K,), all above 0.
+
+    Returns:
+        float32 (K,); their mean over the images is 1.
+    """
+    counts = counts.float()
+    return counts.sum() / (len(counts) * counts)
+
+
+def effective_number_weights(counts: Tensor, beta: float) -> Tensor:
+    """Return weights in proportion to (1 − β) / (1 − β^n_c).
+
+    (1 − βⁿ) / (1 − β) is the effective number of n images that overlap each other (Cui et al.,
+    Class-Balanced Loss Based on Effective Number of Samples, CVPR 2019, equation 2). β = 0 weighs
+    nothing, β → 1 weighs by the inverse frequency.
+
+    Args:
+        counts: int64 (K,), all above 0.
+        beta: from 0 to below 1.
+
+    Returns:
+        float32 (K,); their sum is K, as in the paper.
+    """
+    # In double precision, or 1 − β^n loses its digits where β is close to 1.
+    weights = (1 - beta) / (1 - torch.pow(torch.tensor(beta, dtype=torch.float64), counts.double()))
+    return (weights * len(counts) / weights.sum()).float()
 
 
 def focal_loss(logits: Tensor, targets: Tensor, *, gamma: float) -> Tensor:
     """Return the mean of −Σ_k t_k (1 − p_k)^γ log p_k.
 
     The focal loss of Lin et al., Focal Loss for Dense Object Detection, ICCV 2017, equation 4, over
-    a softmax and without the factor α: images that are recognised already count less. It knows
-    nothing of how rare a class is. γ = 0 is cross-entropy.
+    a softmax and without the factor α: images that are recognized already count less, however rare
+    their class is. γ = 0 is cross-entropy. torchvision's `sigmoid_focal_loss` treats every class
+    as a yes-or-no question of its own, so it fits two classes only.
 
     Args:
         logits: float (B, K).

@@ -17,11 +17,11 @@ from toolkit.methods.base import Method
 from toolkit.runs.run import Run
 
 _BUILT_IN = {
+    "classifier": "toolkit.methods.classifier.method:Classifier",
     "devnet": "toolkit.methods.scorers.devnet:DevNet",
     "padim": "toolkit.methods.scorers.padim:PaDiM",
     "patchcore": "toolkit.methods.scorers.patchcore:PatchCore",
     "patchcore+": "toolkit.methods.scorers.patchcore_plus:PatchCorePlus",
-    "resnet": "toolkit.methods.resnet.method:ResNet",
     "sam": "toolkit.methods.sam.method:Sam",
     "feature-autoencoder": "toolkit.methods.scorers.feature_autoencoder:FeatureAutoencoder",
     "yolo": "toolkit.methods.yolo.method:Yolo",
