@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from tests.report.made import make_run
+from tests.reporting.made import make_run
 from toolkit.cli.main import app
 from toolkit.errors import ToolkitError
-from toolkit.report import page
+from toolkit.reporting import page
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +19,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     # Bundling the plotting library takes seconds; that it is there is tested in the browser.
     monkeypatch.setattr(page, "vega_script", lambda: "")
-    monkeypatch.setattr("toolkit.report.write.vega_script", lambda: "")
+    monkeypatch.setattr("toolkit.reporting.write.vega_script", lambda: "")
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_a_stop_leaves_no_half_file(monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(*_: object, **__: object) -> str:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("toolkit.report.write.render_page", stop)
+    monkeypatch.setattr("toolkit.reporting.write.render_page", stop)
     result = CliRunner().invoke(app, ["report"])
     assert result.exit_code != 0
     assert left() == ["runs"]

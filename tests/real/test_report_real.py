@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.report import made
+from tests.reporting import made
 from toolkit.data.layouts import read_dataset
-from toolkit.report.write import write_report
+from toolkit.reporting.write import write_report
 
 LIMIT = 20e6
 METHODS = {"maps": ["map"], "all": ["map", "mask", "boxes", "classes"]}

@@ -23,7 +23,7 @@ def report_command(
     ] = False,
 ) -> None:
     """Write one page with leaderboard, curves and every test image; it opens without a network."""
-    from toolkit.report.write import write_report
+    from toolkit.reporting.write import write_report
 
     written = write_report(places or [Path("runs")], out, data=data, overwrite=overwrite)
     for line in written.left_out:

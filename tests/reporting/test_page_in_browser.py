@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from tests.report.browser import Opened, chromium
-from tests.report.made import make_run
+from tests.reporting.browser import Opened, chromium
+from tests.reporting.made import make_run
 from toolkit.data.layouts import read_dataset
-from toolkit.report.write import write_report
+from toolkit.reporting.write import write_report
 
 pytest.importorskip("vl_convert", reason="the PyPI package vl-convert-python is not installed")
 pytestmark = pytest.mark.slow

@@ -10,10 +10,10 @@ from typing import Any
 from toolkit.errors import RunError
 from toolkit.files import OutputError, write_text
 from toolkit.progress import progress
-from toolkit.report.collect import ShownGroup, collect_report
-from toolkit.report.gallery import Answers, image_record, try_answers
-from toolkit.report.page import image_key, render_page, vega_script
-from toolkit.report.pictures import picture_edge
+from toolkit.reporting.collect import ShownGroup, collect_report
+from toolkit.reporting.gallery import Answers, image_record, try_answers
+from toolkit.reporting.page import image_key, render_page, vega_script
+from toolkit.reporting.pictures import picture_edge
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from toolkit.metrics.values import Undefined, Value
 
 if TYPE_CHECKING:
     from toolkit.leaderboard.model import Group, Row
-    from toolkit.report.collect import Shown
+    from toolkit.reporting.collect import Shown
 
 _ABOUT_TEXTS = {
     "labels": "training defects, and what was told of them",

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.report.made import make_run
+from tests.reporting.made import make_run
 from toolkit.data.layouts import read_dataset
 from toolkit.data.types import Dataset
 from toolkit.errors import DataError, RunError
-from toolkit.report.collect import collect_report
+from toolkit.reporting.collect import collect_report
 
 
 @pytest.fixture(scope="module")

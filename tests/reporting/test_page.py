@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from tests.report.made import make_run
+from tests.reporting.made import make_run
 from toolkit.data.layouts import read_dataset
 from toolkit.errors import MissingExtraError
-from toolkit.report import page
-from toolkit.report.page import script_json
-from toolkit.report.write import write_report
+from toolkit.reporting import page
+from toolkit.reporting.page import script_json
+from toolkit.reporting.write import write_report
 
 HOSTILE = [
     "</script><script>alert(1)</script>",
@@ -74,7 +74,7 @@ class Tags(html.parser.HTMLParser):
 def plain(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the plotting library out: its bundling takes seconds, and none of this needs it."""
     monkeypatch.setattr(page, "vega_script", lambda: "")
-    monkeypatch.setattr("toolkit.report.write.vega_script", lambda: "")
+    monkeypatch.setattr("toolkit.reporting.write.vega_script", lambda: "")
 
 
 def written(runs: Path, out: Path, **options: Any) -> Tags:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from toolkit.metrics.values import Undefined
-from toolkit.report.budget import budget_charts
+from toolkit.reporting.budget import budget_charts
 
 
 def shown(method: str, budget: Any, labels: int, **values: Any) -> Any:

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from toolkit.prediction import Boxes
-from toolkit.report.layers import mask_path, shown_boxes
-from toolkit.report.pictures import (
+from toolkit.reporting.layers import mask_path, shown_boxes
+from toolkit.reporting.pictures import (
     heat_colours,
     heat_gradient,
     heat_picture,

@@ -13,9 +13,9 @@ import numpy as np
 from toolkit.data.images import image_size, read_rgb, read_truth
 from toolkit.errors import RunError, ToolkitError
 from toolkit.inference.plot import validation_heat_range
-from toolkit.report.curves import ProCurve
-from toolkit.report.layers import mask_path, shown_boxes
-from toolkit.report.pictures import heat_picture, thumbnail
+from toolkit.reporting.curves import ProCurve
+from toolkit.reporting.layers import mask_path, shown_boxes
+from toolkit.reporting.pictures import heat_picture, thumbnail
 from toolkit.runs.prediction_io import read_predictions
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from toolkit.data.types import Sample
     from toolkit.prediction import Prediction
     from toolkit.progress import Progress
-    from toolkit.report.collect import Shown
+    from toolkit.reporting.collect import Shown
 
 
 @dataclass(frozen=True)

@@ -18,13 +18,13 @@ from toolkit import __version__
 from toolkit.errors import MissingExtraError
 from toolkit.leaderboard.columns import column
 from toolkit.leaderboard.format import legend, notes, title
-from toolkit.report import charts, tables
-from toolkit.report.budget import budget_charts
-from toolkit.report.pictures import heat_gradient
+from toolkit.reporting import charts, tables
+from toolkit.reporting.budget import budget_charts
+from toolkit.reporting.pictures import heat_gradient
 
 if TYPE_CHECKING:
-    from toolkit.report.collect import ShownGroup
-    from toolkit.report.gallery import Answers
+    from toolkit.reporting.collect import ShownGroup
+    from toolkit.reporting.gallery import Answers
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _SCRIPTS = ("page.js", "charts.js", "viewer.js", "gallery.js")

@@ -11,11 +11,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from toolkit.report.curves import histogram, roc_points
+from toolkit.reporting.curves import histogram, roc_points
 
 if TYPE_CHECKING:
-    from toolkit.report.collect import Shown
-    from toolkit.report.gallery import Answers
+    from toolkit.reporting.collect import Shown
+    from toolkit.reporting.gallery import Answers
     from toolkit.runs.run import Run
 
 PRO_LIMIT = 0.3

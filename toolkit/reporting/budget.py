@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.leaderboard.columns import column
 from toolkit.metrics.values import Undefined
-from toolkit.report.charts import Chart, chart, palette
+from toolkit.reporting.charts import Chart, chart, palette
 
 if TYPE_CHECKING:
-    from toolkit.report.collect import Shown
+    from toolkit.reporting.collect import Shown
 
 FIGURES = ("auroc", "f1", "map50", "mask_iou", "aupro")
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from toolkit.metrics.pixel import pixel_metrics
 from toolkit.metrics.roc import alarm_curve, auroc
-from toolkit.report.curves import ProCurve, histogram, roc_points
+from toolkit.reporting.curves import ProCurve, histogram, roc_points
 
 
 def area(points: list[tuple[float, float]]) -> float:
