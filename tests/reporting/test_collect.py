@@ -1,4 +1,4 @@
-"""Collecting: what is shown, what is left out, and that it is said."""
+"""Contents of a report: pooled folds, groups, and the runs that are left out."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.reporting.made import make_run
+from tests.reporting.fake_runs import make_run
 from toolkit.data.layouts import read_dataset
 from toolkit.data.types import Dataset
 from toolkit.errors import DataError, RunError
-from toolkit.reporting.collect import collect_report
+from toolkit.reporting.collect import collect_report, read_results
 
 
 @pytest.fixture(scope="module")
@@ -26,47 +26,47 @@ def dataset(sample_dir: Path) -> Dataset:
 @pytest.fixture
 def runs(tmp_path: Path, dataset: Dataset) -> Path:
     """Two methods on one fold."""
-    make_run(tmp_path / "runs", dataset, entry="a", gives=["map", "boxes"])
-    make_run(tmp_path / "runs", dataset, entry="b", gives=["mask"], seed=1)
+    make_run(tmp_path / "runs", dataset, entry="a", outputs=["map", "boxes"])
+    make_run(tmp_path / "runs", dataset, entry="b", outputs=["mask"], seed=1)
     return tmp_path / "runs"
 
 
-def test_rows_stand_beside_what_was_predicted(runs: Path) -> None:
-    collected = collect_report([runs])
-    assert collected.left_out == ()
-    (group,) = collected.groups
+def test_rows_have_their_predictions(runs: Path) -> None:
+    content = collect_report([runs])
+    assert content.left_out == ()
+    (group,) = content.groups
     assert sorted(m.name for m in group.methods) == ["a", "b"]
-    for shown in group.methods:
-        assert len(shown.samples) == group.metadata.test_images == len(shown.flagged)
-        assert {s.id for s in shown.samples} == {s.id for s in group.samples}
-        assert shown.flagged == tuple(score >= shown.thresholds[0] for score in shown.scores)
-        assert shown.row.values["auroc"] == 1.0
+    for method in group.methods:
+        assert len(method.labels) == group.board.test_images == len(method.flagged)
+        assert set(method.labels) == set(group.methods[0].labels)
+        threshold = method.runs[0].threshold
+        assert method.flagged == tuple(score >= threshold for score in method.scores)
+        assert method.row.values["auroc"] == 1.0
 
 
 def test_folds_are_pooled_each_with_its_threshold(tmp_path: Path, dataset: Dataset) -> None:
     made = [make_run(tmp_path, dataset, fold=fold, seed=0) for fold in (0, 1, 2)]
     (group,) = collect_report([tmp_path]).groups
-    (shown,) = group.methods
-    assert group.metadata.folds == (0, 1, 2)
-    assert shown.thresholds == tuple(run.metrics()["thresholds"][0] for run in made)
+    (method,) = group.methods
+    assert group.board.folds == (0, 1, 2)
+    assert [one.threshold for one in method.runs] == [r.metrics()["thresholds"][0] for r in made]
+    assert [one.run.path for one in method.runs] == [run.path for run in made]
     tested = [name for run in made for name in run.record["split"]["test"]]
-    assert [s.id for s in shown.samples] == tested
-    assert [shown.parts[i].run.path for i in shown.folds] == [
-        run.path for run in made for _ in run.record["split"]["test"]
-    ]
+    assert list(method.labels) == list(method.predictions) == tested
+    assert [method.labels[name] for name in tested] == [dataset.by_id[n].label for n in tested]
 
 
-def test_splits_are_kept_apart(tmp_path: Path, dataset: Dataset) -> None:
+def test_splits_are_separate(tmp_path: Path, dataset: Dataset) -> None:
     for plan_seed in (0, 1):
         make_run(tmp_path, dataset, plan_seed=plan_seed)
     groups = collect_report([tmp_path]).groups
-    assert len({group.metadata.split_hash for group in groups}) == 2
+    assert len({group.board.split_hash for group in groups}) == 2
     assert [len(group.methods) for group in groups] == [1, 1]
 
 
-def test_rows_of_one_name_are_told_apart(tmp_path: Path, dataset: Dataset) -> None:
+def test_rows_of_one_name_are_distinguished(tmp_path: Path, dataset: Dataset) -> None:
     for _ in range(2):
-        make_run(tmp_path / "x", dataset, entry="a", facts={"weights": "w"})
+        make_run(tmp_path / "x", dataset, entry="a", metadata={"weights": "w"})
     record = json.loads((tmp_path / "x/grey/002/run.json").read_text())
     record["settings"]["lr"] = 1
     (tmp_path / "x/grey/002/run.json").write_text(json.dumps(record))
@@ -110,6 +110,36 @@ def _changed(file: str, **keys: object) -> Callable[[Path], None]:
     return damage
 
 
+def _not_utf8(run: Path) -> None:
+    path, lines = _lines(run)
+    path.write_bytes("\n".join(lines).encode() + b"\xff\n")
+
+
+def _nan_in_report(run: Path) -> None:
+    metrics = json.loads((run / "metrics.json").read_text())
+    metrics["report"] = {"loss": float("nan")}
+    (run / "metrics.json").write_text(json.dumps(metrics))
+
+
+def _bad_results(run: Path) -> None:
+    (run / "results.csv").write_bytes(b"epoch,loss\n1,\xff\n")
+
+
+def _missing_map(run: Path) -> None:
+    next((run / "predictions/test").rglob("*.npy")).unlink()
+
+
+def _map(content: np.ndarray) -> Callable[[Path], None]:
+    def damage(run: Path) -> None:
+        np.save(next((run / "predictions/test").rglob("*.npy")), content)
+
+    return damage
+
+
+def _bad_map(run: Path) -> None:
+    next((run / "predictions/val").rglob("*.npy")).write_bytes(b"no array")
+
+
 def _no_metrics(run: Path) -> None:
     (run / "metrics.json").unlink()
 
@@ -119,7 +149,7 @@ def _not_json(run: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "told"),
+    ("damage", "reason"),
     [
         (_no_predictions, "no stored predictions"),
         (_missing_prediction, "no prediction for"),
@@ -132,47 +162,56 @@ def _not_json(run: Path) -> None:
         (_changed("run.json", split={"hash": "x"}), "damaged"),
         (_no_metrics, "not finished"),
         (_not_json, "not valid JSON"),
+        (_not_utf8, "utf-8|UTF-8"),
+        (_nan_in_report, "(?i)nan|not JSON compliant"),
+        (_bad_results, "utf-8"),
+        (_missing_map, "No such file|damaged"),
+        (_bad_map, "damaged"),
+        (_map(np.full((4, 4), np.nan)), "finite"),
+        (_map(np.zeros(4)), "not an array of finite numbers|damaged"),
+        (_changed("metrics.json", images={}), "damaged"),
+        (_changed("metrics.json", classification={"classes": ["a"]}), "damaged"),
     ],
 )
-def test_a_run_that_cannot_be_shown_is_named(
-    runs: Path, damage: Callable[[Path], None], told: str
+def test_a_damaged_run_is_left_out_and_named(
+    runs: Path, damage: Callable[[Path], None], reason: str
 ) -> None:
     bad = runs / "grey/001"
     damage(bad)
-    collected = collect_report([runs])
-    (line,) = collected.left_out
+    content = collect_report([runs])
+    (line,) = content.left_out
     assert str(bad) in line
     assert "\n" not in line
-    assert re.search(told, line)
-    (group,) = collected.groups
+    assert re.search(reason, line)
+    (group,) = content.groups
     assert [m.name for m in group.methods] == ["b"]
-    assert [row.entry for row in group.metadata.rows] == ["b"]
+    assert [row.entry for row in group.board.rows] == ["b"]
+    assert group.board.differences == ()
+
+
+def test_a_damaged_fold_leaves_its_entry_out(tmp_path: Path, dataset: Dataset) -> None:
+    for entry in ("a", "b"):
+        for fold in (0, 1, 2):
+            make_run(tmp_path, dataset, entry=entry, outputs=["map"], fold=fold)
+    _missing_map(tmp_path / "grey/001")
+    content = collect_report([tmp_path])
+    assert [str(tmp_path / "grey/001") in line for line in content.left_out] == [True]
+    found = {(group.board.folds, m.name) for group in content.groups for m in group.methods}
+    assert found == {((0, 1, 2), "b")}
 
 
 def test_data_that_was_moved(tmp_path: Path, sample_dir: Path) -> None:
-    moved = shutil.copytree(sample_dir, tmp_path / "before")
-    make_run(tmp_path / "runs", moved)
-    moved.rename(tmp_path / "after")
-    (line,) = collect_report([tmp_path / "runs"]).left_out
-    assert "before" in line
-    (group,) = collect_report([tmp_path / "runs"], data=tmp_path / "after").groups
-    assert group.samples[0].image.is_file()
+    before = shutil.copytree(sample_dir, tmp_path / "before")
+    make_run(tmp_path / "runs", before)
+    before.rename(tmp_path / "after")
+    for data, folder in ((None, "before"), (tmp_path / "after", "after")):
+        content = collect_report([tmp_path / "runs"], data=data)
+        assert content.left_out == ()
+        assert list(content.folders) == [str(tmp_path / folder)]
     stored = json.loads((tmp_path / "runs/grey/001/run.json").read_text())
     assert stored["data"]["root"].endswith("before")  # reading changes nothing
     with pytest.raises(DataError, match="no such folder"):
         collect_report([tmp_path / "runs"], data=tmp_path / "nowhere")
-
-
-def test_other_data_is_no_data(runs: Path, sample_dir: Path, tmp_path: Path) -> None:
-    other = shutil.copytree(sample_dir, tmp_path / "other")
-    masks = sorted((other / "ground_truth").rglob("*.png"))
-    shutil.copyfile(masks[0], masks[-1])
-    record = json.loads((runs / "grey/001/run.json").read_text())
-    record["data"]["root"] = str(other)
-    (runs / "grey/001/run.json").write_text(json.dumps(record))
-    collected = collect_report([runs])
-    assert "not the data of this run" in collected.left_out[0]
-    assert collected.roots[str(other)] == record["data"]["name"]
 
 
 def test_places(tmp_path: Path) -> None:
@@ -182,29 +221,29 @@ def test_places(tmp_path: Path) -> None:
         collect_report([tmp_path])
 
 
-def test_seeds_share_a_row_and_the_first_is_shown(tmp_path: Path, dataset: Dataset) -> None:
-    made = [make_run(tmp_path, dataset, seed=seed) for seed in (3, 5)]
+def test_seeds_share_a_row_and_the_first_is_displayed(tmp_path: Path, dataset: Dataset) -> None:
+    made = [make_run(tmp_path, dataset, seed=seed, outputs=["map"]) for seed in (3, 5)]
     (group,) = collect_report([tmp_path]).groups
-    (shown,) = group.methods
-    assert shown.row.seeds == (3, 5)
-    assert [part.run.path for part in shown.parts] == [made[0].path]
-    assert len(shown.samples) == group.metadata.test_images
+    (method,) = group.methods
+    assert method.row.seeds == (3, 5)
+    assert [one.run.path for one in method.runs] == [made[0].path]
+    assert len(method.labels) == group.board.test_images
+    _missing_map(made[0].path)
+    (group,) = collect_report([tmp_path]).groups
+    assert [one.run.path for one in group.methods[0].runs] == [made[1].path]
 
 
-def test_ranks_are_those_of_what_is_left(tmp_path: Path, dataset: Dataset) -> None:
-    tested = make_run(tmp_path / "probe", dataset).record["split"]["test"]
-    make_run(tmp_path / "runs", dataset, entry="best")
-    make_run(tmp_path / "runs", dataset, entry="worst", wrong=tested)
-    (group,) = collect_report([tmp_path / "runs"]).groups
-    assert [(m.name, m.row.rank) for m in group.methods] == [("best", 1), ("worst", 2)]
-    (rest,) = group.without({"best": "broken"}).methods
-    assert (rest.name, rest.row.rank) == ("worst", 1)
-    assert group.without({"best": "broken"}).metadata.differences == ()
-
-
-def test_a_group_without_a_method(runs: Path) -> None:
-    (group,) = collect_report([runs]).groups
-    rest = group.without({"a": "broken"})
-    assert [m.name for m in rest.methods] == ["b"]
-    assert [row.entry for row in rest.metadata.rows] == ["b"]
-    assert np.array_equal(rest.methods[0].is_defect, [s.is_defect for s in rest.methods[0].samples])
+def test_results_of_a_run(tmp_path: Path, dataset: Dataset) -> None:
+    run = make_run(tmp_path, dataset, outputs=["map", "mask", "boxes", "classes"], epochs=2)
+    results = read_results(run)
+    assert list(results.labels) == run.record["split"]["test"]
+    for name, label in results.labels.items():
+        record = results.predictions[name]
+        assert record["flagged"] == (record["score"] >= results.threshold)
+        assert record["pred_class"][0] == label
+        assert bool(record["mask"]) == bool(record["boxes"]) == (label != "good")
+        assert record["heat"]
+        assert results.sizes[name] == (128, 128)
+    assert results.confusion is not None
+    assert results.confusion[1].sum() == len(results.labels)
+    assert [row["epoch"] for row in results.epochs] == ["1", "2"]

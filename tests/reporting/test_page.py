@@ -1,9 +1,13 @@
-"""The page as text: safe, the same for equal runs, and silent about this machine."""
+"""The page as text: safe, reproducible, and without folders of this machine."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import html.parser
 import json
+import re
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,12 +15,12 @@ from typing import Any
 
 import pytest
 
-from tests.reporting.made import make_run
+from tests.reporting.fake_runs import make_run
 from toolkit.data.layouts import read_dataset
 from toolkit.errors import MissingExtraError
 from toolkit.reporting import page
-from toolkit.reporting.page import script_json
-from toolkit.reporting.write import write_report
+from toolkit.reporting.page import printable, script_json
+from toolkit.reporting.write import ImagesMissingWarning, RunLeftOutWarning, report
 
 HOSTILE = [
     "</script><script>alert(1)</script>",
@@ -27,6 +31,9 @@ HOSTILE = [
     "]]>\u2028\u2029",
     "{{ 7 * 7 }}{% raw %}",
     "$ink",
+    "two\nlines\r\ttabs",
+    "\x1b[31mred\x1b[0m\x07",
+    "\u202egpj.exe\u202c\u2066",
 ]
 
 
@@ -35,6 +42,21 @@ def test_json_in_a_script_stays_json(text: str) -> None:
     written = script_json({text: [text, 1.5, None]})
     assert json.loads(written) == {text: [text, 1.5, None]}
     assert not set("<>&\u2028\u2029") & set(written)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Schraube Ø 5 mm, 螺丝", "Schraube Ø 5 mm, 螺丝"),
+        ("a\nb", "a\\nb"),
+        ("\x1b[31m", "\\x1b[31m"),
+        ("\u202ex\u2069", "\\u202ex\\u2069"),
+        ("\udcff", "\\udcff"),
+    ],
+)
+def test_control_characters_become_visible(text: str, expected: str) -> None:
+    assert printable(text) == expected
+    assert printable({text: [(text, 1.5, None)]}) == {expected: [[expected, 1.5, None]]}
 
 
 def test_json_holds_no_nan() -> None:
@@ -78,7 +100,7 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def written(runs: Path, out: Path, **options: Any) -> Tags:
-    write_report([runs], out, **options)
+    report([runs], out, **options)
     return Tags(out.read_text(encoding="utf-8"))
 
 
@@ -87,58 +109,121 @@ def test_hostile_names_open_no_tag(tmp_path: Path, sample_dir: Path) -> None:
     dataset = read_dataset(sample_dir)
     tame = tmp_path / "tame"
     for i, _ in enumerate(HOSTILE):
-        # As many different facts, since rows of which the same is to be said share a line.
-        facts = {"weights": f"w {i}", "weights_source": f"s {i}", "score_description": f"c {i}"}
-        make_run(tame, dataset, entry=f"name {i}", gives=["boxes"], epochs=2, facts=facts)
+        # Different metadata, because rows with equal notes share a line.
+        metadata = {"weights": f"w {i}", "weights_source": f"s {i}", "score_description": f"c {i}"}
+        make_run(tame, dataset, entry=f"name {i}", outputs=["boxes"], epochs=2, metadata=metadata)
     wild = tmp_path / "wild"
     for text in HOSTILE:
-        make_run(wild, dataset, entry=text, gives=["boxes"], epochs=2,
-                 facts={"weights": text, "weights_source": text, "score_description": text})  # fmt: skip
+        make_run(wild, dataset, entry=text, outputs=["boxes"], epochs=2,
+                 metadata={"weights": text, "weights_source": text, "score_description": text})  # fmt: skip
     one, other = written(tame, tmp_path / "a.html"), written(wild, tmp_path / "b.html")
     names = [tag for tag, _ in one.tags]
     assert [tag for tag, _ in other.tags] == names
     assert sorted(one.scripts) == sorted(other.scripts) == ["charts-data", "gallery-data"]
     gallery = json.loads(other.scripts["gallery-data"])
-    assert {m["name"] for m in gallery["groups"][0]["methods"]} == set(HOSTILE)
+    assert {m["name"] for m in gallery["groups"][0]["methods"]} == set(map(printable, HOSTILE))
     for text in HOSTILE:
-        assert text in other.text
+        assert printable(text) in other.text
+    assert not {c for c in other.text if not c.isprintable()} - {"\n"}
     assert not any(key.startswith("on") for _, attributes in other.tags for key in attributes)
 
 
 @pytest.mark.usefixtures("plain")
-def test_nothing_is_fetched_and_no_place_is_told(
+def test_nothing_is_fetched_and_no_folder_is_named(
     tmp_path: Path, sample_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    make_run(Path("runs"), sample_dir, gives=["map", "mask", "boxes", "classes"], epochs=2)
+    make_run(Path("runs"), sample_dir, outputs=["map", "mask", "boxes", "classes"], epochs=2)
     bad = make_run(Path("runs"), sample_dir, entry="b")
-    record = json.loads((bad.path / "run.json").read_text())
-    record["data"]["root"] = str(tmp_path / "elsewhere")
-    (bad.path / "run.json").write_text(json.dumps(record))
-    tags = written(Path("runs"), Path("report.html"))
+    (bad.path / "metrics.json").write_text("{")
+    with pytest.warns(RunLeftOutWarning, match="grey/002"):
+        tags = written(Path("runs"), Path("report.html"))
     text = Path("report.html").read_text()
     for place in (tmp_path, sample_dir, Path.home()):
         assert str(place) not in text
-    assert "runs/grey/002" in tags.text or "no such folder" in tags.text
+    assert "runs/grey/002" in tags.text
     for tag, attributes in tags.tags:
         for key in ("src", "href", "data", "action"):
             value = attributes.get(key) or ""
             assert value.startswith(("#", "data:")) or not value, (tag, value)
     policy = next(a for tag, a in tags.tags if tag == "meta" and "http-equiv" in a)
-    assert "default-src 'none'" in (policy["content"] or "")
+    rules = dict(rule.strip().split(" ", 1) for rule in (policy["content"] or "").split(";"))
+    assert rules["default-src"] == "'none'"
+    assert set(rules) & {"connect-src", "frame-src", "object-src", "worker-src"} == set()
+    # Exactly the scripts of the page may run.
+    text = Path("report.html").read_bytes().decode()
+    scripts = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    hashes = [base64.b64encode(hashlib.sha256(s.encode()).digest()).decode() for s in scripts]
+    assert rules["script-src"].split() == [f"'sha256-{one}'" for one in hashes]
+    assert len(scripts) == 2
+
+
+def _gallery(tags: Tags) -> Mapping[str, Any]:
+    gallery: Mapping[str, Any] = json.loads(tags.scripts["gallery-data"])
+    return gallery
+
+
+@pytest.mark.usefixtures("plain")
+def test_without_the_data_set_everything_but_images_is_there(
+    tmp_path: Path, sample_dir: Path
+) -> None:
+    data = shutil.copytree(sample_dir, tmp_path / "data")
+    make_run(tmp_path / "runs", data, outputs=["map", "mask", "boxes"])
+    complete = written(tmp_path / "runs", tmp_path / "a.html")
+    shutil.rmtree(data)
+    with pytest.warns(ImagesMissingWarning, match=f"images not found at {data} .*--data"):
+        tags = written(tmp_path / "runs", tmp_path / "b.html")
+    assert "images not found at" in tags.text
+    assert str(data) not in tags.text
+    charts = json.loads(complete.scripts["charts-data"])
+    assert set(json.loads(tags.scripts["charts-data"])) == set(charts) - {"g1-pro"}
+    before, after = _gallery(complete), _gallery(tags)
+    assert after["groups"] == before["groups"]
+    for one, other in zip(before["images"], after["images"], strict=True):
+        assert other == {**one, "webp": "", "truth": ""}
+    # The images alone, without training images and masks, are enough to draw them.
+    shutil.copytree(sample_dir / "test", data / "test")
+    with pytest.warns(ImagesMissingWarning, match="may not fit"):
+        tags = written(tmp_path / "runs", tmp_path / "c.html")
+    assert [i["webp"] for i in _gallery(tags)["images"]] == [i["webp"] for i in before["images"]]
+
+
+@pytest.mark.usefixtures("plain")
+def test_changed_data_is_named(tmp_path: Path, sample_dir: Path) -> None:
+    data = shutil.copytree(sample_dir, tmp_path / "data")
+    make_run(tmp_path / "runs", data, outputs=["map"])
+    masks = sorted((data / "ground_truth").rglob("*.png"))
+    shutil.copyfile(masks[0], masks[-1])
+    with pytest.warns(ImagesMissingWarning, match="differs from the data of the runs"):
+        tags = written(tmp_path / "runs", tmp_path / "a.html")
+    assert "may not fit the metrics" in tags.text
+    assert "g1-pro" not in json.loads(tags.scripts["charts-data"])
+
+
+@pytest.mark.usefixtures("plain")
+def test_ranks_are_by_value_and_the_top_group_is_marked(tmp_path: Path, sample_dir: Path) -> None:
+    probe = make_run(tmp_path / "probe", sample_dir)
+    tested = probe.record["split"]["test"]
+    for entry, wrong in (("best", []), ("close", tested[:1]), ("bad", tested)):
+        make_run(tmp_path / "runs", sample_dir, entry=entry, wrong=wrong)
+    tags = written(tmp_path / "runs", tmp_path / "a.html")
+    ranks = [a["data-rank"] for tag, a in tags.tags if tag == "td" and "data-rank" in a]
+    assert ranks == ["1", "2", "3"]
+    assert [tag for tag, a in tags.tags if a.get("class") == "top-group"] == ["tr", "tr"]
+    assert "not significantly different" in tags.text
 
 
 @pytest.mark.usefixtures("plain")
 def test_equal_runs_give_equal_bytes(tmp_path: Path, sample_dir: Path) -> None:
-    make_run(tmp_path / "runs", sample_dir, gives=["map", "boxes"], epochs=2)
-    make_run(tmp_path / "runs", sample_dir, entry="b", gives=["mask", "classes"])
+    make_run(tmp_path / "runs", sample_dir, outputs=["map", "boxes"], epochs=2)
+    make_run(tmp_path / "runs", sample_dir, entry="b", outputs=["mask", "classes"])
     for name in ("a.html", "b.html"):
-        write_report([tmp_path / "runs"], tmp_path / name)
+        report([tmp_path / "runs"], tmp_path / name)
     assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
 
 
 @pytest.mark.usefixtures("plain")
-def test_groups_stand_apart_and_share_pictures(tmp_path: Path, sample_dir: Path) -> None:
+def test_groups_are_separate_and_share_images(tmp_path: Path, sample_dir: Path) -> None:
     for plan_seed in (0, 1):
         for fold in (0, 1, 2):
             make_run(tmp_path / "runs", sample_dir, plan_seed=plan_seed, fold=fold)
@@ -157,29 +242,26 @@ def _charts(runs: Path, out: Path) -> Mapping[str, Any]:
 
 
 @pytest.mark.usefixtures("plain")
-def test_a_section_is_there_where_there_is_something_to_show(
-    tmp_path: Path, sample_dir: Path
-) -> None:
+def test_sections_without_content_are_left_out(tmp_path: Path, sample_dir: Path) -> None:
     make_run(tmp_path / "one", sample_dir)
-    assert set(_charts(tmp_path / "one", tmp_path / "a.html")) == {"g1-roc", "g1m0-scores"}
+    assert set(_charts(tmp_path / "one", tmp_path / "a.html")) == {"g1-roc", "g1-m0-scores"}
     for budget in (1, 2, "all"):
-        make_run(tmp_path / "two", sample_dir, entry=f"a at {budget}", gives=["map"], epochs=2,
-                 facts={"budget": budget, "base_entry": "a"})  # fmt: skip
+        make_run(tmp_path / "two", sample_dir, entry=f"a at {budget}", outputs=["map"], epochs=2,
+                 metadata={"budget": budget, "base_entry": "a"})  # fmt: skip
     charts = _charts(tmp_path / "two", tmp_path / "b.html")
-    assert {"g1-pro", "g1-budget-auroc", "g1m2-losses", "g1m2-figures"} <= set(charts)
+    assert {"g1-pro", "g1-budget-auroc", "g1-m2-losses", "g1-m2-metrics"} <= set(charts)
 
 
 @pytest.mark.usefixtures("plain")
-def test_wrong_answers_are_told(tmp_path: Path, sample_dir: Path) -> None:
+def test_wrong_predictions(tmp_path: Path, sample_dir: Path) -> None:
     run = make_run(tmp_path / "probe", sample_dir)
     wrong = run.record["split"]["test"][:1]
-    make_run(tmp_path / "runs", sample_dir, wrong=wrong, gives=["classes"])
+    make_run(tmp_path / "runs", sample_dir, wrong=wrong, outputs=["classes"])
     gallery = json.loads(written(tmp_path / "runs", tmp_path / "a.html").scripts["gallery-data"])
     for item in gallery["groups"][0]["items"]:
-        assert (item["by"][0]["flagged"] != item["defect"]) == (item["id"] in wrong)
-        assert item["by"][0]["said"][0] == (
-            "good" if not item["by"][0]["flagged"] else item["type"]
-        )
+        (prediction,) = item["predictions"]
+        assert (prediction["flagged"] != item["defect"]) == (item["id"] in wrong)
+        assert prediction["pred_class"][0] == (item["type"] if prediction["flagged"] else "good")
 
 
 def test_the_plots_need_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,1 +1,1 @@
-"""The report: one page with the leaderboard, the curves and every test image, opened from disk."""
+"""Report: one HTML page with the leaderboard, plots and every test image."""

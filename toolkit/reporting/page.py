@@ -1,15 +1,16 @@
-"""The page: collected values, plots and pictures in one file that needs nothing beside it.
+"""The page: tables, plots and images in one HTML file that needs no other file.
 
-Names, paths and classes are others' text. Jinja escapes what stands in the markup; what the
-scripts read is JSON in which no tag can be closed, and they only ever set it as text. The page's
-own policy forbids every connection, so nothing can be fetched even by mistake.
+Names, paths and classes are untrusted text. Jinja escapes them in the markup; scripts read them
+from JSON that cannot close a tag, and only ever set them as text. The page's content security
+policy allows no script but its own, by their hashes, and no connection.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,106 +20,90 @@ from toolkit.errors import MissingExtraError
 from toolkit.leaderboard.columns import column
 from toolkit.leaderboard.format import legend, notes, title
 from toolkit.reporting import charts, tables
-from toolkit.reporting.budget import budget_charts
-from toolkit.reporting.pictures import heat_gradient
+from toolkit.reporting.images import heat_gradient
 
 if TYPE_CHECKING:
-    from toolkit.reporting.collect import ShownGroup
-    from toolkit.reporting.gallery import Answers
+    from toolkit.reporting.collect import GroupResults
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _SCRIPTS = ("page.js", "charts.js", "viewer.js", "gallery.js")
-# Only this name is exported: the bundle leaves nothing else behind in the page.
+# The bundle defines no other global name.
 _VEGA_ENTRY = "window.vegaEmbed = vegaEmbed;"
 
 
-@dataclass(frozen=True)
-class Section:
-    """One group of the leaderboard as the template shows it."""
-
-    number: int
-    facts: Any
-    title: str
-    columns: Sequence[tables.BoardColumn]
-    more: Sequence[tables.BoardColumn]
-    several_seeds: bool
-    legend: str
-    notes: Sequence[str]
-    scale: tuple[float, float]
-    methods: Sequence[Any]
-    confusions: Sequence[tables.Confusion]
-    class_confusions: Sequence[tables.Confusion]
-    types: Sequence[str]
-    found: Mapping[str, Mapping[str, tables.Found]]
-    roc: str
-    pro: str
-    scores: Mapping[str, str]
-    budget: Mapping[str, str]
-    learning: Mapping[str, Sequence[tuple[str, str]]]
-
-
-@dataclass
-class _Book:
-    """Charts by the id of the element they are drawn in."""
-
-    drawn: dict[str, charts.Chart]
-
-    def add(self, key: str, chart: charts.Chart | None) -> str:
-        if chart is None:
-            return ""
-        self.drawn[key] = chart
-        return key
-
-
 def render_page(
-    groups: Sequence[ShownGroup],
+    groups: Sequence[GroupResults],
     *,
-    answers: Sequence[Mapping[str, Answers]],
-    images: Mapping[str, Mapping[str, Any]],
-    left_out: Sequence[str],
+    pro: Sequence[Mapping[str, charts.Points | None]],
+    images: Sequence[Mapping[str, Any]],
+    image_index: Mapping[tuple[str, str], int],
+    messages: Sequence[str] = (),
+    left_out: Sequence[str] = (),
 ) -> str:
-    """Return the whole page.
+    """Return the HTML of the page.
 
     Args:
-        groups: what is shown.
-        answers: for each group, by name of the method, what was said of the images.
-        images: by `image_key`, the test images.
-        left_out: one line for each run that is not shown.
+        groups: groups of the leaderboard.
+        pro: for each group the points of the PRO curves, by method.
+        images: test images as JSON values.
+        image_index: index into `images` by (fingerprint of the data, sample id).
+        messages: remarks to display at the top.
+        left_out: one line for each run that is left out.
 
     Raises:
         MissingExtraError: the plotting library is not installed.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
 
-    book = _Book({})
+    drawn: dict[str, charts.Chart] = {}
     sections = [
-        _section(number, group, said, book)
-        for number, (group, said) in enumerate(zip(groups, answers, strict=True), start=1)
+        _section(number, group, curves, drawn)
+        for number, (group, curves) in enumerate(zip(groups, pro, strict=True), start=1)
     ]
-    gallery = {
-        "images": images,
-        "groups": [_gallery(group, said) for group, said in zip(groups, answers, strict=True)],
-    }
+    gallery = {"images": images, "groups": [_gallery(group, image_index) for group in groups]}
+    script = "\n".join(_asset(name) for name in _SCRIPTS)
+    scripts = [vega_script(), f'(function () {{\n"use strict";\n{script}\n}})();']
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=lambda value: value if isinstance(value, Markup) else printable(value),
     )
     return environment.get_template("report.html.j2").render(
         sections=sections,
+        messages=messages,
         left_out=left_out,
         version=__version__,
-        names=list(dict.fromkeys(group.metadata.data for group in groups)),
-        css=_asset("report.css"),
-        scripts="\n".join(_asset(name) for name in _SCRIPTS),
-        vega=vega_script(),
-        charts_json=script_json(book.drawn),
-        gallery_json=script_json(gallery),
-        gradient=heat_gradient(),
-        pro_limit=charts.PRO_LIMIT,
+        names=list(dict.fromkeys(group.board.data for group in groups)),
+        css=Markup(_asset("report.css")),  # noqa: S704
+        scripts=[Markup(text) for text in scripts],  # noqa: S704
+        script_hashes=Markup(" ".join(map(_csp_hash, scripts))),  # noqa: S704
+        charts_json=Markup(script_json(printable(drawn))),  # noqa: S704
+        gallery_json=Markup(script_json(printable(gallery))),  # noqa: S704
+        gradient=Markup(heat_gradient()),  # noqa: S704
     )
+
+
+def printable(value: Any) -> Any:
+    r"""Replace control characters in all strings of a value by escapes such as `\x1b`.
+
+    Line breaks, terminal escapes and marks that change the direction of text are control
+    characters here: everything that `str.isprintable` rejects.
+    """
+    if isinstance(value, str):
+        if value.isprintable():
+            return value
+        return "".join(
+            c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in value
+        )
+    if isinstance(value, Mapping):
+        return {printable(key): printable(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [printable(one) for one in value]
+    return value
 
 
 def script_json(value: Any) -> str:
@@ -129,7 +114,7 @@ def script_json(value: Any) -> str:
 
 @cache
 def vega_script() -> str:
-    """Return Vega-Lite with all it needs as one script.
+    """Return Vega-Lite and its dependencies as one script.
 
     Raises:
         MissingExtraError: the package that carries it is not installed.
@@ -141,79 +126,88 @@ def vega_script() -> str:
             "vl-convert-python", extra="report", purpose="draw the plots of a report"
         ) from error
     bundle: str = vl_convert.javascript_bundle(_VEGA_ENTRY)
-    # Its own names stay inside; in its strings a closing tag would end the script.
+    # A closing tag within its strings would end the script.
     safe = bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--")
     return f'(function () {{"use strict";\n{safe}\n}})();'
 
 
-def image_key(fingerprint: str, sample_id: str) -> str:
-    """Name a test image: groups on the same data share their pictures."""
-    return f"{fingerprint[:12]}/{sample_id}"
-
-
 def _section(
-    number: int, group: ShownGroup, answers: Mapping[str, Answers], book: _Book
-) -> Section:
-    methods, facts = group.methods, group.metadata
-    columns = tables.leaderboard_columns(facts)
-    keys = {m.name: f"g{number}m{i}" for i, m in enumerate(methods)}
-    decisions = [tables.decision_confusion(m) for m in methods]
-    classes = [tables.class_confusion(m) for m in methods]
-    found = {m.name: tables.found_by_type(m) for m in methods}
+    number: int,
+    group: GroupResults,
+    pro: Mapping[str, charts.Points | None],
+    drawn: dict[str, charts.Chart],
+) -> dict[str, Any]:
+    """Return the values of one section of the template; its charts are added to `drawn`."""
+
+    def add(key: str, chart: charts.Chart | None) -> str:
+        if chart is None:
+            return ""
+        drawn[f"g{number}-{key}"] = chart
+        return f"g{number}-{key}"
+
+    methods, board = group.methods, group.board
+    columns = tables.leaderboard_columns(board)
+    results = {m.name: tables.results_by_type(m) for m in methods}
     learning = {
-        m.name: [
-            (what, book.add(f"{keys[m.name]}-{what}", chart))
-            for what, chart in charts.learning_charts([part.run for part in m.parts])
-        ]
-        for m in methods
+        m.name: [(kind, add(f"m{i}-{kind}", one)) for kind, one in charts.learning_charts(m.runs)]
+        for i, m in enumerate(methods)
     }
-    return Section(
-        number=number,
-        facts=facts,
-        title=title(facts),
-        columns=columns,
-        more=tables.more_columns(facts),
-        several_seeds=any(len(row.seeds) > 1 for row in facts.rows),
-        legend=legend(
-            facts.columns,
-            sort=column(facts.sort).heading,
-            spread=any(r.spread for r in facts.rows),
-        ),
-        notes=notes(facts),
-        scale=tables.interval_scale(columns),
-        methods=methods,
-        confusions=[c for c in decisions if c is not None],
-        class_confusions=[c for c in classes if c is not None],
-        types=list(found[methods[0].name]),
-        found=found,
-        roc=book.add(f"g{number}-roc", charts.roc_chart(methods)),
-        pro=book.add(f"g{number}-pro", charts.pro_chart(methods, answers)),
-        scores={m.name: book.add(f"{keys[m.name]}-scores", charts.score_chart(m)) for m in methods},
-        budget={
-            column(name).heading: book.add(f"g{number}-budget-{name}", drawn)
-            for name, drawn in budget_charts(methods).items()
-        },
-        learning={name: shown for name, shown in learning.items() if shown},
-    )
-
-
-def _gallery(group: ShownGroup, answers: Mapping[str, Answers]) -> dict[str, Any]:
     return {
-        "methods": [
-            {"name": m.name, "heat": [list(r) for r in answers[m.name].heat_ranges]}
-            for m in group.methods
-        ],
+        "number": number,
+        "board": board,
+        "title": title(board),
+        "columns": columns,
+        "more": tables.more_columns(board),
+        "ranks": tables.ranks(board),
+        "ranked_by": column(board.sort).heading,
+        "scale": tables.interval_scale(columns),
+        "several_seeds": any(len(row.seeds) > 1 for row in board.rows),
+        "legend": legend(
+            board.columns,
+            sort=column(board.sort).heading,
+            spread=any(row.spread for row in board.rows),
+        ),
+        "notes": notes(board),
+        "methods": methods,
+        "confusions": [c for m in methods if (c := tables.decision_confusion(m)) is not None],
+        "class_confusions": [c for m in methods if (c := tables.class_confusion(m)) is not None],
+        "types": list(results[methods[0].name]),
+        "results": results,
+        "roc": add("roc", charts.roc_chart(methods)),
+        "pro": add("pro", charts.pro_chart(pro)),
+        "scores": {
+            m.name: add(f"m{i}-scores", charts.score_chart(m)) for i, m in enumerate(methods)
+        },
+        "budget": {
+            column(name).heading: add(f"budget-{name}", chart)
+            for name, chart in charts.budget_charts(methods).items()
+        },
+        "learning": {name: found for name, found in learning.items() if found},
+    }
+
+
+def _gallery(group: GroupResults, image_index: Mapping[tuple[str, str], int]) -> dict[str, Any]:
+    ranges = {
+        m.name: [list(one.heat_range) for one in m.runs if one.heat_range] for m in group.methods
+    }
+    return {
+        "methods": [{"name": m.name, "heat_ranges": ranges[m.name]} for m in group.methods],
         "items": [
             {
-                "id": sample.id,
-                "type": sample.label,
-                "defect": sample.is_defect,
-                "image": image_key(group.metadata.fingerprint, sample.id),
-                "by": [answers[m.name].by_image[sample.id] for m in group.methods],
+                "id": sample_id,
+                "type": label,
+                "defect": label != tables.GOOD,
+                "image": image_index[group.board.fingerprint, sample_id],
+                "predictions": [m.predictions[sample_id] for m in group.methods],
             }
-            for sample in group.samples
+            for sample_id, label in sorted(group.methods[0].labels.items())
         ],
     }
+
+
+def _csp_hash(script: str) -> str:
+    digest = hashlib.sha256(script.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"
 
 
 def _asset(name: str) -> str:

@@ -1,119 +1,174 @@
-"""Writing a report: collect, make pictures, render, and put the file in its place."""
+"""Write the report: collect runs, encode images, render the page, write the file."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import os
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import cv2
 
 from toolkit.errors import RunError
 from toolkit.files import OutputError, write_text
 from toolkit.progress import progress
-from toolkit.reporting.collect import ShownGroup, collect_report
-from toolkit.reporting.gallery import Answers, image_record, try_answers
-from toolkit.reporting.page import image_key, render_page, vega_script
-from toolkit.reporting.pictures import picture_edge
+from toolkit.reporting.collect import GroupResults, MethodResults, collect_report
+from toolkit.reporting.curves import ProCurve
+from toolkit.reporting.images import ImageSource, thumbnail_edge
+from toolkit.reporting.page import render_page, vega_script
+from toolkit.runs.prediction_io import read_predictions
+from toolkit.runs.run import Run
 
 
-@dataclass(frozen=True)
-class Written:
-    """What was written.
-
-    Attributes:
-        path: the page.
-        size: in bytes.
-        methods: number of rows over all groups.
-        images: number of test images.
-        left_out: one line for each run that is not shown.
-    """
-
-    path: Path
-    size: int
-    methods: int
-    images: int
-    left_out: tuple[str, ...]
+class RunLeftOutWarning(UserWarning):
+    """A run is damaged or unfinished, and not on the page."""
 
 
-def write_report(
-    places: Sequence[Path], out: Path, *, data: Path | None = None, overwrite: bool = False
-) -> Written:
-    """Write one page about all finished runs at or below the given places.
+class ImagesMissingWarning(UserWarning):
+    """Test images are not where they were when the runs were made, or have changed."""
+
+
+def report(
+    runs: str | os.PathLike[str] | Run | Iterable[str | os.PathLike[str] | Run],
+    out: str | os.PathLike[str] = "report.html",
+    *,
+    data: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write one HTML page with the leaderboard, plots and every test image of finished runs.
+
+    The page opens from disk and needs no network. Metrics are read from the runs; of the data set
+    only images and masks are needed, and without them the page has empty frames.
+
+    Example:
+        >>> toolkit.report("runs/bottle", "bottle.html")  # doctest: +SKIP
+        PosixPath('bottle.html')
 
     Args:
-        places: runs, or folders of runs.
-        out: the file to write, whole or not at all.
-        data: where the data lies now, if it was moved since the runs were made.
+        runs: runs, or folders of runs.
+        out: file to write; it appears complete or not at all.
+        data: folder of the data set, if it was moved since the runs were made.
         overwrite: whether an existing file may be replaced.
+
+    Returns:
+        The path of the page.
 
     Raises:
         OutputError: the file exists and `overwrite` is false, or cannot be written.
-        RunError: there is no run that can be shown.
+        RunError: there is no usable run.
+        DataError: there is no data set at `data`.
         MissingExtraError: the plotting library is not installed.
+
+    Warns:
+        RunLeftOutWarning: once for each run that is damaged or unfinished.
+        ImagesMissingWarning: test images were not found or have changed.
     """
+    out = Path(out)
     if out.is_dir():
         raise OutputError(f"{out}: is a folder; name a file, such as {out / 'report.html'}")
     if out.exists() and not overwrite:
         raise OutputError(f"{out}: already there; choose another --out or add --overwrite")
-    vega_script()  # what is missing is said before pictures are made
-    collected = collect_report(places, data=data)
-    groups, answers, broken = _answered(collected.groups)
-    left_out = (*collected.left_out, *broken)
-    if not groups:
-        raise RunError(f"no run can be shown: {'; '.join(left_out)}")
-    images = _images(groups)
+    vega_script()  # a missing package is reported before the long work
+    given = [runs] if isinstance(runs, str | os.PathLike | Run) else list(runs)
+    places = [one.path if isinstance(one, Run) else Path(one) for one in given]
+    content = collect_report(places, data=Path(data) if data is not None else None)
+    for line in content.left_out:
+        warnings.warn(line, RunLeftOutWarning, stacklevel=2)
+    if not content.groups:
+        raise RunError(f"no usable run: {'; '.join(content.left_out)}")
+    sources = {g.board.fingerprint: _open_source(g) for g in content.groups}
+    images, index, messages = _encode_images(content.groups, sources)
+    for line in messages:
+        warnings.warn(line, ImagesMissingWarning, stacklevel=2)
     page = render_page(
-        groups,
-        answers=answers,
+        content.groups,
+        pro=[
+            {m.name: _pro_points(m, sources[g.board.fingerprint]) for m in g.methods}
+            for g in content.groups
+        ],
         images=images,
-        left_out=[_without_roots(line, collected.roots) for line in left_out],
+        image_index=index,
+        messages=[_hide_folders(line, content.folders) for line in messages],
+        left_out=[_hide_folders(line, content.folders) for line in content.left_out],
     )
     write_text(out, page)
-    return Written(
-        path=out,
-        size=out.stat().st_size,
-        methods=sum(len(group.methods) for group in groups),
-        images=len(images),
-        left_out=left_out,
+    return out
+
+
+def _open_source(group: GroupResults) -> ImageSource:
+    """Open the first folder that exists of those that the runs name."""
+    stored = [one.run.record["data"] for method in group.methods for one in method.runs]
+    found = next((data for data in stored if Path(data["root"]).is_dir()), stored[0])
+    return ImageSource.open(
+        Path(found["root"]), layout=found["layout"], fingerprint=group.board.fingerprint
     )
 
 
-def _answered(
-    groups: Sequence[ShownGroup],
-) -> tuple[list[ShownGroup], list[Mapping[str, Answers]], list[str]]:
-    """Read all predictions; methods whose predictions cannot be read leave their group."""
-    whole: list[ShownGroup] = []
-    found: list[Mapping[str, Answers]] = []
-    left_out: list[str] = []
-    steps = sum(len(group.samples) * len(group.methods) for group in groups)
-    with progress("predictions", steps) as bar:
-        for group in groups:
-            said = {m.name: try_answers(m, bar) for m in group.methods}
-            broken = {name: one for name, one in said.items() if isinstance(one, str)}
-            left_out += list(broken.values())
-            if len(broken) < len(group.methods):
-                whole.append(group.without(broken))
-                found.append({n: one for n, one in said.items() if isinstance(one, Answers)})
-    return whole, found, left_out
-
-
-def _images(groups: Sequence[ShownGroup]) -> dict[str, Any]:
-    samples = {
-        image_key(group.metadata.fingerprint, sample.id): sample
+def _encode_images(
+    groups: Sequence[GroupResults], sources: Mapping[str, ImageSource]
+) -> tuple[list[dict[str, Any]], dict[tuple[str, str], int], list[str]]:
+    """Return the test images as JSON values, where each of them is, and what is missing."""
+    labels = {
+        (group.board.fingerprint, sample_id): label
         for group in groups
-        for sample in group.samples
+        for sample_id, label in group.methods[0].labels.items()
     }
-    edge = picture_edge(len(samples))
-    images = {}
-    with progress("pictures", len(samples)) as bar:
-        for key, sample in samples.items():
-            images[key] = image_record(sample, edge)
+    sizes = {
+        (group.board.fingerprint, sample_id): size
+        for group in groups
+        for method in group.methods
+        for one in method.runs
+        for sample_id, size in one.sizes.items()
+    }
+    edge = thumbnail_edge(len(labels))
+    images: list[dict[str, Any]] = []
+    missing: dict[str, int] = dict.fromkeys(sources, 0)
+    with progress("images", len(labels)) as bar:
+        for (data, sample_id), label in labels.items():
+            record = sources[data].record(sample_id, label, edge)
+            if record is None:
+                missing[data] += 1
+                # A predicted mask has the size of its image.
+                width, height = sizes.get((data, sample_id), (0, 0))
+                record = {"width": width, "height": height, "webp": "", "truth": ""}
+            images.append(record)
             bar.advance()
-    return images
+    messages = []
+    for data, source in sources.items():
+        n = sum(key[0] == data for key in labels)
+        if missing[data]:
+            messages.append(
+                f"images not found at {source.root} ({missing[data]} of {n}); name the folder of "
+                "the data set with --data"
+            )
+        elif source.changed or not source.samples:
+            messages.append(
+                f"{source.root}: differs from the data of the runs (images, labels or masks were "
+                "changed or removed); images and true outlines may not fit the metrics"
+            )
+    return images, {key: i for i, key in enumerate(labels)}, messages
 
 
-def _without_roots(line: str, roots: Mapping[str, str]) -> str:
-    """Take the place of the data on this machine out of a message that others will read."""
-    for root, name in sorted(roots.items(), key=lambda item: -len(item[0])):
-        line = line.replace(root, name)
+def _pro_points(method: MethodResults, source: ImageSource) -> list[tuple[float, float]] | None:
+    """Return the PRO curve; None without anomaly maps, or where a true mask is not known."""
+    map_values = [values for one in method.runs for values in one.map_values]
+    if source.changed or len(map_values) < len(method.labels):
+        return None
+    curve = ProCurve(map_values)
+    for one in method.runs:
+        for prediction in read_predictions(one.run.predictions, "test"):
+            truth = source.truth(str(prediction.sample_id))
+            if truth is None or prediction.anomaly_map is None:
+                return None
+            size = (truth.shape[1], truth.shape[0])
+            heat = cv2.resize(prediction.anomaly_map, size, interpolation=cv2.INTER_LINEAR)
+            curve.add(heat, truth)
+    return curve.points()
+
+
+def _hide_folders(line: str, folders: Mapping[str, str]) -> str:
+    """Replace folders of data sets by their names, as others will read the page."""
+    for folder, name in sorted(folders.items(), key=lambda item: -len(item[0])):
+        line = line.replace(folder, name)
     return line

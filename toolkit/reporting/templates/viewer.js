@@ -1,11 +1,11 @@
-// Pictures with their layers, and the large view that steps through them.
+// Images with their layers, and the dialog that steps through them.
 
 const gallery = data("gallery-data");
 const LAYERS = { t: "truth", b: "boxes", m: "masks", h: "heat" };
 const SVG = "http://www.w3.org/2000/svg";
 const urls = new Map();
 
-function pictureUrl(key, base64) {
+function imageUrl(key, base64) {
   if (!urls.has(key)) {
     const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
     urls.set(key, URL.createObjectURL(new Blob([bytes], { type: "image/webp" })));
@@ -24,79 +24,80 @@ function number(value) {
   return size !== 0 && (size < 0.001 || size >= 1e5) ? value.toExponential(2) : String(Number(value.toPrecision(4)));
 }
 
-function isWrong(item, answer) {
-  return answer.flagged !== undefined && answer.flagged !== item.defect;
+function isWrong(item, prediction) {
+  return prediction.flagged !== undefined && prediction.flagged !== item.defect;
 }
 
-function verdict(item, answer) {
-  if (answer.flagged === undefined) return "no threshold";
-  if (isWrong(item, answer)) return item.defect ? "✗ missed" : "✗ false alarm";
+function verdict(item, prediction) {
+  if (prediction.flagged === undefined) return "no threshold";
+  if (isWrong(item, prediction)) return item.defect ? "✗ missed" : "✗ false alarm";
   return item.defect ? "✓ found" : "✓ passed";
 }
 
-function describe(item, method, answer) {
+function describe(item, method, prediction) {
   const truth = `${item.id}, ${item.defect ? "defective: " + item.type : "good"}`;
-  if (!answer) return `Test image ${truth}${item.defect ? "; the true defect is outlined" : ""}`;
+  if (!prediction) return `Test image ${truth}${item.defect ? "; the true defect is outlined" : ""}`;
   const layers = [
-    answer.heat ? "heat map" : null,
-    answer.mask !== undefined ? (answer.mask ? "predicted mask" : "empty mask") : null,
-    answer.boxes ? `${answer.boxes.length} ${answer.boxes.length === 1 ? "box" : "boxes"}` : null,
+    prediction.heat ? "heat map" : null,
+    prediction.mask !== undefined ? (prediction.mask ? "predicted mask" : "empty mask") : null,
+    prediction.boxes ? `${prediction.boxes.length} ${prediction.boxes.length === 1 ? "box" : "boxes"}` : null,
   ].filter(Boolean);
-  const shown = layers.length ? `; shown: ${layers.join(", ")}` : "";
-  return `${method.name} on ${truth}: score ${number(answer.score)}, ${verdict(item, answer).slice(2)}${shown}`;
+  const listed = layers.length ? `; layers: ${layers.join(", ")}` : "";
+  return `${method.name} on ${truth}: score ${number(prediction.score)}, ${verdict(item, prediction).slice(2)}${listed}`;
 }
 
-function layered(item, method, answer, large) {
-  const picture = gallery.images[item.image];
-  const { width, height } = picture;
-  const stack = element("div", { class: "stack", style: `aspect-ratio: ${width} / ${height}` });
-  stack.append(element("img", {
-    src: pictureUrl(item.image, picture.webp), alt: describe(item, method, answer), decoding: "async",
-  }));
-  if (answer && answer.heat) {
-    const key = `${method.name} ${method.key} ${item.image}`;
-    stack.append(element("img", { class: "heat-layer", src: pictureUrl(key, answer.heat), alt: "", decoding: "async" }));
+function imageStack(item, method, prediction, large) {
+  const image = gallery.images[item.image];
+  const { width, height } = image;
+  const stack = element("div", { class: "stack", style: `aspect-ratio: ${width || 1} / ${height || 1}` });
+  const alt = describe(item, method, prediction);
+  if (image.webp) stack.append(element("img", { src: imageUrl(image, image.webp), alt, decoding: "async" }));
+  else stack.append(element("span", { class: "missing", role: "img", "aria-label": `${alt}; image not found` }, "image not found"));
+  if (prediction && prediction.heat) {
+    stack.append(element("img", { class: "heat-layer", src: imageUrl(prediction, prediction.heat), alt: "", decoding: "async" }));
   }
-  const drawing = svgElement("svg", { viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" });
+  if (!width) return stack;
+  const svg = svgElement("svg", { viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" });
   const layer = (name, ...shapes) => {
     const group = svgElement("g", { class: `${name}-layer` });
     group.append(...shapes);
-    drawing.append(group);
+    svg.append(group);
   };
-  if (answer && answer.mask) layer("mask", svgElement("path", { class: "mask", d: answer.mask }));
-  if (picture.truth) layer("truth", svgElement("path", { class: "truth", d: picture.truth }));
-  if (answer && answer.boxes) {
-    for (const [x0, y0, x1, y1, score, label] of [...answer.boxes].reverse()) {
+  if (prediction && prediction.mask) layer("mask", svgElement("path", { class: "mask", d: prediction.mask }));
+  if (image.truth) layer("truth", svgElement("path", { class: "truth", d: image.truth }));
+  if (prediction && prediction.boxes) {
+    for (const [x0, y0, x1, y1, score, label] of [...prediction.boxes].reverse()) {
       const shapes = [svgElement("rect", { class: "box", x: x0, y: y0, width: x1 - x0, height: y1 - y0 })];
       if (large) {
         const size = width / 34;
-        const words = `${label} ${score.toFixed(2)}`;
-        const wide = words.length * size * 0.58 + size * 0.6;
+        const text = `${label} ${score.toFixed(2)}`;
+        const wide = text.length * size * 0.58 + size * 0.6;
         const x = Math.max(0, Math.min(x0, width - wide));
         const y = Math.max(0, y0 - size * 1.35);
         shapes.push(svgElement("rect", { class: "tag", x, y, width: wide, height: size * 1.35 }));
-        const text = svgElement("text", { x: x + size * 0.3, y: y + size, "font-size": size });
-        text.textContent = words;
-        shapes.push(text);
+        const tag = svgElement("text", { x: x + size * 0.3, y: y + size, "font-size": size });
+        tag.textContent = text;
+        shapes.push(tag);
       }
       layer("box", ...shapes);
     }
   }
-  stack.append(drawing);
+  stack.append(svg);
   return stack;
 }
 
-function pane(item, method, answer, large) {
-  const wrong = answer && isWrong(item, answer);
+function pane(item, method, prediction, large) {
+  const wrong = prediction && isWrong(item, prediction);
   const caption = element("figcaption", {}, element("b", {}, method ? method.name : "truth"));
-  if (answer) {
+  if (prediction) {
     caption.append(
-      `${number(answer.score)} `,
-      element("span", { class: wrong ? "verdict wrong" : "verdict" }, verdict(item, answer)),
+      `${number(prediction.score)} `,
+      element("span", { class: wrong ? "verdict wrong" : "verdict" }, verdict(item, prediction)),
     );
-    if (answer.said && answer.said[0] !== item.type) caption.append(element("span", { class: "verdict" }, `, said ${answer.said[0]}`));
+    const [label] = prediction.pred_class || [item.type];
+    if (label !== item.type) caption.append(element("span", { class: "verdict" }, `, class ${label}`));
   } else caption.append(item.type);
-  return element("figure", { class: wrong ? "pane wrong" : "pane" }, layered(item, method, answer, large), caption);
+  return element("figure", { class: wrong ? "pane wrong" : "pane" }, imageStack(item, method, prediction, large), caption);
 }
 
 const layersOff = new Set();
@@ -125,31 +126,34 @@ function fact(name, ...content) {
 function showView() {
   const item = view.items[view.at];
   const method = view.methods[view.method];
-  const answer = item.by[method.key];
-  const picture = gallery.images[item.image];
+  const prediction = item.predictions[method.key];
+  const image = gallery.images[item.image];
   document.getElementById("viewer-title").textContent = `${item.id} · ${item.type}`;
   viewer.querySelector(".place").textContent = `${view.at + 1} of ${view.items.length}`;
   const stage = viewer.querySelector(".stage");
-  stage.style.setProperty("--ratio", picture.width / picture.height);
-  stage.replaceChildren(pane(item, null, null, true), pane(item, method, answer, true));
+  stage.style.setProperty("--ratio", (image.width || 1) / (image.height || 1));
+  stage.replaceChildren(pane(item, null, null, true), pane(item, method, prediction, true));
   viewerMethod.value = String(view.method);
   const facts = [
-    fact("score", number(answer.score)),
-    fact("threshold", answer.threshold === null ? "none" : number(answer.threshold)),
-    fact("answer", element("span", { class: isWrong(item, answer) ? "verdict wrong" : "" }, verdict(item, answer))),
+    fact("score", number(prediction.score)),
+    fact("threshold", prediction.threshold === null ? "none" : number(prediction.threshold)),
+    fact("decision", element("span", { class: isWrong(item, prediction) ? "verdict wrong" : "" }, verdict(item, prediction))),
   ];
-  if (answer.said) facts.push(fact("class", `${answer.said[0]} (${(100 * answer.said[1]).toFixed(0)} %)`));
-  if (answer.heat_range) {
-    const [low, high] = answer.heat_range;
+  if (prediction.pred_class) {
+    const [label, probability] = prediction.pred_class;
+    facts.push(fact("class", `${label} (${(100 * probability).toFixed(0)} %)`));
+  }
+  if (prediction.heat_range) {
+    const [low, high] = prediction.heat_range;
     facts.push(fact("heat", number(low), element("i", { class: "heat-key" }), number(high)));
   }
-  viewer.querySelector(".answer").replaceChildren(...metadata);
-  // Not `disabled`: the button would lose the focus, and the page behind would get the keys.
+  viewer.querySelector("dl.prediction").replaceChildren(...facts);
+  // Not `disabled`: the button would lose the focus, and keys would go to the page behind.
   const ends = { previous: 0, next: view.items.length - 1 };
   for (const [name, end] of Object.entries(ends)) {
     viewer.querySelector(`[data-go="${name}"]`).setAttribute("aria-disabled", String(view.at === end));
   }
-  document.getElementById("viewer-said").textContent = describe(item, method, answer);
+  document.getElementById("viewer-status").textContent = describe(item, method, prediction);
 }
 
 function openView(items, methods, at, method, onClose) {
@@ -173,29 +177,36 @@ function nextWrong() {
   const { key } = view.methods[view.method];
   for (let i = 1; i <= view.items.length; i += 1) {
     const at = (view.at + i) % view.items.length;
-    if (isWrong(view.items[at], view.items[at].by[key])) {
+    if (isWrong(view.items[at], view.items[at].predictions[key])) {
       view.at = at;
       showView();
       return;
     }
   }
-  document.getElementById("viewer-said").textContent = "no wrong answer";
+  document.getElementById("viewer-status").textContent = "no wrong prediction";
 }
 
 const GO = { previous: () => step(-1), next: () => step(1), close: () => viewer.close() };
 for (const button of viewer.querySelectorAll("[data-go]")) button.addEventListener("click", () => GO[button.dataset.go]());
 viewerMethod.addEventListener("change", () => { view.method = Number(viewerMethod.value); showView(); });
 viewer.addEventListener("close", () => { if (view.onClose) view.onClose(view.items[view.at]); });
-viewer.addEventListener("click", (event) => { if (event.target === viewer) viewer.close(); });
+// A click on the backdrop closes the dialog; one on its own padding does not.
+viewer.addEventListener("click", (event) => {
+  const { left, right, top, bottom } = viewer.getBoundingClientRect();
+  const inside = left <= event.clientX && event.clientX <= right && top <= event.clientY && event.clientY <= bottom;
+  if (event.target === viewer && !inside) viewer.close();
+});
 
 const VIEW_KEYS = {
   ArrowLeft: () => step(-1), ArrowRight: () => step(1),
   ArrowUp: () => stepMethod(-1), ArrowDown: () => stepMethod(1),
   Home: () => step(-Infinity), End: () => step(Infinity), w: nextWrong,
 };
+// While the list of methods has the focus, these keys move within it.
+const LIST_KEYS = new Set(["ArrowUp", "ArrowDown", "Home", "End"]);
 document.addEventListener("keydown", (event) => {
-  if (!viewer.open || event.ctrlKey || event.altKey || event.metaKey || event.target.tagName === "SELECT") return;
-  if (!(event.key in VIEW_KEYS)) return;
+  if (!viewer.open || event.ctrlKey || event.altKey || event.metaKey || !(event.key in VIEW_KEYS)) return;
+  if (event.target.tagName === "SELECT" && LIST_KEYS.has(event.key)) return;
   event.preventDefault();
   VIEW_KEYS[event.key]();
 });
