@@ -22,12 +22,12 @@ def test_all_folds_stay_under_20_mb(
     bottle_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("vl_convert", reason="the PyPI package vl-convert-python is not installed")
-    monkeypatch.setattr(made, "HEAT", 224)
+    monkeypatch.setattr(fake_runs, "HEAT", 224)
     dataset = read_dataset(bottle_dir)
-    for entry, gives in METHODS.items():
+    for entry, outputs in METHODS.items():
         for fold in range(5):
             fake_runs.make_run(
-                tmp_path / "runs", dataset, entry=entry, outputs=gives, fold=fold, folds=5
+                tmp_path / "runs", dataset, entry=entry, outputs=outputs, fold=fold, folds=5
             )
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # no run is left out, no image is missing

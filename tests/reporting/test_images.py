@@ -14,7 +14,6 @@ from PIL import Image
 
 from toolkit.prediction import Boxes
 from toolkit.reporting.images import (
-    ImageSource,
     heat_colors,
     heat_gradient,
     heat_map,

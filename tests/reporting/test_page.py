@@ -114,8 +114,8 @@ def test_hostile_names_open_no_tag(tmp_path: Path, sample_dir: Path) -> None:
         make_run(tame, dataset, entry=f"name {i}", outputs=["boxes"], epochs=2, metadata=metadata)
     wild = tmp_path / "wild"
     for text in HOSTILE:
-        make_run(wild, dataset, entry=text, outputs=["boxes"], epochs=2,
-                 metadata={"weights": text, "weights_source": text, "score_description": text})  # fmt: skip
+        metadata = {"weights": text, "weights_source": text, "score_description": text}
+        make_run(wild, dataset, entry=text, outputs=["boxes"], epochs=2, metadata=metadata)
     one, other = written(tame, tmp_path / "a.html"), written(wild, tmp_path / "b.html")
     names = [tag for tag, _ in one.tags]
     assert [tag for tag, _ in other.tags] == names

@@ -162,11 +162,9 @@ def test_another_order_has_other_ranks_and_no_top_group(opened: Opened) -> None:
     expect(board.locator("thead th").filter(has_text="acc")).to_have_attribute(
         "aria-sort", "descending"
     )
-    values = [
-        float(text.split()[0])
-        for text in opened.texts(".board.ranked tbody tr > :nth-child(%d)" % (1 + page.evaluate(
-            "document.querySelector('.board.ranked [aria-sort=descending]').cellIndex")))
-    ]  # fmt: skip
+    column = 1 + board.locator("[aria-sort=descending]").evaluate("(e) => e.cellIndex")
+    texts = opened.texts(f".board.ranked tbody tr > :nth-child({column})")
+    values = [float(text.split()[0]) for text in texts]
     assert values == sorted(values, reverse=True)
     assert [int(t) for t in ranks.all_inner_texts()] == [1 + values.index(v) for v in values]
     assert row.evaluate(weight) == "400"
@@ -187,6 +185,7 @@ def test_missing_values_are_last(opened: Opened) -> None:
 
 
 def test_filters(opened: Opened) -> None:
+    opened.scroll_through()
     page = opened.page
     cards = page.locator(".card")
     total = cards.count()
@@ -266,7 +265,7 @@ def test_keys_step(opened: Opened) -> None:
 @pytest.mark.parametrize("focus", ["list", "dialog"])
 def test_next_wrong(opened: Opened, focus: str) -> None:
     page = opened.page
-    open_dialog(page)
+    open_dialog(opened)
     page.locator("#viewer-method").select_option(label="boxes")
     expect(page.locator("#viewer .stage .pane").nth(1)).to_contain_text("boxes")
     if focus == "dialog":
@@ -282,14 +281,16 @@ def test_next_wrong(opened: Opened, focus: str) -> None:
     assert len(wrong) == 2
 
 
-def open_dialog(page: Any) -> None:
+def open_dialog(opened: Opened) -> None:
+    opened.scroll_through()  # nothing moves once everything is drawn
+    page = opened.page
     page.locator(".card .open").nth(1).click()
     expect(page.locator("#viewer")).to_be_visible()
 
 
 def test_a_click_on_the_backdrop_closes_the_dialog(opened: Opened) -> None:
     page = opened.page
-    open_dialog(page)
+    open_dialog(opened)
     box = page.locator("#viewer").bounding_box()
     page.mouse.click(box["x"] + 5, box["y"] + 5)  # its padding
     expect(page.locator("#viewer")).to_be_visible()
@@ -299,7 +300,7 @@ def test_a_click_on_the_backdrop_closes_the_dialog(opened: Opened) -> None:
 
 def test_layers(opened: Opened) -> None:
     page = opened.page
-    page.locator(".card .open").first.click()
+    open_dialog(opened)
     truth = page.locator("#viewer .truth-layer").first
     expect(truth).to_be_visible()
     page.keyboard.press("t")

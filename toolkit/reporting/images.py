@@ -130,7 +130,7 @@ def heat_gradient() -> str:
 
 
 def mask_path(mask: NDArray[np.bool_]) -> str:
-    """Return the outlines of a mask, bool (H, W), as an SVG path in pixels; empty if no pixel is set.
+    """Return the outlines of a mask, bool (H, W), as an SVG path in pixels.
 
     Holes are outlines too: fill by the even-odd rule. Outlines run through the middle of the
     outermost pixels and are simplified by at most 0.15 % of the longer side.

@@ -78,12 +78,12 @@ def render_page(
         left_out=left_out,
         version=__version__,
         names=list(dict.fromkeys(group.board.data for group in groups)),
-        css=Markup(_asset("report.css")),  # noqa: S704
-        scripts=[Markup(text) for text in scripts],  # noqa: S704
-        script_hashes=Markup(" ".join(map(_csp_hash, scripts))),  # noqa: S704
-        charts_json=Markup(script_json(printable(drawn))),  # noqa: S704
-        gallery_json=Markup(script_json(printable(gallery))),  # noqa: S704
-        gradient=Markup(heat_gradient()),  # noqa: S704
+        css=Markup(_asset("report.css")),
+        scripts=[Markup(text) for text in scripts],
+        script_hashes=Markup(" ".join(map(_csp_hash, scripts))),
+        charts_json=Markup(script_json(printable(drawn))),
+        gallery_json=Markup(script_json(printable(gallery))),
+        gradient=Markup(heat_gradient()),
     )
 
 

@@ -126,6 +126,21 @@ function nearestGallery() {
   return focused || seen || galleries[galleries.length - 1];
 }
 
+// Where the page moves between press and release (a plot or card above is drawn just then), browsers send
+// the click to what the two places have in common: give it to the control that was pressed.
+let pressed = null;
+document.addEventListener("pointerdown", (event) => {
+  const control = event.target.closest("button, label, .stack");
+  pressed = control && { control, x: event.clientX, y: event.clientY };
+}, true);
+document.addEventListener("click", (event) => {
+  if (!pressed) return;
+  const { control, x, y } = pressed;
+  pressed = null;
+  const moved = Math.hypot(event.clientX - x, event.clientY - y) > 4;
+  if (!moved && event.target !== control && event.target.contains(control)) control.click();
+}, true);
+
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.altKey || event.metaKey) return;
   if (event.target.tagName === "SELECT") return;
