@@ -1,7 +1,8 @@
-"""`toolkit report RUNS --out report.html`: leaderboard, curves and gallery as one page."""
+"""`toolkit report RUNS --out report.html`: leaderboard, plots and gallery as one page."""
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -16,25 +17,25 @@ def report_command(
     ] = None,
     out: Annotated[Path, typer.Option("--out", help="The page to write.")] = Path("report.html"),
     data: Annotated[
-        Path | None, typer.Option("--data", help="Where the data lies now, if it was moved.")
+        Path | None, typer.Option("--data", help="Folder of the data set, if it was moved.")
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the file if it is there.")
+        bool, typer.Option("--overwrite", help="Replace an existing file.")
     ] = False,
 ) -> None:
-    """Write one page with leaderboard, curves and every test image; it opens without a network."""
-    from toolkit.report.write import write_report
+    """Write one page with leaderboard, plots and every test image; it opens without a network."""
+    from toolkit.reporting.page import printable
+    from toolkit.reporting.write import ImagesMissingWarning, RunLeftOutWarning, report
 
-    written = write_report(places or [Path("runs")], out, data=data, overwrite=overwrite)
-    for line in written.left_out:
-        say(f"left out: {line}")
-    print(
-        f"{written.path}: {written.size / 1e6:.1f} MB, "
-        f"{_counted(written.methods, 'method')}, {_counted(written.images, 'test image')}"
-    )
-    if written.left_out:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", RunLeftOutWarning)
+        warnings.simplefilter("always", ImagesMissingWarning)
+        path = report(places or [Path("runs")], out, data=data, overwrite=overwrite)
+    left_out = [str(w.message) for w in caught if w.category is RunLeftOutWarning]
+    for warning in caught:
+        prefix = "left out: " if warning.category is RunLeftOutWarning else ""
+        say(printable(f"{prefix}{warning.message}"))
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+    if left_out:
         raise typer.Exit(1)
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"

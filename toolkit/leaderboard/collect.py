@@ -119,7 +119,7 @@ _RECORD: dict[str, tuple[type, ...]] = {
     "split.val": (list,),
     "split.test": (list,),
     "metadata": (dict,),
-    "facts.labels.kind": (str,),
-    "facts.labels.train": (int,),
+    "metadata.labels.kind": (str,),
+    "metadata.labels.train": (int,),
 }
 """What a row and its heading are made of."""

@@ -1,4 +1,4 @@
-"""Layers and pictures: where they say they are, and small."""
+"""Thumbnails, heat maps, outlines and boxes: in the right place, and small."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from toolkit.prediction import Boxes
-from toolkit.report.layers import mask_path, shown_boxes
-from toolkit.report.pictures import (
-    heat_colours,
+from toolkit.reporting.images import (
+    heat_colors,
     heat_gradient,
-    heat_picture,
-    picture_edge,
+    heat_map,
+    mask_path,
+    select_boxes,
     thumbnail,
+    thumbnail_edge,
 )
 
 
@@ -87,24 +88,24 @@ def boxes(*scores: float) -> Boxes:
         ((0.2, 0.9, 0.25, 0.01), None, ["c1", "c2"]),  # from 0.25
         ((0.2, 0.9, 0.25, 0.01), 0.1, ["c1", "c2"]),  # weak ones stay out where others are sure
         ((0.2, 0.9, 0.25, 0.01), 0.5, ["c1", "c2"]),  # a higher threshold hides no box
-        ((0.1, 0.2, 0.15), 0.1, ["c1"]),  # an image flagged for a weak box shows it
+        ((0.1, 0.2, 0.15), 0.1, ["c1"]),  # a flagged image always has a box
         ((0.1, 0.2, 0.15), 0.21, []),  # not flagged
         ((0.1, 0.2, 0.15), None, []),
         ((0.1, 0.2, 0.15), -3.0, []),  # a threshold on another scale is none for boxes
         ((), 0.1, []),
     ],
 )
-def test_which_boxes_are_shown(
+def test_which_boxes_are_selected(
     scores: tuple[float, ...], threshold: float | None, labels: list[str]
 ) -> None:
-    shown = shown_boxes(boxes(*scores) if scores else Boxes.none(), threshold)
-    assert [box[5] for box in shown] == labels
-    assert all(box[:4] == (1, 2, 3.1, 4) for box in shown)
+    selected = select_boxes(boxes(*scores) if scores else Boxes.none(), threshold)
+    assert [box[5] for box in selected] == labels
+    assert all(box[:4] == (1, 2, 3.1, 4) for box in selected)
 
 
 def test_at_most_ten_boxes() -> None:
-    assert len(shown_boxes(boxes(*[0.9] * 40), None)) == 10
-    assert shown_boxes(Boxes.none(), 0.1) == []
+    assert len(select_boxes(boxes(*[0.9] * 40), None)) == 10
+    assert select_boxes(Boxes.none(), 0.1) == []
 
 
 def opened(data: bytes) -> Image.Image:
@@ -127,22 +128,22 @@ def test_thumbnails_shrink_and_never_grow() -> None:
 def test_heat_glows_where_the_score_is_high() -> None:
     heat = np.zeros((40, 40), np.float32)
     heat[:20] = 2.0
-    picture = np.asarray(opened(heat_picture(heat, (0.0, 1.0))).convert("RGBA"))
+    picture = np.asarray(opened(heat_map(heat, (0.0, 1.0))).convert("RGBA"))
     assert picture[30, 20, 3] < 10  # clear
     assert picture[10, 20, 3] > 200
     assert picture[10, 20, :3].sum() > 500
 
 
 def test_a_flat_range_does_no_harm() -> None:
-    assert heat_picture(np.ones((4, 4), np.float32), (1.0, 1.0))
+    assert heat_map(np.ones((4, 4), np.float32), (1.0, 1.0))
 
 
 def test_the_legend_has_the_colours_of_the_map() -> None:
     first, *_, last = re.findall(r"rgb\((\d+) (\d+) (\d+) / ([\d.]+)\)", heat_gradient())
-    assert tuple(map(int, last[:3])) == tuple(heat_colours()[255].tolist())
+    assert tuple(map(int, last[:3])) == tuple(heat_colors()[255].tolist())
     assert float(first[3]) == 0
 
 
 @pytest.mark.parametrize(("n", "edge"), [(1, 640), (200, 640), (800, 320), (10**6, 160)])
 def test_many_images_are_smaller(n: int, edge: int) -> None:
-    assert picture_edge(n) == edge
+    assert thumbnail_edge(n) == edge

@@ -1,4 +1,4 @@
-"""Points of the curves: ROC over images, per-region overlap over pixels, histograms of scores."""
+"""Points of the plots: ROC of images, per-region overlap of pixels, histograms of scores."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from toolkit.metrics.roc import alarm_curve
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_SAMPLED = 7
-# Shares of all pixels above the thresholds: dense where AUPRO is taken, and at the very top.
+_STRIDE = 7
+# Shares of pixels above the thresholds: dense in the range of AUPRO, and at the very top.
 _SHARES = np.unique(np.concatenate([np.linspace(0, 0.36, 181), np.geomspace(1e-6, 1, 60)]))
 BINS = 24
 
@@ -23,9 +23,9 @@ BINS = 24
 def roc_points(
     scores: NDArray[np.float64], is_defect: NDArray[np.bool_]
 ) -> list[tuple[float, float]] | None:
-    """Return the corners of the ROC curve as (false-alarm rate, recall), both from 0 to 1.
+    """Return the corners of the ROC curve as (false-positive rate, recall), both from 0 to 1.
 
-    Ties are one slanted step, so the area below is the AUROC. None where one class is missing.
+    Equal scores make one sloped segment, so the area is the AUROC. None if a class is missing.
 
     Args:
         scores: float64 (n,), higher is worse.
@@ -39,37 +39,38 @@ def roc_points(
         i
         for i in range(len(x))
         if i in (0, len(x) - 1)
-        # Integers: a point on the straight line between its neighbours is no corner.
+        # Drop points on the line between their neighbours (integers, so this is exact).
         or (x[i] - x[i - 1]) * (y[i + 1] - y[i]) != (x[i + 1] - x[i]) * (y[i] - y[i - 1])
     ]
     return [(x[i] / x[-1], y[i] / y[-1]) for i in corners]
 
 
-class ProCurve:
-    """Counts the per-region overlap map by map; every point is exact, only few are taken.
+def sample_map(anomaly_map: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return every seventh value of an anomaly map, and its maximum, for `ProCurve`."""
+    return np.append(anomaly_map.ravel()[::_STRIDE], anomaly_map.max()).astype(np.float32)
 
-    Regions, false-positive rate and averaging are those of `toolkit.metrics.pro`. Between two of
-    some two hundred thresholds the curve is drawn straight.
+
+class ProCurve:
+    """Per-region overlap curve, counted map by map.
+
+    Regions, false-positive rate and averaging are those of `toolkit.metrics.pro`. Each point is
+    exact; about three hundred thresholds are used, with straight lines between them.
 
     Args:
-        maps: the anomaly maps at any resolution; they only say where thresholds are worth placing.
+        map_values: results of `sample_map`; thresholds are placed at their quantiles.
     """
 
-    def __init__(self, maps: Iterable[NDArray[np.float32]]) -> None:
-        drawn, tops = [], []
-        for anomaly_map in maps:
-            drawn.append(anomaly_map.ravel()[::_SAMPLED])
-            tops.append(anomaly_map.max())
-        scores = np.concatenate([*drawn, np.array(tops, np.float32)])
-        placed = np.quantile(scores, 1 - _SHARES).astype(np.float32)
-        self._thresholds = np.unique(np.append(placed, np.sort(scores)[-60:]))
+    def __init__(self, map_values: Iterable[NDArray[np.float32]]) -> None:
+        values = np.concatenate(list(map_values))
+        placed = np.quantile(values, 1 - _SHARES).astype(np.float32)
+        self._thresholds = np.unique(np.append(placed, np.sort(values)[-60:]))
         self._good = RankCounter(self._thresholds)
         self._n_good = 0
         self._overlap = np.zeros(self._thresholds.size)
         self._n_regions = 0
 
     def add(self, anomaly_map: NDArray[np.float32], truth: NDArray[np.bool_]) -> None:
-        """Count one image: anomaly map float32 (H, W) and true mask bool (H, W)."""
+        """Count one image: anomaly map float32 (H, W), true mask bool (H, W)."""
         flat = anomaly_map.ravel()
         good = flat[~truth.ravel()]
         self._good.add(good)
@@ -82,7 +83,7 @@ class ProCurve:
             self._n_regions += 1
 
     def points(self) -> list[tuple[float, float]] | None:
-        """Return (false-positive rate, mean overlap), rates rising; None without regions."""
+        """Return (false-positive rate, mean overlap), rates ascending; None without regions."""
         if not self._n_regions or not self._n_good:
             return None
         below, _ = self._good.counts()
@@ -93,7 +94,7 @@ class ProCurve:
 
 
 def histogram(scores: NDArray[np.float64], is_defect: NDArray[np.bool_]) -> list[dict[str, Any]]:
-    """Count scores in equal bins: `low`, `high`, `truth` and `count` of each that is not empty."""
+    """Count scores in equal bins: `low`, `high`, `truth` and `count` of each non-empty bin."""
     edges = np.histogram_bin_edges(scores, bins=BINS)
     bars = []
     for truth, chosen in (("good", ~is_defect), ("defect", is_defect)):

@@ -2,18 +2,19 @@
 
 const charts = data("charts-data");
 const drawn = new Map();
+const drawing = new Set();
 
 function colour(name) {
   return getComputedStyle(root).getPropertyValue(`--${name}`).trim();
 }
 
-function coloured(value) {
+function withColours(value) {
   if (typeof value === "string") return value.startsWith("$") ? colour(value.slice(1)) || value : value;
-  if (Array.isArray(value)) return value.map(coloured);
+  if (Array.isArray(value)) return value.map(withColours);
   if (value === null || typeof value !== "object") return value;
   const out = {};
-  // What was measured stays as it is: a method may be called "$ink".
-  for (const [key, part] of Object.entries(value)) out[key] = key === "values" || key === "domain" ? part : coloured(part);
+  // Data stay as they are: a method may be called "$ink".
+  for (const [key, part] of Object.entries(value)) out[key] = key === "values" || key === "domain" ? part : withColours(part);
   return out;
 }
 
@@ -36,14 +37,22 @@ function chartConfig() {
   };
 }
 
+// One drawing at a time per place; if the theme changes meanwhile, the plot is drawn again.
 async function draw(place) {
-  const key = place.dataset.chart;
-  if (drawn.get(place)) drawn.get(place).finalize();
-  const made = await window.vegaEmbed(place, coloured(charts[key]), {
-    mode: "vega-lite", renderer: "svg", actions: false, ast: true, config: chartConfig(),
-  });
-  drawn.set(place, made);
-  place.dataset.drawn = root.dataset.theme;
+  if (drawing.has(place)) return;
+  drawing.add(place);
+  try {
+    while (place.dataset.drawn !== root.dataset.theme) {
+      const theme = root.dataset.theme;
+      if (drawn.has(place)) drawn.get(place).finalize();
+      drawn.set(place, await window.vegaEmbed(place, withColours(charts[place.dataset.chart]), {
+        mode: "vega-lite", renderer: "svg", actions: false, ast: true, config: chartConfig(),
+      }));
+      place.dataset.drawn = theme;
+    }
+  } finally {
+    drawing.delete(place);
+  }
 }
 
 const chartWatch = new IntersectionObserver((entries) => {

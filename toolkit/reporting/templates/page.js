@@ -16,7 +16,7 @@ function data(id) {
 }
 
 function remembered(key, value) {
-  // A page opened from disk may be denied any storage.
+  // Browsers may deny storage to a page that is opened from disk.
   try {
     if (value !== undefined) localStorage.setItem(key, value);
     return localStorage.getItem(key);
@@ -55,10 +55,11 @@ function sortTable(table, column, button) {
   const key = (row) => row.cells[column].dataset.sort;
   const numeric = rows.every((row) => key(row) === undefined || !Number.isNaN(Number(key(row))));
   const before = header.getAttribute("aria-sort");
-  // Figures begin with the best, names with the first.
+  // Numbers start with the best, names with the first.
   const [first, second] = numeric && !("lower" in header.dataset)
     ? ["descending", "ascending"] : ["ascending", "descending"];
   const order = before === first ? second : first;
+  const ranked = table.classList.contains("ranked");
   const sign = order === "ascending" ? 1 : -1;
   rows.sort((a, b) => {
     const [x, y] = [key(a), key(b)];
@@ -68,6 +69,20 @@ function sortTable(table, column, button) {
   for (const other of header.parentElement.cells) other.setAttribute("aria-sort", "none");
   header.setAttribute("aria-sort", order);
   body.append(...rows);
+  if (ranked) renumber(table, header, rows, key, numeric);
+}
+
+// Ranks and the top group belong to one column. Another column has its own ranks; text has none.
+function renumber(table, header, rows, key, numeric) {
+  const original = header.cellIndex === 0 || "ranking" in header.dataset;
+  const sign = "lower" in header.dataset ? 1 : -1;
+  const better = (row) => rows.filter((other) => sign * (Number(key(other)) - Number(key(row))) < 0).length;
+  for (const row of rows) {
+    const cell = row.cells[0];
+    const known = numeric && key(row) !== undefined;
+    cell.textContent = original ? cell.dataset.rank : known ? better(row) + 1 : "–";
+  }
+  table.classList.toggle("other-order", !original);
 }
 
 for (const table of document.querySelectorAll("table[data-sortable]")) {

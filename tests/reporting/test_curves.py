@@ -1,4 +1,4 @@
-"""Points of curves: exact where they stand, and the area below them is the metric's."""
+"""Points of curves: each is exact, and the area below equals the metric."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from toolkit.metrics.pixel import pixel_metrics
 from toolkit.metrics.roc import alarm_curve, auroc
-from toolkit.report.curves import ProCurve, histogram, roc_points
+from toolkit.reporting.curves import ProCurve, histogram, roc_points, sample_map
 
 
 def area(points: list[tuple[float, float]]) -> float:
@@ -52,7 +52,7 @@ def maps(seed: int, n: int = 4) -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 def curve_of(pairs: list[tuple[np.ndarray, np.ndarray]]) -> ProCurve:
-    curve = ProCurve(m for m, _ in pairs)
+    curve = ProCurve(sample_map(m) for m, _ in pairs)
     for anomaly_map, truth in pairs:
         curve.add(anomaly_map, truth)
     return curve

@@ -1,4 +1,4 @@
-"""Runs without training: what they predict is written down, and evaluated as ever."""
+"""Finished runs without training: predictions are made up, and evaluated as usual."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def make_run(
     data: Path | Dataset,
     *,
     entry: str = "grey",
-    gives: Sequence[str] = (),
+    outputs: Sequence[str] = (),
     fold: int = 0,
     folds: int = 3,
     seed: int = 0,
     plan_seed: int = 0,
     wrong: Sequence[str] = (),
     epochs: int = 0,
-    facts: dict[str, Any] | None = None,
+    metadata: dict[str, Any] | None = None,
 ) -> Run:
     """Make a finished run.
 
@@ -41,14 +41,14 @@ def make_run(
         runs: the folder of all runs.
         data: the data set, or its folder.
         entry: name of the row.
-        gives: of `boxes`, `mask`, `map`, `classes` what it gives beside a score.
+        outputs: which of `boxes`, `mask`, `map`, `classes` it predicts beside a score.
         fold: which fold is tested.
         folds: number of folds.
         seed: of the run; other seeds give other scores.
         plan_seed: of the split; other seeds give other hashes.
-        wrong: ids of test images that are answered wrongly.
+        wrong: ids of test images with a wrong prediction.
         epochs: rows of `results.csv`.
-        facts: more facts, or others.
+        metadata: additional metadata of the run.
     """
     dataset = data if isinstance(data, Dataset) else read_dataset(data)
     split = make_plan(dataset, protocol="supervised", folds=folds, seed=plan_seed).fold(
@@ -77,17 +77,17 @@ def make_run(
         entry=entry, weights="none", weights_source="", score_description="made up", labels=labels,
         fit_seconds=1.0,
     )  # fmt: skip
-    run.update_metadata(**(facts or {}))
+    run.update_metadata(**(metadata or {}))
     for epoch in range(1, epochs + 1):
         run.add_result({"epoch": epoch, "lr": 0.1, "train_loss": 1 / epoch, "val_auroc": 0.5})
     for part in ("val", "test"):
-        write_predictions(run.predictions, part, _predict(split, part, gives, wrong, seed))
+        write_predictions(run.predictions, part, _predict(split, part, outputs, wrong, seed))
     run.finish(score(run, dataset))
     return run
 
 
 def _predict(
-    split: Split, part: str, gives: Sequence[str], wrong: Sequence[str], seed: int
+    split: Split, part: str, outputs: Sequence[str], wrong: Sequence[str], seed: int
 ) -> Iterator[Prediction]:
     random = np.random.default_rng(seed)
     for sample in getattr(split, part):
@@ -97,19 +97,19 @@ def _predict(
         yield Prediction(
             sample_id=sample.id,
             score=value,
-            class_probabilities=_classes(split.dataset, sample, found) if "classes" in gives
+            class_probabilities=_classes(split.dataset, sample, found) if "classes" in outputs
             else None,
-            boxes=_box(truth, sample, value) if "boxes" in gives else None,
-            mask=truth if "mask" in gives else None,
-            anomaly_map=_heat(truth, random) if "map" in gives else None,
+            boxes=_box(truth, sample, value) if "boxes" in outputs else None,
+            mask=truth if "mask" in outputs else None,
+            anomaly_map=_heat(truth, random) if "map" in outputs else None,
             seconds=0.01,
         )  # fmt: skip
 
 
 def _classes(dataset: Dataset, sample: Sample, found: bool) -> dict[str, float]:
     names = ["good", *dataset.classes]
-    said = (sample.label if sample.is_defect else dataset.classes[0]) if found else "good"
-    return {name: 0.7 if name == said else 0.3 / (len(names) - 1) for name in names}
+    predicted = (sample.label if sample.is_defect else dataset.classes[0]) if found else "good"
+    return {name: 0.7 if name == predicted else 0.3 / (len(names) - 1) for name in names}
 
 
 def _box(truth: np.ndarray, sample: Sample, value: float) -> Boxes:

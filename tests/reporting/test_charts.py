@@ -1,4 +1,4 @@
-"""Quality against labels: one chart per figure that there is, and what each point says."""
+"""Plots of metrics over the number of labels."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import Any
 import pytest
 
 from toolkit.metrics.values import Undefined
-from toolkit.report.budget import budget_charts
+from toolkit.reporting.charts import budget_charts
 
 
-def shown(method: str, budget: Any, labels: int, **values: Any) -> Any:
+def method(name: str, budget: Any, labels: int, **values: Any) -> Any:
     """Stand in for one row of the report."""
-    facts = {"budget": budget, "base_entry": method, "labels": {"train": labels}}
+    metadata = {"budget": budget, "base_entry": name, "labels": {"train": labels}}
     if budget is None:
-        del facts["budget"]
+        del metadata["budget"]
     row = SimpleNamespace(
-        entry=f"{method} k={budget}",
+        entry=f"{name} k={budget}",
         values=values,
         intervals={"auroc": {"low": 0.8, "high": 1.0}},
         seed=0,
     )
-    run = SimpleNamespace(metadata=facts, path=Path())
-    return SimpleNamespace(row=row, parts=[SimpleNamespace(run=run)])
+    run = SimpleNamespace(metadata=metadata, path=Path())
+    return SimpleNamespace(row=row, runs=[SimpleNamespace(run=run)])
 
 
 def points(chart: Any) -> list[Any]:
@@ -40,9 +40,9 @@ def test_one_chart_for_each_figure_that_a_method_has() -> None:
     none = Undefined("no anomaly map")
     charts = budget_charts(
         [
-            shown("a", 1, 3, auroc=0.9, aupro=none),
-            shown("a", "all", 37, auroc=0.95, aupro=none),
-            shown("b", 0, 0, auroc=0.97, aupro=0.9),
+            method("a", 1, 3, auroc=0.9, aupro=none),
+            method("a", "all", 37, auroc=0.95, aupro=none),
+            method("b", 0, 0, auroc=0.97, aupro=0.9),
         ]
     )
     assert list(charts) == ["auroc", "aupro"]
@@ -71,15 +71,15 @@ def test_one_chart_for_each_figure_that_a_method_has() -> None:
     ],
 )
 def test_a_method_without_labels_is_a_line_all_along(budgets: list[int], flat: bool) -> None:
-    chart = budget_charts([shown("a", k, 3 * k, auroc=0.9) for k in budgets])["auroc"]
+    chart = budget_charts([method("a", k, 3 * k, auroc=0.9) for k in budgets])["auroc"]
     assert {p["flat"] for p in points(chart)} == {flat}
 
 
 def test_ticks_stand_at_the_numbers_of_labels() -> None:
-    chart = budget_charts([shown("a", k, n, auroc=0.9) for k, n in ((2, 6), (1, 3), ("all", 37))])
+    chart = budget_charts([method("a", k, n, auroc=0.9) for k, n in ((2, 6), (1, 3), ("all", 37))])
     axis = chart["auroc"]["layer"][0]["encoding"]["x"]["axis"]
     assert axis["values"] == [3, 6, 37]
 
 
 def test_no_budgets_no_chart() -> None:
-    assert budget_charts([shown("a", None, 37, auroc=0.9)]) == {}
+    assert budget_charts([method("a", None, 37, auroc=0.9)]) == {}

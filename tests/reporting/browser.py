@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+# Time that one expectation may take on a busy machine, in ms.
+TIMEOUT = 30_000
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
@@ -32,29 +34,30 @@ def chromium() -> Iterator[Any]:
 
 
 class Opened:
-    """A page opened from disk, and all that it said and asked for."""
+    """A page opened from disk, its console messages and its requests."""
 
     def __init__(self, browser: Any, file: Path, **options: Any) -> None:
-        self.said: list[str] = []
-        self.asked: list[str] = []
+        self.messages: list[str] = []
+        self.requests: list[str] = []
         context = browser.new_context(offline=True, reduced_motion="reduce", **options)
         self.page = context.new_page()
-        self.page.set_default_timeout(10_000)
-        self.page.on("console", lambda m: self.said.append(f"{m.type}: {m.text}"))
-        self.page.on("pageerror", lambda error: self.said.append(f"error: {error}"))
-        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.page.set_default_timeout(TIMEOUT)
+        self.page.on("console", lambda m: self.messages.append(f"{m.type}: {m.text}"))
+        self.page.on("pageerror", lambda error: self.messages.append(f"error: {error}"))
+        self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.goto(file.as_uri())
 
     def scroll_through(self) -> None:
-        """Go down the page once, so that everything is drawn; then back to the top."""
-        height = self.page.evaluate("document.body.scrollHeight")
-        for y in range(0, height, 500):
-            self.page.evaluate(f"window.scrollTo(0, {y})")
-            self.page.wait_for_timeout(40)
+        """Scroll to each plot and card until it is drawn; then back to the top."""
+        for place in self.page.locator("[data-chart], .card").element_handles():
+            place.evaluate("(e) => e.scrollIntoView({ behavior: 'instant' })")
+            self.page.wait_for_function(
+                "(e) => e.dataset.drawn || e.querySelector('.pane')", arg=place
+            )
         self.page.wait_for_function(
-            "[...document.querySelectorAll('[data-chart]')].every((e) => e.dataset.drawn)"
+            "[...document.querySelectorAll('.stack img')].every((i) => i.complete)"
         )
-        self.page.evaluate("window.scrollTo(0, 0)")
+        self.page.evaluate("window.scrollTo({ top: 0, behavior: 'instant' })")
 
     def texts(self, selector: str) -> list[str]:
         """Return the text of all elements."""

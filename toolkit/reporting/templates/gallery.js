@@ -9,7 +9,7 @@ class Gallery {
     this.methods = group.methods.map((method, key) => ({ ...method, key }));
     this.cards = section.querySelector(".cards");
     this.place = new Map();
-    this.shown = [];
+    this.visible = [];
     this.watch = new IntersectionObserver((entries) => {
       for (const { isIntersecting, target } of entries) if (isIntersecting) this.fill(target);
     }, { rootMargin: "800px" });
@@ -43,16 +43,16 @@ class Gallery {
   open(item, method) {
     const methods = this.chosen();
     if (!methods.length) return;
-    openView(this.shown, methods, this.shown.indexOf(item), method, (last) => this.focus(last));
+    openView(this.visible, methods, this.visible.indexOf(item), method, (last) => this.focus(last));
   }
 
   fill(card) {
     this.watch.unobserve(card);
-    const item = this.shown.find((one) => this.place.get(one) === card);
+    const item = this.visible.find((one) => this.place.get(one) === card);
     if (!item) return;
     const panes = card.querySelector(".panes");
     const methods = this.chosen();
-    panes.replaceChildren(pane(item, null, null, false), ...methods.map((m) => pane(item, m, item.by[m.key], false)));
+    panes.replaceChildren(pane(item, null, null, false), ...methods.map((m) => pane(item, m, item.predictions[m.key], false)));
     panes.classList.toggle("many", methods.length > 6);
     [...panes.children].forEach((one, i) => {
       one.querySelector(".stack").addEventListener("click", () => this.open(item, Math.max(0, i - 1)));
@@ -60,7 +60,7 @@ class Gallery {
   }
 
   wrongs(item, methods) {
-    return methods.filter((m) => isWrong(item, item.by[m.key])).length;
+    return methods.filter((m) => isWrong(item, item.predictions[m.key])).length;
   }
 
   update() {
@@ -68,15 +68,15 @@ class Gallery {
     const type = this.field("type").value;
     const wrongOnly = this.field("wrong").checked;
     const [order, key] = this.field("sort").value.split(" ");
-    this.shown = this.items.filter(
+    this.visible = this.items.filter(
       (item) => (!type || item.type === type) && (!wrongOnly || this.wrongs(item, methods)),
     );
-    const score = (item) => item.by[Number(key)].score;
-    if (order === "high") this.shown.sort((a, b) => score(b) - score(a));
-    if (order === "low") this.shown.sort((a, b) => score(a) - score(b));
-    if (order === "wrong") this.shown.sort((a, b) => this.wrongs(b, methods) - this.wrongs(a, methods));
+    const score = (item) => item.predictions[Number(key)].score;
+    if (order === "high") this.visible.sort((a, b) => score(b) - score(a));
+    if (order === "low") this.visible.sort((a, b) => score(a) - score(b));
+    if (order === "wrong") this.visible.sort((a, b) => this.wrongs(b, methods) - this.wrongs(a, methods));
     this.watch.disconnect();
-    for (const item of this.shown) {
+    for (const item of this.visible) {
       const card = this.place.get(item);
       const wrong = this.wrongs(item, methods);
       const sum = card.querySelector(".sum");
@@ -85,17 +85,17 @@ class Gallery {
       card.querySelector(".panes").replaceChildren();
       this.watch.observe(card);
     }
-    this.cards.replaceChildren(...this.shown.map((item) => this.place.get(item)));
-    this.section.querySelector(".count").textContent = `${this.shown.length} of ${this.items.length} images`;
-    this.section.querySelector(".nothing").hidden = this.shown.length > 0;
+    this.cards.replaceChildren(...this.visible.map((item) => this.place.get(item)));
+    this.section.querySelector(".count").textContent = `${this.visible.length} of ${this.items.length} images`;
+    this.section.querySelector(".nothing").hidden = this.visible.length > 0;
   }
 
   legend() {
     const list = this.section.querySelector(".heats");
     for (const method of this.methods) {
-      if (!method.heat.length) continue;
+      if (!method.heat_ranges.length) continue;
       const ends = [0, 1].map((end) => {
-        const values = method.heat.map((range) => range[end]);
+        const values = method.heat_ranges.map((range) => range[end]);
         const [low, high] = [Math.min(...values), Math.max(...values)];
         return low === high ? number(low) : `${number(low)}–${number(high)}`;
       });
@@ -112,9 +112,9 @@ class Gallery {
 
   // Step from the card that has the focus, else to the first.
   step(by) {
-    const at = this.shown.findIndex((item) => this.place.get(item).contains(document.activeElement));
-    const next = at < 0 ? (by > 0 ? 0 : this.shown.length - 1) : Math.max(0, Math.min(this.shown.length - 1, at + by));
-    if (this.shown[next]) this.focus(this.shown[next]);
+    const at = this.visible.findIndex((item) => this.place.get(item).contains(document.activeElement));
+    const next = at < 0 ? (by > 0 ? 0 : this.visible.length - 1) : Math.max(0, Math.min(this.visible.length - 1, at + by));
+    if (this.visible[next]) this.focus(this.visible[next]);
   }
 }
 
@@ -125,6 +125,21 @@ function nearestGallery() {
   const seen = galleries.find((one) => one.section.getBoundingClientRect().bottom > 0);
   return focused || seen || galleries[galleries.length - 1];
 }
+
+// Where the page moves between press and release (a plot or card above is drawn just then), browsers send
+// the click to what the two places have in common: give it to the control that was pressed.
+let pressed = null;
+document.addEventListener("pointerdown", (event) => {
+  const control = event.target.closest("button, label, .stack");
+  pressed = control && { control, x: event.clientX, y: event.clientY };
+}, true);
+document.addEventListener("click", (event) => {
+  if (!pressed) return;
+  const { control, x, y } = pressed;
+  pressed = null;
+  const moved = Math.hypot(event.clientX - x, event.clientY - y) > 4;
+  if (!moved && event.target !== control && event.target.contains(control)) control.click();
+}, true);
 
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.altKey || event.metaKey) return;

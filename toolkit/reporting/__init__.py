@@ -1,0 +1,1 @@
+"""Report: one HTML page with the leaderboard, plots and every test image."""
