@@ -107,6 +107,7 @@ class Method(ABC, Generic[S]):
         metadata. Called on an interrupted run, it continues where it was stopped.
         """
 
+    @abstractmethod
     def load(self, run: Run) -> Predictor:
         """Return the run's model, ready to predict.
 
@@ -116,7 +117,6 @@ class Method(ABC, Generic[S]):
         Raises:
             WeightsError: the run's weights are missing, damaged or of another network.
         """
-        return _Bridge(self, run)
 
     def report(self, split: Split, run: Run) -> Mapping[str, Any]:
         """Return figures of the method's own (JSON values), such as IoU under true prompts."""
@@ -130,23 +130,3 @@ class Method(ABC, Generic[S]):
             MissingExtraError: ONNX is not installed.
         """
         raise RunError(f"{run.path}: {self.name} has no ONNX export; use: toolkit predict")
-
-
-class _Bridge(Predictor):
-    """For methods that still predict files; goes when all of them load a predictor."""
-
-    def __init__(self, method: Any, run: Run) -> None:
-        self._method, self._run = method, run
-
-    def predict(self, images: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
-        import tempfile
-
-        import cv2
-
-        with tempfile.TemporaryDirectory() as folder:
-            samples = []
-            for i, image in enumerate(images):
-                path = Path(folder) / f"{i}.png"
-                cv2.imwrite(str(path), image[..., ::-1])
-                samples.append(Sample(id=str(i), image=path, label="good"))
-            return list(self._method.predict(samples, self._run))

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit import __version__
+from toolkit.data.types import GOOD
 from toolkit.errors import MissingExtraError
 from toolkit.leaderboard.columns import column
 from toolkit.leaderboard.format import legend, notes, title
@@ -196,7 +197,7 @@ def _gallery(group: GroupResults, image_index: Mapping[tuple[str, str], int]) ->
             {
                 "id": sample_id,
                 "type": label,
-                "defect": label != tables.GOOD,
+                "defect": label != GOOD,
                 "image": image_index[group.board.fingerprint, sample_id],
                 "predictions": [m.predictions[sample_id] for m in group.methods],
             }
