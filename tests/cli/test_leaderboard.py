@@ -27,7 +27,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def printed(sample_dir: Path, grey: type[Grey]) -> str:  # noqa: F811
     """Run a small benchmark; return what it printed."""
-    methods = [{"name": "a"}, {"name": "b", "set": {"gives": []}}]
+    methods = [{"name": "a"}, {"name": "b", "overrides": {"gives": []}}]
     grid = write_grid(Path("grid"), methods, folds=[0, 1])
     return str(run("benchmark", grid, "--data", sample_dir).stdout)
 

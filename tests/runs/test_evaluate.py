@@ -18,9 +18,10 @@ from toolkit.data.types import Dataset, Sample
 from toolkit.errors import RunError
 from toolkit.metrics.threshold import f1_threshold
 from toolkit.prediction import Boxes, Prediction
-from toolkit.runs.evaluate import evaluate, judged, threshold_of
+from toolkit.runs.evaluate import choose_threshold, evaluate
 from toolkit.runs.prediction_io import write_predictions
 from toolkit.runs.run import Run
+from toolkit.runs.scored_predictions import load_scored_predictions
 
 FOLDS = 3
 
@@ -119,7 +120,7 @@ def test_validation_parts_are_judged_in_the_same_way(dataset: Dataset, tmp_path:
     )
 
 
-def test_each_fold_is_judged_at_the_threshold_of_its_own_validation_part(
+def test_each_fold_is_judged_at_the_choose_threshold_its_own_validation_part(
     dataset: Dataset, tmp_path: Path
 ) -> None:
     runs = [make_run(tmp_path, dataset, fold) for fold in range(FOLDS)]
@@ -129,7 +130,7 @@ def test_each_fold_is_judged_at_the_threshold_of_its_own_validation_part(
         split = run.record["split"]
         val = [dataset.by_id[name] for name in split["val"]]
         wanted = f1_threshold([guess(s) for s in val], [s.is_defect for s in val])
-        assert threshold == wanted == threshold_of(run, dataset)
+        assert threshold == wanted == choose_threshold(run, dataset)
         test = [dataset.by_id[name] for name in split["test"]]
         right += sum((guess(s) >= threshold) == s.is_defect for s in test)
     n_test = sum(s.part == "test" for s in dataset)
@@ -258,7 +259,7 @@ def test_a_missing_image_names_it(dataset: Dataset, tmp_path: Path) -> None:
     gone = dataset.samples[0].id
     part = next(p for p in ("test", "val", "train") if gone in run.record["split"][p])
     with pytest.raises(RunError, match=gone):
-        judged(run, smaller, part)
+        load_scored_predictions(run, smaller, part)
 
 
 def test_changed_masks_are_not_the_data_of_the_run(dataset: Dataset, tmp_path: Path) -> None:

@@ -13,13 +13,13 @@ import numpy as np
 
 from toolkit.data.layouts import read_dataset
 from toolkit.errors import RunError, ToolkitError
-from toolkit.leaderboard.board import build_board
+from toolkit.leaderboard.board import leaderboard
 from toolkit.leaderboard.collect import collect
-from toolkit.leaderboard.differences import ranks
+from toolkit.leaderboard.differences import rank_rows
 from toolkit.leaderboard.model import Group, Row
 from toolkit.metrics.roc import checked_scores
-from toolkit.runs.evaluate import Judged, judged
 from toolkit.runs.run import Run
+from toolkit.runs.scored_predictions import ScoredPredictions, load_scored_predictions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -41,7 +41,7 @@ class Shown:
 
     name: str
     row: Row
-    parts: tuple[Judged, ...]
+    parts: tuple[ScoredPredictions, ...]
     thresholds: tuple[float | None, ...]
 
     @cached_property
@@ -52,7 +52,7 @@ class Shown:
     @cached_property
     def predictions(self) -> tuple[Prediction, ...]:
         """What was said of each of `samples`, without masks and anomaly maps."""
-        return tuple(p for part in self.parts for p in part.light)
+        return tuple(p for part in self.parts for p in part.predictions)
 
     @cached_property
     def folds(self) -> tuple[int, ...]:
@@ -134,7 +134,7 @@ def collect_report(places: Sequence[Path], *, data: Path | None = None) -> Colle
     found = collect(places)
     if data is not None:
         _move(found, read_dataset(data))
-    board = build_board(found)
+    board = leaderboard(found)
     left_out = list(board.left_out)
     by_path = {run.path: run for run in found}
     datasets: dict[tuple[str, str], Dataset] = {}
@@ -206,10 +206,7 @@ def _kept(group: Group, places: Sequence[int]) -> Group:
         for one in group.differences
         if one.first in new and one.second in new
     )
-    rows = tuple(
-        replace(group.rows[old], rank=rank)
-        for old, rank in zip(places, ranks(len(places), differences, group.sort), strict=True)
-    )
+    rows = rank_rows([group.rows[old] for old in places], differences, group.sort)
     return replace(group, rows=rows, differences=differences)
 
 
@@ -223,13 +220,13 @@ def _shown(
         place = run.record["data"]["root"], run.record["data"]["layout"]
         if place not in datasets:
             datasets[place] = read_dataset(place[0], layout=place[1])
-        parts.append(judged(run, datasets[place], "test"))
+        parts.append(load_scored_predictions(run, datasets[place], "test"))
     thresholds = tuple(_threshold(run) for run in runs)
     shown = Shown(name=name, row=row, parts=tuple(parts), thresholds=thresholds)
     if not shown.samples:
         raise RunError(f"{runs[0].path}: its test part is empty; choose another split")
     for part in shown.parts:
-        bad = [p.sample_id for p in part.light if not math.isfinite(p.score)]
+        bad = [p.sample_id for p in part.predictions if not math.isfinite(p.score)]
         if bad:
             raise RunError(f"{part.run.path}: the score of {bad[0]} is no finite number; run again")
     return shown

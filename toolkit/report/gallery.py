@@ -80,7 +80,7 @@ def method_answers(shown: Shown, bar: Progress) -> Answers:
     ranges = []
     for part, threshold in zip(shown.parts, shown.thresholds, strict=True):
         heat_range = validation_heat_range(part.run)
-        for prediction, sample in part.pixels():
+        for prediction, sample in part.with_pixels():
             heat = prediction.anomaly_map
             if heat is not None and heat_range is None:  # no validation images to go by
                 heat_range = float(heat.min()), float(heat.max())

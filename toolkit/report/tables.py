@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from toolkit.data.types import GOOD
 from toolkit.leaderboard.columns import TEXTS, Column, column
+from toolkit.leaderboard.format import TOP
 from toolkit.metrics.image import image_metrics
 from toolkit.metrics.values import Undefined, Value
 
@@ -83,12 +84,12 @@ class Found:
 def leaderboard_columns(group: Group) -> list[BoardColumn]:
     """Return rank and the group's columns; figures that no method has are left out."""
     ranked = tuple(
-        Cell("–", None, "not known which differences are real")
+        Cell("–", None, "no value")
         if row.rank is None
-        else Cell(str(row.rank), row.rank)
+        else Cell(f"{row.rank}{TOP if row.in_top_group else ''}", row.rank)
         for row in group.rows
     )
-    note = "1 + the number of methods that are significantly better; equal numbers are ties"
+    note = f"rank in the sorted column; {TOP} not significantly different from the best"
     columns = [BoardColumn("#", note, ranked, lower_is_better=True)]
     columns += [_text(group, name) if name in TEXTS else _figures(group, name)
                 for name in group.columns]  # fmt: skip
