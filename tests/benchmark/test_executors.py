@@ -117,7 +117,7 @@ def test_a_fault_of_the_program_is_not_swallowed() -> None:
 
 
 def test_a_process_that_dies_is_told_in_one_line() -> None:
-    with pytest.raises(RunError, match=r"ended from outside.*fewer --jobs"):
+    with pytest.raises(RunError, match=r"was killed.*fewer --jobs"):
         list(ProcessExecutor(1).run(["a", "killed", "b"], _fail))
 
 

@@ -122,7 +122,10 @@ ONE = {"config": "bank.yaml", "name": "a"}
     [
         # keys
         ({"methods": [ONE], "fold": [0]}, "unknown key 'fold'; did you mean 'folds'"),
-        ({"methods": [{**ONE, "override": {}}]}, "unknown key 'sets'; did you mean 'overrides'"),
+        (
+            {"methods": [{**ONE, "override": {}}]},
+            "unknown key 'override'; did you mean 'overrides'",
+        ),
         # methods
         ({}, "no methods"),
         ({"methods": []}, "no methods"),

@@ -16,6 +16,7 @@ from tests.leaderboard.standin import grey  # noqa: F401
 from toolkit.data.layouts import read_dataset
 from toolkit.data.splits import make_plan
 from toolkit.errors import RunError
+from toolkit.leaderboard.benchmark_files import Display, benchmark_folder, write_display
 from toolkit.leaderboard.board import leaderboard
 from toolkit.leaderboard.collect import collect
 from toolkit.leaderboard.columns import NOT_GIVEN
@@ -262,6 +263,21 @@ def change_line(run: Run, change: Callable[[dict[str, Any]], object]) -> None:
         (lambda r: change_json(r.path / "metrics.json", lambda c: c.update(schema=9)), "chema"),
         (lambda r: change_json(r.path / "run.json", lambda c: c.update(schema=9)), "chema"),
         # damaged files
+        (
+            lambda r: (r.path / "predictions/test.jsonl").write_bytes(
+                b'{"schema": 1, "id": "\xff"}'
+            ),
+            "line 1 is damaged",
+        ),
+        (lambda r: (r.path / "metrics.json").write_bytes(b'{"schema": "\xff"}'), "not valid JSON"),
+        (
+            lambda r: change_json(r.path / "metrics.json", lambda c: c["images"].update(ids=[])),
+            "lists of images differ in length",
+        ),
+        (
+            lambda r: change_json(r.path / "metrics.json", lambda c: c.update(images=[1])),
+            "(images)",
+        ),
         (lambda r: (r.path / "run.json").write_text("{"), "not valid JSON"),
         (lambda r: change_json(r.path / "run.json", lambda c: c.update(split=[])), "damaged"),
         (lambda r: change_json(r.path / "run.json", lambda c: c["data"].clear()), "damaged"),
@@ -308,8 +324,8 @@ def test_the_first_column_that_the_benchmark_asked_for_is_that_of_the_order(
     make: Callable[..., Run],
 ) -> None:
     runs = [make(settings={"gives": ("classes",)}, name=name, entry=name) for name in "ab"]
-    for run in runs:
-        run.update_metadata(columns=["labels", "class_accuracy", "auroc"])
+    display = Display(("labels", "class_accuracy", "auroc"))
+    write_display(benchmark_folder(runs[0]), dict.fromkeys("ab", display))
     (group,) = leaderboard(runs).groups
     assert group.sort == "class_accuracy"  # not the words before it
     assert [row.rank for row in group.rows] == [1, 1]
@@ -329,3 +345,24 @@ def test_every_interval_where_it_is_asked_for(make: Callable[..., Run]) -> None:
     stored = run.metrics()["intervals"]["classification.balanced_accuracy"]
     shown = f"[{stored['low']:.2f}, {stored['high']:.2f}]"
     assert shown in every
+
+
+def test_ranks_are_numbers_of_the_order(make: Callable[..., Run]) -> None:
+    """Numbered by value; before, a row that nothing is compared with was the first."""
+    runs = [make(entry=name) for name in "abc"]
+    for run, auroc in zip(runs, (0.5, 0.9, 0.7), strict=True):
+        metrics = run.metrics()
+        metrics["image"]["auroc"] = auroc
+        run.finish(metrics)
+    (group,) = leaderboard(runs).groups
+    assert [(row.entry, row.rank) for row in group.rows] == [("b", 1), ("c", 2), ("a", 3)]
+
+
+def test_places_runs_and_one_run(make: Callable[..., Run], tmp_path: Path) -> None:
+    run = make()
+    for given in (run, run.path, str(run.path), [run], [tmp_path / "runs"], tmp_path / "runs"):
+        board = leaderboard(given)  # type: ignore[arg-type]
+        assert [row.runs for row in board.rows] == [(run.path,)]
+    assert str(board) == board.render("table")
+    assert board.to_dict()["groups"][0]["rows"][0]["entry"] == "grey"
+    assert board.to_markdown().startswith("### sample")

@@ -82,7 +82,7 @@ def test_figures_are_those_of_the_runs(pair: tuple[Run, Run], dataset: Dataset) 
     for verdict in said.disagreements:
         assert verdict.sample.id in text
     turned = compare_runs((pair[1], pair[0]), dataset)
-    assert turned.figures["auroc"].difference == pytest.approx(-gap.difference)  # type: ignore
+    assert turned.metrics["auroc"].difference == pytest.approx(-gap.difference)  # type: ignore
 
 
 def test_a_run_against_itself_parts_nowhere(pair: tuple[Run, Run], dataset: Dataset) -> None:

@@ -77,7 +77,7 @@ def _rich_table(group: Group) -> Table:
         texts = [*heading.split("\n"), *(row[index] for row in [*ours, *theirs])]
         widest = max(map(len, texts))
         # Long names of methods wrap; names of weights are cut, since the notes have them in full.
-        limit = {METHOD: 13, "weights": 11}.get(name, widest)
+        limit = {METHOD: 11, "weights": 11}.get(name, widest)
         made.add_column(
             heading,
             justify="right" if name != METHOD and is_numeric(name) else "left",
