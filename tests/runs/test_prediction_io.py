@@ -125,11 +125,15 @@ def test_parts_do_not_mix(tmp_path: Path) -> None:
 
 def test_without_pixels(tmp_path: Path) -> None:
     made = Prediction(
-        "a", 1.0, boxes=Boxes.none(), mask=np.ones((2, 2), bool), anomaly_map=np.ones((2, 2), "f4")
+        1.0,
+        boxes=Boxes.none(),
+        mask=np.ones((2, 2), bool),
+        anomaly_map=np.ones((2, 2), "f4"),
+        sample_id="a",
     )
     write_predictions(tmp_path, "test", [made])
     for file in tmp_path.rglob("*.npy"):
-        file.unlink()  # not even looked at
+        file.unlink()  # not read
     (again,) = read_predictions(tmp_path, "test", pixels=False)
     assert (again.mask, again.anomaly_map) == (None, None)
     assert again.boxes is not None
