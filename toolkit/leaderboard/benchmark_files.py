@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -68,12 +69,12 @@ def read_display(folder: Path) -> dict[str, Display]:
     for name, one in _stored(file).items():
         columns = one.get("columns") if isinstance(one, Mapping) else None
         published = one.get("published") if isinstance(one, Mapping) else None
-        wrong_value = published is not None and (
-            not isinstance(published, Mapping)
-            or isinstance(published.get("value"), bool)
-            or not isinstance(published.get("value"), int | float)
-        )
-        if not isinstance(columns, list) or wrong_value:
+        value = published.get("value") if isinstance(published, Mapping) else 0
+        if (
+            not isinstance(columns, list)
+            or not isinstance(published, Mapping | None)
+            or not (isinstance(value, int | float) and math.isfinite(value))
+        ):
             raise _damaged(file)
         found[name] = Display(tuple(map(str, columns)), published)
     return found
