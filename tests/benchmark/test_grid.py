@@ -7,7 +7,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from toolkit.benchmark.grid import Grid, expand, read_grid, read_method_config
+from toolkit.benchmark.grid import (
+    BenchmarkConfig,
+    read_benchmark,
+    read_method_config,
+    training_tasks,
+)
 from toolkit.errors import ConfigError
 
 
@@ -20,21 +25,21 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("bank.yaml").write_text("method: patchcore\n")
 
 
-def grid_of(**content: object) -> Grid:
+def grid_of(**content: object) -> BenchmarkConfig:
     Path("grid.yaml").write_text(yaml.safe_dump(content))
-    return read_grid("grid.yaml")
+    return read_benchmark("grid.yaml")
 
 
 METHODS = [
     {"config": "masks.yaml", "name": "prompted", "prompt_run": "boxes"},
-    {"config": "boxes.yaml", "name": "boxes", "set": {"epochs": 2}},
+    {"config": "boxes.yaml", "name": "boxes", "overrides": {"epochs": 2}},
     {"config": "bank.yaml", "name": "bank"},
 ]
 
 
 def test_defaults() -> None:
     grid = grid_of(methods=[{"config": "bank.yaml"}])
-    assert (grid.name, grid.protocol, grid.split_folds, grid.split_seed) == (
+    assert (grid.name, grid.protocol, grid.n_folds, grid.split_seed) == (
         "grid", "supervised", 5, 0,
     )  # fmt: skip
     assert (grid.per_class, grid.folds, grid.seeds) == (20, (0, 1, 2, 3, 4), (0,))
@@ -45,10 +50,10 @@ def test_defaults() -> None:
 
 def test_everything_that_can_be_said() -> None:
     grid = grid_of(
-        name="mine", protocol="balanced", split_folds=4, split_seed=3, per_class=8,
+        name="mine", protocol="balanced", n_folds=4, split_seed=3, per_class=8,
         folds=[2, 0], seeds=[5, 6], methods=METHODS,
     )  # fmt: skip
-    assert (grid.name, grid.protocol, grid.split_folds, grid.split_seed) == (
+    assert (grid.name, grid.protocol, grid.n_folds, grid.split_seed) == (
         "mine", "balanced", 4, 3,
     )  # fmt: skip
     assert (grid.per_class, grid.folds, grid.seeds) == (8, (2, 0), (5, 6))
@@ -59,12 +64,12 @@ def test_everything_that_can_be_said() -> None:
 
 def test_official_has_one_fold() -> None:
     assert grid_of(protocol="official", methods=METHODS).folds == (0,)
-    assert grid_of(protocol="official", split_folds=5, folds="all", methods=METHODS).folds == (0,)
+    assert grid_of(protocol="official", n_folds=5, folds="all", methods=METHODS).folds == (0,)
 
 
 def test_every_combination_is_one_task_with_a_name_of_its_own() -> None:
     grid = grid_of(folds=[0, 1], seeds=[0, 1], methods=METHODS)
-    tasks = expand(grid, device="cpu")
+    tasks = training_tasks(grid, device="cpu")
     assert len(tasks) == 3 * 2 * 2
     assert len({(t.method, t.name) for t in tasks}) == len(tasks)
     assert {(t.entry, t.fold, t.seed) for t in tasks} == {
@@ -76,7 +81,7 @@ def test_every_combination_is_one_task_with_a_name_of_its_own() -> None:
 
 
 def test_a_task_comes_after_the_one_that_it_reads() -> None:
-    tasks = expand(grid_of(folds=[0, 1], seeds=[0, 1], methods=METHODS))
+    tasks = training_tasks(grid_of(folds=[0, 1], seeds=[0, 1], methods=METHODS))
     places = {f"{t.method}/{t.name}": i for i, t in enumerate(tasks)}
     readers = [t for t in tasks if t.inputs]
     assert len(readers) == 4
@@ -88,7 +93,7 @@ def test_a_task_comes_after_the_one_that_it_reads() -> None:
 
 def test_a_task_can_read_two_runs() -> None:
     lent = {**METHODS[0], "name": "lent", "prompt_run": "bank", "decoder_run": "prompted"}
-    tasks = expand(grid_of(folds=[0], methods=[lent, *METHODS]))
+    tasks = training_tasks(grid_of(folds=[0], methods=[lent, *METHODS]))
     assert tasks[-1].inputs == {
         "prompt_run": "patchcore/bank-fold0-seed0",
         "decoder_run": "sam/prompted-fold0-seed0",
@@ -101,12 +106,12 @@ def test_readers_of_readers() -> None:
         {"config": "masks.yaml", "name": "b", "prompt_run": "a"},
         {"config": "boxes.yaml", "name": "a"},
     ]
-    assert [t.entry for t in expand(grid_of(folds=[0], methods=methods))] == ["a", "b", "c"]
+    assert [t.entry for t in training_tasks(grid_of(folds=[0], methods=methods))] == ["a", "b", "c"]
 
 
 def test_the_same_fold_or_seed_twice_is_once() -> None:
     grid = grid_of(folds=[1, 1], seeds=[0, 0], methods=METHODS[2:])
-    assert len(expand(grid)) == 1
+    assert len(training_tasks(grid)) == 1
 
 
 ONE = {"config": "bank.yaml", "name": "a"}
@@ -117,7 +122,10 @@ ONE = {"config": "bank.yaml", "name": "a"}
     [
         # keys
         ({"methods": [ONE], "fold": [0]}, "unknown key 'fold'; did you mean 'folds'"),
-        ({"methods": [{**ONE, "sets": {}}]}, "unknown key 'sets'; did you mean 'set'"),
+        (
+            {"methods": [{**ONE, "override": {}}]},
+            "unknown key 'override'; did you mean 'overrides'",
+        ),
         # methods
         ({}, "no methods"),
         ({"methods": []}, "no methods"),
@@ -126,7 +134,7 @@ ONE = {"config": "bank.yaml", "name": "a"}
         ({"methods": ["bank.yaml"]}, "needs a 'config:' line"),
         ({"methods": [{"name": "a"}]}, "needs a 'config:' line"),
         ({"methods": [{"config": "bnk.yaml"}]}, "bnk.yaml: no such config"),
-        ({"methods": [{**ONE, "set": ["epochs", 1]}]}, "'set:' of bank.yaml"),
+        ({"methods": [{**ONE, "overrides": ["epochs", 1]}]}, "'overrides:' of bank.yaml"),
         # names
         ({"methods": [ONE, ONE]}, "two methods are called a"),
         ({"methods": [{**ONE, "prompt_run": "b"}]}, "prompt_run: b is not there"),
@@ -137,7 +145,7 @@ ONE = {"config": "bank.yaml", "name": "a"}
         ),
         # the split
         ({"methods": [ONE], "protocol": "supervized"}, "did you mean 'supervised'"),
-        ({"methods": [ONE], "split_folds": "five"}, "split_folds=five: expected int"),
+        ({"methods": [ONE], "n_folds": "five"}, "n_folds=five: expected int"),
         ({"methods": [ONE], "split_seed": 1.5}, "split_seed=1.5"),
         ({"methods": [ONE], "per_class": None}, "per_class=None"),
         ({"methods": [ONE], "folds": [5]}, "fold 5: the split has folds 0 to 4"),
@@ -171,21 +179,21 @@ def test_read_method_config(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["benchmark/bottle", "benchmark/demo"])
 def test_the_shipped_benchmarks_are_right(name: str) -> None:
-    tasks = expand(read_grid(name))
+    tasks = training_tasks(read_benchmark(name))
     assert len({t.method for t in tasks}) == 5
 
 
 def test_detectors_join_the_study_of_labels() -> None:
     study, detectors = (
-        read_grid(f"benchmark/{name}") for name in ("label-budget", "label-budget-detectors")
+        read_benchmark(f"benchmark/{name}") for name in ("label-budget", "label-budget-detectors")
     )
     # in one folder and of one split, so that all stand in one table
     for grid in (study, detectors):
-        assert (grid.name, grid.protocol, grid.split_folds, grid.split_seed) == (
+        assert (grid.name, grid.protocol, grid.n_folds, grid.split_seed) == (
             "label-budget", "supervised", 5, 0,
         )  # fmt: skip
-    tasks = [*expand(study), *expand(detectors)]
+    tasks = [*training_tasks(study), *training_tasks(detectors)]
     assert len({(t.method, t.name) for t in tasks}) == len(tasks)
-    assert {t.budget for t in expand(detectors)} == {1, 2, 5, 10, "all"}
+    assert {t.budget for t in training_tasks(detectors)} == {1, 2, 5, 10, "all"}
     prompted = {t.name: t.inputs.get("prompt_run") for t in tasks if t.method == "sam"}
     assert prompted["sam-from-yolo-k2-fold3-seed0"] == "yolo/yolo11n-k2-fold3-seed0"

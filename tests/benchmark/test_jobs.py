@@ -18,13 +18,11 @@ SMALL = {"weights": "none", "image_size": 64}
 @pytest.mark.slow
 def test_side_by_side_as_in_line(sample_dir: Path, tmp_path: Path) -> None:
     methods = [
-        {"config": "padim/default", "name": "a", "set": SMALL},
-        {"config": "padim/default", "name": "b", "set": {**SMALL, "sigma": 2.0}},
+        {"config": "padim/default", "name": "a", "overrides": SMALL},
+        {"config": "padim/default", "name": "b", "overrides": {**SMALL, "sigma": 2.0}},
     ]
     grid = tmp_path / "grid.yaml"
-    grid.write_text(
-        json.dumps({"name": "grid", "split_folds": 3, "folds": [0, 1], "methods": methods})
-    )
+    grid.write_text(json.dumps({"name": "grid", "n_folds": 3, "folds": [0, 1], "methods": methods}))
     figures = {}
     for jobs in ("1", "2"):
         runs = tmp_path / jobs

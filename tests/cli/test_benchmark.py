@@ -29,7 +29,7 @@ def run(data: Path, methods: list[dict[str, Any]], **keys: Any) -> Any:
 
 
 def test_all_finished(sample_dir: Path) -> None:
-    result = run(sample_dir, [{"name": "a"}, {"name": "b", "set": {"gives": ["boxes"]}}])
+    result = run(sample_dir, [{"name": "a"}, {"name": "b", "overrides": {"gives": ["boxes"]}}])
     assert result.exit_code == 0
     assert "protocol supervised, fold 0" in result.stdout
     assert "8 test images (6 defective)" in result.stdout
@@ -52,10 +52,10 @@ def test_again_runs_nothing_and_prints_the_same(sample_dir: Path) -> None:
 @pytest.mark.parametrize(
     ("methods", "status"),
     [
-        ([{"name": "a"}, {"name": "bad", "set": {"fail": "fit"}}], 1),
-        ([{"name": "bad", "set": {"fail": "fit"}}, {"name": "a"}], 1),  # in any order
-        ([{"name": "bad", "set": {"fail": "fit"}}], 2),
-        ([{"name": "bad", "set": {"fail": "predict"}}], 2),
+        ([{"name": "a"}, {"name": "bad", "overrides": {"fail": "fit"}}], 1),
+        ([{"name": "bad", "overrides": {"fail": "fit"}}, {"name": "a"}], 1),  # in any order
+        ([{"name": "bad", "overrides": {"fail": "fit"}}], 2),
+        ([{"name": "bad", "overrides": {"fail": "predict"}}], 2),
     ],
 )
 def test_exit_status(sample_dir: Path, methods: list[dict[str, Any]], status: int) -> None:
@@ -70,15 +70,15 @@ def test_a_mended_method_is_all_that_runs_again(
     sample_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     methods = [{"name": "a"}, {"name": "b"}]
-    whole = Grey.predict
+    load = Grey.load
 
-    def stops_at_b(self: Grey, samples: Any, run: Any) -> Any:
+    def stops_at_b(self: Grey, run: Any) -> Any:
         if run.metadata["entry"] == "b":
-            raise ToolkitError("b: cannot; mend it")
-        return whole(self, samples, run)
+            raise ToolkitError("b: cannot; fix it")
+        return load(self, run)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Grey, "predict", stops_at_b)
+        patch.setattr(Grey, "load", stops_at_b)
         assert run(sample_dir, methods).exit_code == 1
     assert run(sample_dir, methods).exit_code == 0
     assert Grey.fits == ["a-fold0-seed0", "b-fold0-seed0", "b-fold0-seed0"]
@@ -87,8 +87,8 @@ def test_a_mended_method_is_all_that_runs_again(
 @pytest.mark.parametrize(
     ("method", "said"),
     [
-        ({"set": {"ofset": 1}}, "did you mean 'offset'"),
-        ({"st": {"offset": 1}}, "did you mean 'set'"),
+        ({"overrides": {"ofset": 1}}, "did you mean 'offset'"),
+        ({"overides": {"offset": 1}}, "did you mean 'overrides'"),
         ({"config": "gery"}, "gery: no such config"),
         ({"prompt_run": "b"}, "prompt_run: b is not there"),
     ],
@@ -127,7 +127,7 @@ def test_the_demo_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     result = CliRunner().invoke(app, ["demo", "--runs", "r", "--out", "c"])
     assert result.exit_code == 0, result.output
     ((config, keys),) = seen
-    assert {entry.method for entry in grid.read_grid(config).entries} == {
+    assert {entry.method for entry in grid.read_benchmark(config).entries} == {
         "patchcore", "resnet", "sam", "yolo", "yolo-world",
     }  # fmt: skip
     assert (Path(keys["data"]) / "train/good").is_dir()

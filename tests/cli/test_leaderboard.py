@@ -27,7 +27,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def printed(sample_dir: Path, grey: type[Grey]) -> str:  # noqa: F811
     """Run a small benchmark; return what it printed."""
-    methods = [{"name": "a"}, {"name": "b", "set": {"gives": []}}]
+    methods = [{"name": "a"}, {"name": "b", "overrides": {"gives": []}}]
     grid = write_grid(Path("grid"), methods, folds=[0, 1])
     return str(run("benchmark", grid, "--data", sample_dir).stdout)
 
@@ -118,7 +118,7 @@ def test_evaluate_names_what_it_leaves_out_and_goes_on() -> None:
 def test_columns_are_known_names_or_paths() -> None:
     text = run("leaderboard", "--columns", "ap,report.trained_on,pixel.aupro.0.05").stdout
     heads = next(line for line in text.splitlines() if "method" in line).split()
-    assert heads == ["#", "method", "AP", "trained_on", "AUPRO.05"]
+    assert heads == ["#", "method", "AP", "trained_on", "AUPRO@5%"]
     # folds 0 and 1 train on the same number of images
     trained = json.loads((RUN / "metrics.json").read_text())["report"]["trained_on"]
     assert f" {trained:.3f} " in text
@@ -179,3 +179,47 @@ def test_slips_in_the_benchmark_file(
     grid = write_grid(Path("grid"), [{"name": "a", **entry}], **keys)
     with pytest.raises(ToolkitError, match=said):
         run("benchmark", grid, "--data", sample_dir)
+
+
+@pytest.mark.usefixtures("printed")
+@pytest.mark.parametrize("command", ["leaderboard", "evaluate"])
+def test_a_damaged_byte_leaves_one_run_out(command: str) -> None:
+    for fold in (0, 1):
+        file = Path(f"runs/small/grey/a-fold{fold}-seed0/predictions/test.jsonl")
+        file.write_bytes(file.read_bytes().replace(b"id", b"\xff", 1))
+    result = run(command, "runs")
+    assert result.exit_code == 1
+    lines = [line for line in result.stderr.splitlines() if line.startswith("left out")]
+    assert len(lines) == 2
+    assert all("test.jsonl: line 1 is damaged" in line for line in lines)
+    assert "grey/a-fold" not in result.stdout.replace("left out", "") or command == "leaderboard"
+    assert " b " in result.stdout
+
+
+@pytest.mark.usefixtures("printed")
+def test_compare_with_a_damaged_run_is_one_line() -> None:
+    file = RUN / "predictions/test.jsonl"
+    file.write_bytes(file.read_bytes().replace(b"id", b"\xff", 1))
+    with pytest.raises(ToolkitError, match=r"test\.jsonl: line 1 is damaged"):
+        run("compare", RUN, RUN.with_name("b-fold0-seed0"))
+
+
+@pytest.mark.usefixtures("printed")
+def test_ranks_follow_the_sorted_column() -> None:
+    board = json.loads(run("leaderboard", "--format", "json", "--sort", "latency").stdout)
+    (group,) = board["groups"]
+    latencies = [row["values"]["latency"] for row in group["rows"]]
+    assert latencies == sorted(latencies)
+    assert [row["rank"] for row in group["rows"]] == [1, 2]
+    assert not any(row["in_top_group"] for row in group["rows"])
+
+
+def test_the_leaderboard_needs_no_data(sample_dir: Path) -> None:
+    data = shutil.copytree(sample_dir, Path("data") / sample_dir.name)
+    grid = write_grid(Path("grid"), [{"name": "a"}], folds=[0, 1])
+    printed = run("benchmark", grid, "--data", data).stdout
+    shutil.rmtree(data)
+    result = run("leaderboard")
+    assert result.exit_code == 0
+    assert result.stdout == printed
+    assert "folds 0, 1 pooled" in printed

@@ -16,8 +16,10 @@ from tests.leaderboard.standin import grey  # noqa: F401
 from toolkit.data.layouts import read_dataset
 from toolkit.data.splits import make_plan
 from toolkit.errors import RunError
-from toolkit.leaderboard.board import NOT_GIVEN, build_board, collect
-from toolkit.leaderboard.render import render
+from toolkit.leaderboard.benchmark_files import Display, benchmark_folder, write_display
+from toolkit.leaderboard.board import leaderboard
+from toolkit.leaderboard.collect import collect
+from toolkit.leaderboard.columns import NOT_GIVEN
 from toolkit.runs.prediction_io import read_predictions
 from toolkit.runs.run import Run
 from toolkit.training import TrainingTask, run_training
@@ -43,16 +45,16 @@ def test_pooled_folds_equal_a_figure_made_by_hand(
     said = [p for run in runs for p in read_predictions(run.predictions, "test")]
     assert len({p.sample_id for p in said}) == len(said) == 24
     truth = [not p.sample_id.startswith("test/good/") for p in said]
-    (group,) = build_board(runs).groups
+    (group,) = leaderboard(runs).groups
     assert (group.test_images, group.test_defects, group.folds) == (24, sum(truth), (0, 1, 2))
     (row,) = group.rows
     assert row.values["auroc"] == pytest.approx(roc_auc_score(truth, [p.score for p in said]))
-    assert row.fit_seconds == pytest.approx(sum(r.metadata["fit_seconds"] for r in runs))
+    assert row.values["fit_seconds"] == pytest.approx(sum(r.metadata["fit_seconds"] for r in runs))
     assert row.runs == tuple(r.path for r in runs)
 
 
 def test_what_a_method_does_not_give_is_not_zero(make: Callable[..., Run]) -> None:
-    ((row,),) = [group.rows for group in build_board([make()]).groups]
+    ((row,),) = [group.rows for group in leaderboard([make()]).groups]
     for name in ("map50", "mask_iou", "pixel_auroc", "aupro"):
         assert row.values[name] == NOT_GIVEN
 
@@ -65,11 +67,11 @@ def test_what_a_method_does_not_give_is_not_zero(make: Callable[..., Run]) -> No
     ],
 )
 def test_a_row_says_where_its_prompts_come_from(
-    make: Callable[..., Run], facts: dict[str, str], said: str
+    make: Callable[..., Run], metadata: dict[str, str], said: str
 ) -> None:
     run = make()
-    run.update_metadata(**facts)
-    ((row,),) = [group.rows for group in build_board([run]).groups]
+    run.metadata.update(metadata)
+    ((row,),) = [group.rows for group in leaderboard([run]).groups]
     assert row.prompts_source == said
 
 
@@ -86,12 +88,12 @@ def test_a_row_says_what_was_forgotten_where_it_was_measured(
 ) -> None:
     run = make()
     run.finish({**run.metrics(), "report": {} if report is None else {"forgetting": report}})
-    ((row,),) = [group.rows for group in build_board([run]).groups]
+    ((row,),) = [group.rows for group in leaderboard([run]).groups]
     assert row.forgetting == (report if said else {})
 
 
 def test_another_split_is_another_table(make: Callable[..., Run]) -> None:
-    groups = build_board([make(), make(split_seed=1, entry="other")]).groups
+    groups = leaderboard([make(), make(split_seed=1, entry="other")]).groups
     assert [len(g.rows) for g in groups] == [1, 1]
     assert groups[0].split_hash != groups[1].split_hash
 
@@ -99,7 +101,7 @@ def test_another_split_is_another_table(make: Callable[..., Run]) -> None:
 def test_other_folds_are_another_table(make: Callable[..., Run]) -> None:
     """One method lacks a fold: its figures are of other images."""
     runs = [make(fold=0, entry="a"), make(fold=1, entry="a"), make(fold=0, entry="b")]
-    groups = build_board(runs).groups
+    groups = leaderboard(runs).groups
     assert {(g.folds, g.rows[0].entry, len(g.rows)) for g in groups} == {
         ((0, 1), "a", 1), ((0,), "b", 1),
     }  # fmt: skip
@@ -114,16 +116,16 @@ def test_other_masks_are_another_table(
     shutil.copyfile(masks[0], masks[1])
     runs = [make(), make(data=other, fold=fold)]
     assert runs[0].record["split"]["hash"] == runs[1].record["split"]["hash"]
-    groups = build_board(runs).groups
+    groups = leaderboard(runs).groups
     assert [len(g.rows[0].runs) for g in groups] == [1, 1]
     assert groups[0].fingerprint != groups[1].fingerprint
 
 
 def test_seeds_are_rows_of_one_table_and_not_pooled(make: Callable[..., Run]) -> None:
     runs = [make(seed=seed, fold=fold) for seed in (0, 7) for fold in (0, 1)]
-    (group,) = build_board(runs).groups
+    (group,) = leaderboard(runs).groups
     assert [(row.seeds, len(row.runs)) for row in group.rows] == [((0, 7), 4)]
-    (group,) = build_board(runs, seeds="each").groups
+    (group,) = leaderboard(runs, seeds="each").groups
     assert sorted((row.seed, len(row.runs)) for row in group.rows) == [(0, 2), (7, 2)]
 
 
@@ -134,7 +136,7 @@ def test_figures_of_one_fold_are_not_shown_as_those_of_all(
     runs = [make(fold=fold) for fold in folds]
     for run in runs:
         run.finish({**run.metrics(), "report": {"prompted": {"box": {"zero_shot": 0.5}}}})
-    (group,) = build_board(runs).groups
+    (group,) = leaderboard(runs).groups
     assert bool(group.rows[0].prompted) is shown
 
 
@@ -144,13 +146,13 @@ def test_best_first_and_without_a_figure_last(make: Callable[..., Run]) -> None:
         metrics = run.metrics()
         metrics["image"]["auroc"] = auroc or {"value": None, "reason": "no defect images"}
         run.finish(metrics)
-    (group,) = build_board(runs).groups
+    (group,) = leaderboard(runs).groups
     assert [row.entry for row in group.rows] == ["c", "a", "b"]
 
 
 def test_run_twice_is_left_out_and_named(make: Callable[..., Run]) -> None:
     runs = [make(), make(), make(entry="other")]
-    board = build_board(runs)
+    board = leaderboard(runs)
     assert [row.entry for g in board.groups for row in g.rows] == ["other"]
     assert "run twice" in board.left_out[0]
     assert str(runs[1].path) in board.left_out[0]
@@ -162,17 +164,17 @@ def test_run_twice_is_left_out_and_named(make: Callable[..., Run]) -> None:
 def test_damaged_metrics_leave_the_others(make: Callable[..., Run], content: str) -> None:
     bad, good = make(entry="a"), make(entry="b")
     (bad.path / "metrics.json").write_text(content)
-    board = build_board([bad, good])
+    board = leaderboard([bad, good])
     assert [row.entry for g in board.groups for row in g.rows] == ["b"]
     assert len(board.left_out) == 1
     assert "\n" not in board.left_out[0]
 
 
-def test_facts_that_are_missing(make: Callable[..., Run]) -> None:
+def test_metadata_that_is_missing(make: Callable[..., Run]) -> None:
     run = make()
     stored = json.loads((run.path / "run.json").read_text())
     (run.path / "run.json").write_text(json.dumps({**stored, "metadata": {}}))
-    board = build_board([Run.open(run.path)])
+    board = leaderboard([Run.open(run.path)])
     assert board.groups == ()
     assert "make the run again" in board.left_out[0]
 
@@ -183,8 +185,8 @@ def test_pooling_without_the_data_is_left_out(
     data = shutil.copytree(sample_dir, tmp_path / "gone")
     runs = [make(data=data, fold=fold) for fold in (0, 1)]
     shutil.rmtree(data)
-    assert "no such folder" in build_board(runs).left_out[0]
-    assert build_board(runs[:1]).left_out == ()  # one fold needs nothing but its figures
+    assert "no such folder" in leaderboard(runs).left_out[0]
+    assert leaderboard(runs[:1]).left_out == ()  # one fold needs nothing but its figures
 
 
 def test_collecting(make: Callable[..., Run], tmp_path: Path) -> None:
@@ -193,7 +195,7 @@ def test_collecting(make: Callable[..., Run], tmp_path: Path) -> None:
     assert [run.path for run in collect([tmp_path / "runs"])] == [finished.path, stopped.path]
     assert [run.path for run in collect([finished.path])] == [finished.path]
     assert len(collect([finished.path, finished.path.parent])) == 2  # named twice, there once
-    board = build_board(collect([tmp_path / "runs"]))
+    board = leaderboard(collect([tmp_path / "runs"]))
     assert [row.entry for g in board.groups for row in g.rows] == ["a"]
     assert len(board.left_out) == 1
     assert f"{stopped.path}: not finished" in board.left_out[0]
@@ -258,9 +260,24 @@ def change_line(run: Run, change: Callable[[dict[str, Any]], object]) -> None:
         ),
         # other schema versions
         (lambda r: change_line(r, lambda p: p.update(schema=9)), "schema 9"),
-        (lambda r: change_json(r.path / "metrics.json", lambda c: c.update(schema=9)), "schema is"),
-        (lambda r: change_json(r.path / "run.json", lambda c: c.update(schema=9)), "schema is"),
+        (lambda r: change_json(r.path / "metrics.json", lambda c: c.update(schema=9)), "chema"),
+        (lambda r: change_json(r.path / "run.json", lambda c: c.update(schema=9)), "chema"),
         # damaged files
+        (
+            lambda r: (r.path / "predictions/test.jsonl").write_bytes(
+                b'{"schema": 1, "id": "\xff"}'
+            ),
+            "line 1 is damaged",
+        ),
+        (lambda r: (r.path / "metrics.json").write_bytes(b'{"schema": "\xff"}'), "not valid JSON"),
+        (
+            lambda r: change_json(r.path / "metrics.json", lambda c: c["images"].update(ids=[])),
+            "lists of images differ in length",
+        ),
+        (
+            lambda r: change_json(r.path / "metrics.json", lambda c: c.update(images=[1])),
+            "(images)",
+        ),
         (lambda r: (r.path / "run.json").write_text("{"), "not valid JSON"),
         (lambda r: change_json(r.path / "run.json", lambda c: c.update(split=[])), "damaged"),
         (lambda r: change_json(r.path / "run.json", lambda c: c["data"].clear()), "damaged"),
@@ -269,7 +286,7 @@ def change_line(run: Run, change: Callable[[dict[str, Any]], object]) -> None:
             lambda r: change_json(
                 r.path / "metrics.json", lambda c: c["image"].update(auroc=float("nan"))
             ),
-            "nan is no metric value",
+            "a metric is nan",
         ),
     ],
 )
@@ -278,7 +295,7 @@ def test_what_is_wrong_with_a_run_is_one_line_and_the_rest_is_shown(
 ) -> None:
     bad, good = make(entry="bad"), make(entry="good")
     damage(bad)
-    board = build_board(collect([tmp_path / "runs"]))
+    board = leaderboard(collect([tmp_path / "runs"]))
     assert [row.entry for g in board.groups for row in g.rows] == ["good"]
     (line,) = board.left_out
     assert said in line
@@ -292,11 +309,11 @@ RECALLS = "classification.recall_by_class"
 
 def test_a_path_to_several_figures_is_a_column_for_each(make: Callable[..., Run]) -> None:
     run = make(settings={"gives": ("classes",)})
-    (group,) = build_board([run], columns=["auroc", RECALLS]).groups
+    (group,) = leaderboard([run], columns=["auroc", RECALLS]).groups
     classes = sorted(run.metrics()["classification"]["recall_by_class"])
     assert group.columns == ("auroc", *(f"{RECALLS}.{name}" for name in classes))
     below = f"{', '.join(classes)}: below {RECALLS} in metrics.json"
-    assert below in render(build_board([run], columns=[RECALLS]), "markdown")
+    assert below in leaderboard([run], columns=[RECALLS]).to_markdown()
     (row,) = group.rows
     for name in classes:
         stored = run.metrics()["classification"]["recall_by_class"][name]
@@ -307,20 +324,20 @@ def test_the_first_column_that_the_benchmark_asked_for_is_that_of_the_order(
     make: Callable[..., Run],
 ) -> None:
     runs = [make(settings={"gives": ("classes",)}, name=name, entry=name) for name in "ab"]
-    for run in runs:
-        run.update_metadata(columns=["labels", "class_accuracy", "auroc"])
-    (group,) = build_board(runs).groups
+    display = Display(("labels", "class_accuracy", "auroc"))
+    write_display(benchmark_folder(runs[0]), dict.fromkeys("ab", display))
+    (group,) = leaderboard(runs).groups
     assert group.sort == "class_accuracy"  # not the words before it
     assert [row.rank for row in group.rows] == [1, 1]
-    assert build_board(runs, sort="auroc").groups[0].sort == "auroc"
-    assert build_board([make(entry="c")]).groups[0].sort == "auroc"
+    assert leaderboard(runs, sort="auroc").groups[0].sort == "auroc"
+    assert leaderboard([make(entry="c")]).groups[0].sort == "auroc"
 
 
 def test_every_interval_where_it_is_asked_for(make: Callable[..., Run]) -> None:
     run = make(settings={"gives": ("classes",)})
-    columns = ["class_accuracy", "class_balanced", "auroc"]
+    columns = ["class_accuracy", "class_balanced_accuracy", "auroc"]
     one, every = (
-        render(build_board([run], columns=columns, all_intervals=wanted), "markdown")
+        leaderboard([run], columns=columns, all_intervals=wanted).to_markdown()
         for wanted in (False, True)
     )
     assert one.count(" [") == 1
@@ -328,3 +345,24 @@ def test_every_interval_where_it_is_asked_for(make: Callable[..., Run]) -> None:
     stored = run.metrics()["intervals"]["classification.balanced_accuracy"]
     shown = f"[{stored['low']:.2f}, {stored['high']:.2f}]"
     assert shown in every
+
+
+def test_ranks_are_numbers_of_the_order(make: Callable[..., Run]) -> None:
+    """Numbered by value; before, a row that nothing is compared with was the first."""
+    runs = [make(entry=name) for name in "abc"]
+    for run, auroc in zip(runs, (0.5, 0.9, 0.7), strict=True):
+        metrics = run.metrics()
+        metrics["image"]["auroc"] = auroc
+        run.finish(metrics)
+    (group,) = leaderboard(runs).groups
+    assert [(row.entry, row.rank) for row in group.rows] == [("b", 1), ("c", 2), ("a", 3)]
+
+
+def test_places_runs_and_one_run(make: Callable[..., Run], tmp_path: Path) -> None:
+    run = make()
+    for given in (run, run.path, str(run.path), [run], [tmp_path / "runs"], tmp_path / "runs"):
+        board = leaderboard(given)  # type: ignore[arg-type]
+        assert [row.runs for row in board.rows] == [(run.path,)]
+    assert str(board) == board.render("table")
+    assert board.to_dict()["groups"][0]["rows"][0]["entry"] == "grey"
+    assert board.to_markdown().startswith("### sample")

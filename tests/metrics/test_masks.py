@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from scipy.ndimage import distance_transform_cdt
 from sklearn.metrics import f1_score, jaccard_score
 
-from toolkit.metrics import MetricError, Undefined, boundary_iou, mask_dice, mask_iou, mask_metrics
+from toolkit.metrics import (
+    MetricError,
+    Undefined,
+    boundary_iou,
+    mask_dice,
+    mask_iou,
+    mask_values,
+    mean_of_masks,
+)
 from toolkit.metrics.masks import boundary_band
 
 EMPTY = Undefined("both masks are empty")
@@ -88,7 +96,7 @@ def test_means_leave_empty_pairs_out():
     half = (rectangle(10, 20, 10, 20), rectangle(10, 20, 10, 30))
     empty = (rectangle(0, 0, 0, 0), rectangle(0, 0, 0, 0))
     full = (rectangle(5, 9, 5, 9, shape=(20, 20)), rectangle(5, 9, 5, 9, shape=(20, 20)))
-    ours = mask_metrics([half, empty, full])
+    ours = mean_of_masks([mask_values(*pair) for pair in (half, empty, full)])
     assert (ours.n_pairs, ours.n_empty) == (3, 1)
     assert ours.iou == 0.75
     assert ours.dice == pytest.approx(5 / 6)
@@ -103,7 +111,7 @@ def test_means_leave_empty_pairs_out():
     ],
 )
 def test_no_value_has_a_reason(pairs, reason):
-    ours = mask_metrics(pairs)
+    ours = mean_of_masks([mask_values(*pair) for pair in pairs])
     assert ours.iou == ours.dice == ours.boundary_iou == Undefined(reason)
 
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolkit.metrics import count
+from toolkit.metrics import rank_counter
 from toolkit.metrics.rank_counter import RankCounter
 
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
@@ -60,8 +60,8 @@ def test_ranges(low, high):
 @pytest.mark.parametrize("buckets", [4, 64, 1 << 12])
 def test_table_sizes_change_no_count(monkeypatch, buckets):
     """Many thresholds in each bucket, or one; values in many parts."""
-    monkeypatch.setattr(count, "MAX_BUCKETS", buckets)
-    monkeypatch.setattr(count, "PART", 48)
+    monkeypatch.setattr(rank_counter, "MAX_BUCKETS", buckets)
+    monkeypatch.setattr(rank_counter, "PART", 48)
     values = np.random.default_rng(0).normal(size=3000).astype(np.float32)
     check(np.unique(values[:999]), [values[:700], values[700:]])
 
@@ -88,6 +88,6 @@ def test_falling_parts_say_what_the_counts_say(size):
 
 def test_counts_beyond_the_small_type(monkeypatch):
     """The tables change their type before they could overflow, and lose nothing."""
-    monkeypatch.setattr(count, "MAX_SMALL_COUNT", 100)
+    monkeypatch.setattr(rank_counter, "MAX_SMALL_COUNT", 100)
     values = np.arange(90, dtype=np.float32)
     check(values[::3], [values, values, values])

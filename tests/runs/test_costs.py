@@ -35,10 +35,10 @@ def test_folds_add_up_and_the_largest_counts(run: Run) -> None:
     }
 
 
-def test_what_was_not_noted_has_a_reason(run: Run) -> None:
+def test_what_was_not_recorded_has_a_reason(run: Run) -> None:
     said = costs([other(run, parameters="many", peak_memory_mb=True)])
     assert said.pop("fit_seconds") == 0
-    assert set(said.values()) == {Undefined("the run did not note it")}
+    assert set(said.values()) == {Undefined("the run did not record it")}
 
 
 def test_states_of_the_optimiser_are_no_part_of_the_checkpoint(run: Run) -> None:

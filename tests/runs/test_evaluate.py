@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,9 +18,10 @@ from toolkit.data.types import Dataset, Sample
 from toolkit.errors import RunError
 from toolkit.metrics.threshold import f1_threshold
 from toolkit.prediction import Boxes, Prediction
-from toolkit.runs.evaluate import evaluate, judged, threshold_of
+from toolkit.runs.evaluate import choose_threshold, evaluate
 from toolkit.runs.prediction_io import write_predictions
 from toolkit.runs.run import Run
+from toolkit.runs.scored_predictions import load_scored_predictions
 
 FOLDS = 3
 
@@ -119,7 +120,7 @@ def test_validation_parts_are_judged_in_the_same_way(dataset: Dataset, tmp_path:
     )
 
 
-def test_each_fold_is_judged_at_the_threshold_of_its_own_validation_part(
+def test_each_fold_is_judged_at_the_choose_threshold_its_own_validation_part(
     dataset: Dataset, tmp_path: Path
 ) -> None:
     runs = [make_run(tmp_path, dataset, fold) for fold in range(FOLDS)]
@@ -129,7 +130,7 @@ def test_each_fold_is_judged_at_the_threshold_of_its_own_validation_part(
         split = run.record["split"]
         val = [dataset.by_id[name] for name in split["val"]]
         wanted = f1_threshold([guess(s) for s in val], [s.is_defect for s in val])
-        assert threshold == wanted == threshold_of(run, dataset)
+        assert threshold == wanted == choose_threshold(run, dataset)
         test = [dataset.by_id[name] for name in split["test"]]
         right += sum((guess(s) >= threshold) == s.is_defect for s in test)
     n_test = sum(s.part == "test" for s in dataset)
@@ -258,7 +259,7 @@ def test_a_missing_image_names_it(dataset: Dataset, tmp_path: Path) -> None:
     gone = dataset.samples[0].id
     part = next(p for p in ("test", "val", "train") if gone in run.record["split"][p])
     with pytest.raises(RunError, match=gone):
-        judged(run, smaller, part)
+        load_scored_predictions(run, smaller, part)
 
 
 def test_changed_masks_are_not_the_data_of_the_run(dataset: Dataset, tmp_path: Path) -> None:
@@ -307,3 +308,65 @@ def test_lists_that_runs_are_compared_by(dataset: Dataset, tmp_path: Path) -> No
     assert len(set(regions["ids"])) == said["pixel"]["n_regions"]
     assert np.mean(regions["aupro_0.3"]) == pytest.approx(said["pixel"]["aupro"]["0.3"], abs=1e-12)
     assert {"auroc", "mask_iou", "aupro_0.3", "aupro_0.05"} <= set(said["intervals"])
+
+
+def test_a_path_is_enough(dataset: Dataset, tmp_path: Path) -> None:
+    runs = [make_run(tmp_path, dataset, fold) for fold in (0, 1)]
+    assert evaluate(str(runs[0].path)) == evaluate(runs[0], dataset) == evaluate([runs[0].path])
+    assert evaluate([run.path for run in runs]) == evaluate(runs, dataset)
+    assert not runs[0].finished  # nothing is written
+    with pytest.raises(RunError, match="no run to evaluate"):
+        evaluate([])
+
+
+def test_reports_of_the_method_are_averaged_over_the_folds(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    runs = [make_run(tmp_path, dataset, fold) for fold in (0, 1)]
+    reports = (
+        {"a": 1, "b": {"c": 1.0, "x": {"value": None, "reason": "none"}}, "only": 1, "words": "u"},
+        {"a": 2, "b": {"c": 2.0, "x": 1.0}, "words": "v"},
+    )
+    for run, report in zip(runs, reports, strict=True):
+        (run.path / "report.json").write_text(json.dumps(report))
+    assert evaluate(runs[0], dataset)["report"] == reports[0]
+    assert evaluate(runs, dataset)["report"] == {
+        "a": 1.5,
+        "b": {"c": 1.5, "x": {"value": None, "reason": "none"}},
+    }
+
+
+def test_nan_in_a_report_is_one_line(dataset: Dataset, tmp_path: Path) -> None:
+    run = make_run(tmp_path, dataset, 0)
+    (run.path / "report.json").write_text('{"loss": NaN}')
+    with pytest.raises(RunError, match=r"report\.json: damaged \(a metric is nan"):
+        evaluate(run, dataset)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda file: file.unlink(), "the anomaly map cannot be read"),
+        (lambda file: file.write_bytes(b"no array"), "the anomaly map is damaged"),
+        (lambda file: file.write_bytes(b""), "the anomaly map is damaged"),
+    ],
+)
+def test_a_missing_or_damaged_anomaly_map_is_named(
+    dataset: Dataset, tmp_path: Path, damage: Callable[[Path], object], words: str
+) -> None:
+    run = make_run(tmp_path, dataset, 0, full)
+    file = sorted((run.predictions / "test").rglob("*.npy"))[-1]
+    damage(file)
+    with pytest.raises(RunError, match=words) as caught:
+        evaluate(run, dataset)
+    assert str(file) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_byte_that_is_not_utf8_is_named(dataset: Dataset, tmp_path: Path) -> None:
+    run = make_run(tmp_path, dataset, 0)
+    file = run.predictions / "test.jsonl"
+    file.write_bytes(file.read_bytes().replace(b'"id"', b'"\xff"', 1))
+    with pytest.raises(RunError, match=r"test\.jsonl: line 1 is damaged") as caught:
+        evaluate(run, dataset)
+    assert "\n" not in str(caught.value)

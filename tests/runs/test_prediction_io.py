@@ -125,11 +125,15 @@ def test_parts_do_not_mix(tmp_path: Path) -> None:
 
 def test_without_pixels(tmp_path: Path) -> None:
     made = Prediction(
-        "a", 1.0, boxes=Boxes.none(), mask=np.ones((2, 2), bool), anomaly_map=np.ones((2, 2), "f4")
+        1.0,
+        boxes=Boxes.none(),
+        mask=np.ones((2, 2), bool),
+        anomaly_map=np.ones((2, 2), "f4"),
+        sample_id="a",
     )
     write_predictions(tmp_path, "test", [made])
     for file in tmp_path.rglob("*.npy"):
-        file.unlink()  # not even looked at
+        file.unlink()  # not read
     (again,) = read_predictions(tmp_path, "test", pixels=False)
     assert (again.mask, again.anomaly_map) == (None, None)
     assert again.boxes is not None
@@ -178,15 +182,9 @@ GOOD = '{"schema": 1, "id": "a", "score": 0.5, "seconds": null}'
         # boxes that do not fit
         GOOD[:-1] + ', "boxes": {"xyxy": [[1, 2, 3]], "scores": [1], "labels": ["x"]}}',
         GOOD[:-1] + ', "boxes": {}}',
-        # a anomaly map that was cut short, or is empty
-        GOOD[:-1] + ', "anomaly_map": "cut.npy"}',
-        GOOD[:-1] + ', "anomaly_map": "empty.npy"}',
     ],
 )
 def test_a_damaged_line_is_named(tmp_path: Path, line: str) -> None:
-    np.save(tmp_path / "cut.npy", np.zeros((9, 9), np.float32))
-    (tmp_path / "cut.npy").write_bytes((tmp_path / "cut.npy").read_bytes()[:-50])
-    (tmp_path / "empty.npy").touch()
     (tmp_path / "test.jsonl").write_text(f"{GOOD}\n{line}\n")
     with pytest.raises(RunError, match="line 2 is damaged") as caught:
         list(read_predictions(tmp_path, "test"))
@@ -196,3 +194,15 @@ def test_a_damaged_line_is_named(tmp_path: Path, line: str) -> None:
 def test_no_predictions(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="no stored predictions"):
         list(read_predictions(tmp_path, "test"))
+
+
+@pytest.mark.parametrize("name", ["cut.npy", "empty.npy", "missing.npy"])
+def test_a_damaged_anomaly_map_is_named(tmp_path: Path, name: str) -> None:
+    np.save(tmp_path / "cut.npy", np.zeros((9, 9), np.float32))
+    (tmp_path / "cut.npy").write_bytes((tmp_path / "cut.npy").read_bytes()[:-50])
+    (tmp_path / "empty.npy").touch()
+    line = GOOD[:-1] + f', "anomaly_map": "{name}"}}'
+    (tmp_path / "test.jsonl").write_text(f"{line}\n")
+    with pytest.raises(RunError, match=rf"{name}: the anomaly map") as caught:
+        list(read_predictions(tmp_path, "test"))
+    assert "\n" not in str(caught.value)

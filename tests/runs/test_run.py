@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -89,9 +91,9 @@ def test_runs_that_cannot_be_written(tmp_path: Path) -> None:
     [
         (None, "not a run directory"),
         ("{", "not valid JSON"),
-        ("[]", "schema is not 1"),
-        ('{"schema": 99}', "schema is not 1"),
-        ('{"schema": 1, "method": "yolo"}', "damaged (no settings)"),
+        ("[]", "of schema None"),
+        ('{"schema": 99}', "of schema 99"),
+        ('{"schema": 2, "method": "yolo"}', "damaged (no settings)"),
     ],
 )
 def test_what_is_no_run(tmp_path: Path, content: str | None, words: str) -> None:
@@ -200,3 +202,50 @@ def test_run_json_is_readable_by_a_person(tmp_path: Path) -> None:
     text = (create(tmp_path).path / "run.json").read_text()
     assert text.startswith("{\n")
     assert list(json.loads(text)) == sorted(json.loads(text))
+
+
+def test_nothing_is_written_into_a_finished_run(tmp_path: Path) -> None:
+    run = create(tmp_path)
+    run.finish({"auroc": 1.0})
+    before = (run.path / "run.json").read_bytes()
+    with pytest.raises(RunError, match="finished, so nothing may write into it"):
+        run.update_metadata(weights="other")
+    assert (run.path / "run.json").read_bytes() == before
+    assert "weights" not in run.metadata
+    for folder in (run.weights, run.plots, run.predictions):
+        assert not folder.exists()  # reading a path makes no folder
+
+
+def test_metrics_that_are_no_mapping_are_damaged(tmp_path: Path) -> None:
+    run = create(tmp_path)
+    (run.path / "metrics.json").write_text("[]")
+    with pytest.raises(RunError, match=r"metrics\.json: damaged"):
+        run.metrics()
+
+
+_HOLD = """
+import sys, time
+from toolkit.runs.run import Run
+with Run.open(sys.argv[1]).lock():
+    print("locked", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_two_processes_do_not_work_on_one_run(tmp_path: Path) -> None:
+    run = create(tmp_path)
+    words = [sys.executable, "-c", _HOLD, str(run.path)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "locked\n"
+        with pytest.raises(RunError, match="another process is training this run"), run.lock():
+            pass
+        other.kill()
+        other.wait()
+    again = Run.open(run.path)
+    # The lock of a dead process is free.
+    with run.lock(), pytest.raises(RunError, match="another process"), again.lock():
+        pass
+    with run.lock():
+        pass
+    assert not list(run.path.glob(".*"))

@@ -9,7 +9,7 @@ import pytest
 
 from toolkit.data.layouts import read_dataset
 from toolkit.prediction import Prediction
-from toolkit.runs.evaluate import threshold_of
+from toolkit.runs.evaluate import choose_threshold
 from toolkit.runs.prediction_io import write_predictions
 from toolkit.runs.run import Run
 
@@ -39,7 +39,7 @@ def test_threshold(
     )
     scores = zip(ids, (0.0, 1.0, 10.0), strict=True)
     write_predictions(run.predictions, "val", [Prediction(sample_id=i, score=s) for i, s in scores])
-    found = threshold_of(run, dataset)
+    found = choose_threshold(run, dataset)
     assert found == expected
     if settings.get("target_fpr") == 0.01:
         assert found is not None

@@ -1,1 +1,1 @@
-"""A benchmark is a list of tasks; each task is one run directory."""
+"""Benchmarks: a list of training tasks, each of which makes one run directory."""

@@ -1,4 +1,4 @@
-"""From a YAML grid (methods x folds x seeds) to a list of independent tasks."""
+"""From a benchmark file (methods x folds x seeds x label budgets) to a list of training tasks."""
 
 from __future__ import annotations
 
@@ -9,81 +9,33 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any, Literal
 
-from toolkit.benchmark.budget import budgets_of, parse_budgets
-from toolkit.config import build_settings, find_config, read_yaml
+from toolkit.config import build_settings, convert, find_config, read_yaml
 from toolkit.data.splits import Budget
 from toolkit.errors import ConfigError, did_you_mean
 from toolkit.leaderboard.columns import KNOWN, TEXTS
-from toolkit.training import TrainingTask
+from toolkit.methods.registry import method_class
+from toolkit.training import TrainingTask, read_method_config
 
 _KEYS = {
     "name",
     "protocol",
     "folds",
-    "split_folds",
+    "n_folds",
     "split_seed",
     "per_class",
     "seeds",
-    "budgets",
+    "label_budgets",
     "columns",
     "methods",
 }
 ROLES = ("prompt_run", "decoder_run")
 """What an entry may read of another one's runs."""
-_ENTRY_KEYS = {"config", "name", "set", "published", *ROLES}
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A benchmark as it stands in its file.
-
-    Attributes:
-        name: name of the benchmark; its runs lie in `runs/<name>/`.
-        protocol: how the data is split.
-        split_folds: number of folds of the split.
-        split_seed: seed of the split.
-        per_class: images per class of the protocol `balanced`.
-        folds: the folds that are run.
-        seeds: the seeds that are run.
-        entries: one per row of the leaderboard.
-        budgets: labelled defect images per type that are tried; empty: no study of labels.
-        columns: what the leaderboard shows of these runs; empty: the usual columns.
-    """
-
-    name: str
-    protocol: str
-    split_folds: int
-    split_seed: int
-    per_class: int
-    folds: tuple[int, ...]
-    seeds: tuple[int, ...]
-    entries: tuple[Entry, ...]
-    budgets: tuple[Budget, ...] = ()
-    columns: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class _Values:
-    """The plain keys of the file."""
-
-    name: str = ""
-    protocol: Literal["official", "supervised", "balanced"] = "supervised"
-    split_folds: int = 5
-    split_seed: int = 0
-    per_class: int = 20
-    folds: tuple[int, ...] | None = None
-    seeds: tuple[int, ...] = (0,)
-    budgets: tuple[str, ...] = ()
-    columns: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if not self.seeds:
-            raise ValueError("no seeds; give at least one")
+_ENTRY_KEYS = {"config", "name", "overrides", "published", *ROLES}
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One row of the leaderboard: a config, what is changed in it, what it reads and is set beside.
+    """One row of the leaderboard.
 
     Attributes:
         name: of the row.
@@ -91,7 +43,7 @@ class Entry:
         settings: that differ from the method's defaults.
         source: the config's file.
         reads: names of the entries whose runs it reads, by role.
-        published: `value` and `source` (and `column`) of a figure that others report.
+        published: `value` and `source` (and `column`) of a published result.
     """
 
     name: str
@@ -102,83 +54,154 @@ class Entry:
     published: Mapping[str, Any] | None = None
 
 
-def read_grid(path: str) -> Grid:
-    """Read a benchmark file.
+@dataclass(frozen=True)
+class BenchmarkConfig:
+    """The content of a benchmark file.
+
+    Attributes:
+        name: name of the benchmark; its runs lie in `runs/<name>/`.
+        protocol: how the data is split.
+        n_folds: number of folds of the split.
+        split_seed: seed of the split.
+        per_class: images per class of the protocol `balanced`.
+        folds: the folds that are run; all if None.
+        seeds: the seeds that are run.
+        label_budgets: labelled defect images per type; empty for all images, without a study.
+        columns: columns of the leaderboard; empty for the default ones.
+        entries: one per row of the leaderboard.
+    """
+
+    name: str = ""
+    protocol: Literal["official", "supervised", "balanced"] = "supervised"
+    n_folds: int = 5
+    split_seed: int = 0
+    per_class: int = 20
+    folds: tuple[int, ...] | None = None
+    seeds: tuple[int, ...] = (0,)
+    label_budgets: tuple[Budget, ...] = ()
+    columns: tuple[str, ...] = ()
+    entries: tuple[Entry, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.seeds:
+            raise ValueError("no seeds; give at least one")
+
+
+def read_benchmark(path: str) -> BenchmarkConfig:
+    """Read a benchmark file, or one that ships, such as `benchmark/demo`.
 
     Raises:
-        ConfigError: missing, an unknown key, a value of the wrong type, a fold that the split has
-            not, or an entry that leans on one that is not there.
+        ConfigError: missing, an unknown key, a value of the wrong type, a fold that the split does
+            not have, or an entry that reads one that does not exist.
     """
     file = find_config(path)
     content = read_yaml(file)
-    _known(content, _KEYS, str(file))
+    _check_keys(content, _KEYS, str(file))
     raw = content.pop("methods", None)
     if not isinstance(raw, list) or not raw:
         raise ConfigError(f"{file}: no methods; add at least one 'config:' entry")
+    budgets = _parse_budgets(content.pop("label_budgets", ()), source=str(file))
     if content.get("folds") == "all":
         del content["folds"]
-    values = build_settings(_Values, content, source=str(file))
+    values = build_settings(BenchmarkConfig, content, source=str(file))
     if values.protocol == "official":
-        values = replace(values, split_folds=1)
+        values = replace(values, n_folds=1)
     entries = tuple(_entry(one, file) for one in raw)
     _check_names(entries, file)
-    return Grid(
+    return replace(
+        values,
         name=values.name or file.stem,
-        protocol=values.protocol,
-        split_folds=values.split_folds,
-        split_seed=values.split_seed,
-        per_class=values.per_class,
         folds=_folds(values, file),
         seeds=tuple(dict.fromkeys(values.seeds)),
-        entries=entries,
-        budgets=parse_budgets(values.budgets, source=str(file)),
+        label_budgets=budgets,
         columns=_columns(values.columns, file),
+        entries=entries,
     )
 
 
-def _folds(values: _Values, file: Path) -> tuple[int, ...]:
-    every = range(values.split_folds)
-    if values.folds is None:
-        return tuple(every)
-    wrong = [fold for fold in values.folds if fold not in every]
-    if wrong or not values.folds:
-        named = f"fold {wrong[0]}: " if wrong else "no folds; "
-        raise ConfigError(f"{file}: {named}the split has folds 0 to {values.split_folds - 1}")
-    return tuple(dict.fromkeys(values.folds))
-
-
-def expand(grid: Grid, *, device: str = "auto") -> list[TrainingTask]:
-    """List the tasks, fold by fold, so that whole folds are comparable early.
+def training_tasks(config: BenchmarkConfig, *, device: str = "auto") -> list[TrainingTask]:
+    """List the tasks fold by fold, so that complete folds are comparable early.
 
     A task that reads another's run comes after it.
     """
-    entries = _in_order(grid.entries)
-    budgets = _budgets(entries, grid.budgets)
+    entries = _in_order(config.entries)
+    budgets: dict[str, tuple[Budget | None, ...]] = {}
+    for entry in entries:  # entries that are read come first
+        own = budgets_of(entry.method, config.label_budgets)
+        for theirs in (budgets[other] for other in entry.reads.values()):
+            own = own if theirs == (0,) else tuple(k for k in own if k in theirs)
+        budgets[entry.name] = own
     return [
-        _task(entry, grid, budgets, budget=budget, fold=fold, seed=seed, device=device)
-        for seed in grid.seeds
-        for fold in grid.folds
+        _task(entry, config, budgets, budget=budget, fold=fold, seed=seed, device=device)
+        for seed in config.seeds
+        for fold in config.folds or range(config.n_folds)
         for entry in entries
         for budget in budgets[entry.name]
     ]
 
 
-def _budgets(
-    entries: Sequence[Entry], wanted: Sequence[Budget]
-) -> dict[str, tuple[Budget | None, ...]]:
-    """Return the budgets of each entry: what reads runs has no more than what it reads."""
-    found: dict[str, tuple[Budget | None, ...]] = {}
-    for entry in entries:  # what is leant on comes first
-        own = budgets_of(entry.method, wanted)
-        for theirs in (found[other] for other in entry.reads.values()):
-            own = own if theirs == (0,) else tuple(k for k in own if k in theirs)
-        found[entry.name] = own
-    return found
+def budgets_of(method: str, budgets: Sequence[Budget]) -> tuple[Budget | None, ...]:
+    """Return the label budgets that a method is run with.
+
+    A method that learns from good images only is run once, with 0; one that needs defects is not
+    run with fewer than it needs.
+
+    Args:
+        method: name of the method.
+        budgets: those of the study; empty without one.
+
+    Returns:
+        `(None,)` without a study: all training images.
+    """
+    if not budgets:
+        return (None,)
+    cls = method_class(method)
+    if cls.labels == "none":
+        return (0,)
+    return tuple(k for k in budgets if k == "all" or k >= cls.min_defects)
+
+
+def skipped_budgets(entry: str, method: str, budgets: Sequence[Budget]) -> str | None:
+    """Return one line on the budgets that an entry is not run with; None if there are none."""
+    missing = [str(k) for k in budgets if k not in budgets_of(method, budgets)]
+    cls = method_class(method)
+    if not missing or cls.labels == "none":
+        return None
+    return (
+        f"{entry}: not run with k = {', '.join(missing)} (needs {cls.min_defects} defects of each "
+        "type)"
+    )
+
+
+def _parse_budgets(raw: Any, *, source: str) -> tuple[Budget, ...]:
+    """Convert whole numbers and `all`: sorted, each once, `all` last."""
+    try:
+        words = convert(raw, tuple[str, ...], "label_budgets")
+    except ValueError as error:
+        raise ConfigError(f"{source}: {error}") from error
+    wrong = [word for word in words if word != "all" and not word.isdecimal()]
+    if wrong:
+        raise ConfigError(
+            f"{source}: label_budgets={wrong[0]}: give numbers of defect images per type, and 'all'"
+        )
+    numbers = sorted({int(word) for word in words if word != "all"})
+    return (*numbers, *(("all",) if "all" in words else ()))
+
+
+def _folds(values: BenchmarkConfig, file: Path) -> tuple[int, ...]:
+    every = range(values.n_folds)
+    if values.folds is None:
+        return tuple(every)
+    wrong = [fold for fold in values.folds if fold not in every]
+    if wrong or not values.folds:
+        named = f"fold {wrong[0]}: " if wrong else "no folds; "
+        raise ConfigError(f"{file}: {named}the split has folds 0 to {values.n_folds - 1}")
+    return tuple(dict.fromkeys(values.folds))
 
 
 def _task(
     entry: Entry,
-    grid: Grid,
+    config: BenchmarkConfig,
     budgets: Mapping[str, tuple[Budget | None, ...]],
     *,
     budget: Budget | None,
@@ -188,9 +211,9 @@ def _task(
 ) -> TrainingTask:
     inputs = {}
     for role, other in entry.reads.items():
-        method = next(e.method for e in grid.entries if e.name == other)
-        lent = budget if budget in budgets[other] else 0  # good-only: run once
-        inputs[role] = f"{method}/{_run_name(other, lent, fold, seed)}"
+        method = next(e.method for e in config.entries if e.name == other)
+        read_budget = budget if budget in budgets[other] else 0  # good-only: run once
+        inputs[role] = f"{method}/{_run_name(other, read_budget, fold, seed)}"
     return TrainingTask(
         method=entry.method,
         entry=entry.name if budget is None else f"{entry.name} k={budget}",
@@ -206,31 +229,19 @@ def _task(
     )
 
 
-def read_method_config(name: str, changes: Mapping[str, Any]) -> tuple[str, dict[str, Any], str]:
-    """Read a method's config file.
-
-    Returns:
-        The method's name, its settings with the changes applied, and the file's path.
-
-    Raises:
-        ConfigError: missing, or without a `method`.
-    """
-    file = find_config(name)
-    content = read_yaml(file)
-    if "method" not in content:
-        raise ConfigError(f"{file}: no 'method:' line; see the files in configs/")
-    method = str(content.pop("method"))
-    return method, {**content, **changes}, str(file)
+def _run_name(entry: str, budget: Budget | None, fold: int, seed: int) -> str:
+    labels = "" if budget is None else f"-k{budget}"
+    return f"{entry}{labels}-fold{fold}-seed{seed}"
 
 
 def _entry(raw: Any, file: Path) -> Entry:
     if not isinstance(raw, dict) or "config" not in raw:
         raise ConfigError(f"{file}: each method needs a 'config:' line")
-    _known(raw, _ENTRY_KEYS, str(file))
-    changes = raw.get("set") or {}
-    if not isinstance(changes, dict):
-        raise ConfigError(f"{file}: 'set:' of {raw['config']} needs 'key: value' lines")
-    method, settings, source = read_method_config(str(raw["config"]), changes)
+    _check_keys(raw, _ENTRY_KEYS, str(file))
+    overrides = raw.get("overrides") or {}
+    if not isinstance(overrides, dict):
+        raise ConfigError(f"{file}: 'overrides:' of {raw['config']} needs 'key: value' lines")
+    method, settings, source = read_method_config(str(raw["config"]), overrides)
     return Entry(
         name=str(raw.get("name", raw["config"])).replace("/", "-"),
         method=method,
@@ -243,11 +254,11 @@ def _entry(raw: Any, file: Path) -> Entry:
 
 def _published(raw: Mapping[str, Any], file: Path) -> Mapping[str, Any] | None:
     """Read `published: 0.75`, or a mapping with `value` and perhaps `source` and `column`."""
-    said = raw.get("published")
-    if said is None:
+    given = raw.get("published")
+    if given is None:
         return None
-    mapping = said if isinstance(said, dict) else {"value": said}
-    _known(mapping, {"value", "source", "column"}, f"{file}: published")
+    mapping = given if isinstance(given, dict) else {"value": given}
+    _check_keys(mapping, {"value", "source", "column"}, f"{file}: published")
     value = mapping.get("value")
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise ConfigError(f"{file}: published: {value!r} of {raw['config']} is no number")
@@ -258,7 +269,7 @@ def _published(raw: Mapping[str, Any], file: Path) -> Mapping[str, Any] | None:
 
 def _columns(names: Sequence[str], file: Path) -> tuple[str, ...]:
     for name in names:
-        # A path into metrics.json can be told right only when there are metrics.
+        # A path into metrics.json can be checked only when there are metrics.
         if "." not in name and name not in KNOWN and name not in TEXTS:
             hint = did_you_mean(name, [*KNOWN, *TEXTS])
             raise ConfigError(f"{file}: columns: no column {name}{hint}")
@@ -286,7 +297,7 @@ def _check_names(entries: Sequence[Entry], file: Path) -> None:
 
 
 def _in_order(entries: Sequence[Entry]) -> list[Entry]:
-    """Sort what is read before what reads it.
+    """Sort entries so that each comes after those that it reads.
 
     Raises:
         CycleError: an entry reads itself in the end.
@@ -296,12 +307,7 @@ def _in_order(entries: Sequence[Entry]) -> list[Entry]:
     return [by_name[name] for name in order.static_order()]
 
 
-def _run_name(entry: str, budget: Budget | None, fold: int, seed: int) -> str:
-    told = "" if budget is None else f"-k{budget}"
-    return f"{entry}{told}-fold{fold}-seed{seed}"
-
-
-def _known(content: Mapping[str, Any], keys: set[str], source: str) -> None:
+def _check_keys(content: Mapping[str, Any], keys: set[str], source: str) -> None:
     unknown = [str(key) for key in content if key not in keys]
     if unknown:
         raise ConfigError(f"{source}: unknown key '{unknown[0]}'{did_you_mean(unknown[0], keys)}")

@@ -1,19 +1,20 @@
-"""A whole grid: split once, run what is not finished, collect the runs."""
+"""Run a benchmark: split once, train what is not finished, store what its leaderboard needs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from toolkit.benchmark.budget import left_out
-from toolkit.benchmark.executor import Executor, LocalExecutor
-from toolkit.benchmark.grid import Entry, Grid, expand
+from toolkit.benchmark.executors import Executor, LocalExecutor, ProcessExecutor
+from toolkit.benchmark.grid import BenchmarkConfig, read_benchmark, skipped_budgets, training_tasks
 from toolkit.data.splits import Split, SplitPlan, make_plan
 from toolkit.data.types import Dataset
 from toolkit.data.validate import validate_dataset
 from toolkit.errors import RunError, ToolkitError
+from toolkit.leaderboard.benchmark_files import Display, PooledMetrics, write_display
+from toolkit.leaderboard.rows import group_folds
 from toolkit.methods.registry import make_method
 from toolkit.progress import naming
 from toolkit.runs.environment import choose_device
@@ -23,54 +24,88 @@ from toolkit.training import TrainingTask, run_training
 SPLIT_FILE = "split.json"
 
 
-def run_grid(
-    grid: Grid,
-    dataset: Dataset,
+@dataclass(frozen=True)
+class BenchmarkResult:
+    """The runs of a benchmark; iterating over it yields them.
+
+    Attributes:
+        runs: the finished runs, in the order of the benchmark file.
+        errors: one for each task that failed.
+    """
+
+    runs: tuple[Run, ...]
+    errors: tuple[ToolkitError, ...] = ()
+
+    def __iter__(self) -> Iterator[Run]:
+        return iter(self.runs)
+
+    def __len__(self) -> int:
+        return len(self.runs)
+
+
+def benchmark(
+    config: str | Path | BenchmarkConfig,
+    data: str | Path | Dataset,
     *,
-    runs: Path,
+    runs: str | Path = "runs",
     device: str = "auto",
+    jobs: int = 1,
     executor: Executor | None = None,
     say: Callable[[str], None] = lambda _: None,
-) -> tuple[list[Run], list[ToolkitError]]:
-    """Run every task of a grid that is not finished yet.
+) -> BenchmarkResult:
+    """Train every method of a benchmark on every fold and seed; finished runs are kept.
+
+    An interrupted benchmark is resumed by calling it again. The error of one task does not end the
+    others.
+
+    Example:
+        >>> result = benchmark("benchmark/demo", "mvtec/bottle")  # doctest: +SKIP
+        >>> print(leaderboard(result.runs))  # doctest: +SKIP
 
     Args:
-        grid: what to run.
-        dataset: on which data.
-        runs: the benchmark's own folder; its split file lies there too.
-        device: torch device.
-        executor: who carries the tasks out; this process if None.
+        config: benchmark file, name of one that ships, or its content.
+        data: folder of the data set, or the data set.
+        runs: folder of all runs; those of the benchmark lie in a folder of its name.
+        device: `auto`, `cpu`, `cuda` or `mps`.
+        jobs: trainings side by side, each in a process of its own.
+        executor: runs the tasks; this process, or `jobs` processes, if None.
         say: receives one line per task.
-
-    Returns:
-        The finished runs, and the errors of the tasks that could not be done.
 
     Raises:
         ToolkitError: a setting, the device or the data is wrong, or the folder holds runs of
             another split; nothing has run then.
     """
+    if not isinstance(config, BenchmarkConfig):
+        config = read_benchmark(str(config))
+    if not isinstance(data, Dataset):
+        from toolkit.data.layouts import read_dataset
+
+        data = read_dataset(data)
+    if executor is None:
+        executor = LocalExecutor() if jobs == 1 else ProcessExecutor(jobs)
     choose_device(device)
-    for entry in grid.entries:  # a slip of the pen is told now and not after hours
+    for entry in config.entries:  # all settings are validated before the first run
         method = make_method(entry.method, entry.settings, source=entry.source)
         for role in entry.reads:
             if role not in method.inputs:
                 raise RunError(f"{entry.name}: {entry.method} takes no {role}; remove it")
-    validate_dataset(dataset)
-    plan = _plan(grid, dataset, runs / SPLIT_FILE)
-    tasks = expand(grid, device=device)
-    for entry in grid.entries:
-        line = left_out(entry.name, entry.method, grid.budgets)
+    validate_dataset(data)
+    folder = Path(runs) / config.name
+    plan = _plan(config, data, folder / SPLIT_FILE)
+    displays = {e.name: Display(config.columns, e.published) for e in config.entries}
+    write_display(folder, displays)
+    tasks = training_tasks(config, device=device)
+    for entry in config.entries:
+        line = skipped_budgets(entry.name, entry.method, config.label_budgets)
         if line is not None:
             say(line)
-    splits = {fold: plan.fold(dataset, fold) for fold in grid.folds}
-    entries = {entry.name: entry for entry in grid.entries}
-    finished: list[Run] = []
+    splits = {fold: plan.fold(data, fold) for fold in {task.fold for task in tasks}}
+    finished: dict[str, Run] = {}
     errors: list[ToolkitError] = []
-
     by_place = {f"{task.method}/{task.name}": task for task in tasks}
-    outcomes = (executor or LocalExecutor()).run(
+    outcomes = executor.run(
         tasks,
-        _Work(splits, runs),
+        _Training(splits, folder),
         needs=lambda task: [by_place[place] for place in task.inputs.values()],
         begun=lambda task: say(f"[{tasks.index(task) + 1}/{len(tasks)}] {task.name}"),
     )
@@ -80,42 +115,35 @@ def run_grid(
             say(f"failed: {task.name}: {outcome.error}")
             errors.append(outcome.error)
         elif outcome.result is not None:
-            _note_shown(outcome.result, grid, entries[task.base_entry or task.entry])
-            finished.append(outcome.result)
-    place = {task.name: i for i, task in enumerate(tasks)}
-    return sorted(finished, key=lambda run: place[run.path.name]), errors
+            finished[f"{task.method}/{task.name}"] = outcome.result
+    ordered = tuple(finished[place] for place in by_place if place in finished)
+    pooled = PooledMetrics(data)
+    for folds in group_folds(ordered):
+        if len(folds) > 1:
+            with contextlib.suppress(ToolkitError):  # the leaderboard names it
+                pooled.of(folds)
+    return BenchmarkResult(ordered, tuple(errors))
 
 
 @dataclass(frozen=True)
-class _Work:
-    """Carries out one task, in whichever process."""
+class _Training:
+    """Runs one task, in whichever process."""
 
     splits: Mapping[int, Split]
-    runs: Path
+    folder: Path
 
     def __call__(self, task: TrainingTask) -> Run:
         with naming(task.name or task.entry):
-            return run_training(task, self.splits[task.fold], runs=self.runs, resume=True)
+            return run_training(task, self.splits[task.fold], runs=self.folder, resume=True)
 
 
-def _note_shown(run: Run, grid: Grid, entry: Entry) -> None:
-    """Note what the leaderboard shows of the run; no figure depends on it, so it may change."""
-    wanted: dict[str, Any] = {}
-    if grid.columns or "columns" in run.metadata:
-        wanted["columns"] = list(grid.columns)
-    if entry.published is not None or "published" in run.metadata:
-        wanted["published"] = entry.published
-    if any(run.metadata.get(key) != value for key, value in wanted.items()):
-        run.update_metadata(**wanted)
-
-
-def _plan(grid: Grid, dataset: Dataset, path: Path) -> SplitPlan:
+def _plan(config: BenchmarkConfig, dataset: Dataset, path: Path) -> SplitPlan:
     plan = make_plan(
         dataset,
-        protocol=grid.protocol,
-        folds=grid.split_folds,
-        seed=grid.split_seed,
-        per_class=grid.per_class,
+        protocol=config.protocol,
+        folds=config.n_folds,
+        seed=config.split_seed,
+        per_class=config.per_class,
     )
     if path.is_file():
         stored = SplitPlan.read(path)

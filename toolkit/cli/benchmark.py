@@ -19,27 +19,22 @@ def benchmark_command(
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")] = "auto",
     jobs: Annotated[int, typer.Option(min=1, help="Trainings side by side; they share cores.")] = 1,
 ) -> None:
-    """Run a grid of methods, folds and seeds; go on where it was stopped; print the leaderboard."""
-    from toolkit.benchmark.executor import LocalExecutor
-    from toolkit.benchmark.grid import read_grid
-    from toolkit.benchmark.processes import ProcessExecutor
-    from toolkit.benchmark.study import run_grid
-    from toolkit.leaderboard.board import build_board
-    from toolkit.leaderboard.render import render
+    """Train methods on folds and seeds, resume what was interrupted, print the leaderboard."""
+    from toolkit.benchmark.grid import read_benchmark
+    from toolkit.benchmark.study import benchmark
+    from toolkit.leaderboard.board import leaderboard
 
-    grid = read_grid(config)
-    dataset = open_dataset(data)
-    finished, errors = run_grid(
-        grid,
-        dataset,
-        runs=runs / grid.name,
+    result = benchmark(
+        read_benchmark(config),
+        open_dataset(data),
+        runs=runs,
         device=device,
-        executor=LocalExecutor() if jobs == 1 else ProcessExecutor(jobs),
+        jobs=jobs,
         say=say,
     )
-    if finished:
-        print(render(build_board(finished), "table"))
-    for error in errors:
+    if len(result):
+        print(leaderboard(result))
+    for error in result.errors:
         say(f"toolkit: {error}")
-    if errors:
-        raise typer.Exit(2 if not finished else 1)
+    if result.errors:
+        raise typer.Exit(1 if len(result) else 2)

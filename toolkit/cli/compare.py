@@ -1,4 +1,4 @@
-"""`toolkit compare RUN_A RUN_B`: which images did one get right and the other wrong."""
+"""`toolkit compare RUN_A RUN_B`: the images that only one of two runs got right."""
 
 from __future__ import annotations
 
@@ -17,25 +17,24 @@ def compare_command(
         Path | None, typer.Option("--data", help="Where the data lies now, if it was moved.")
     ] = None,
     out: Annotated[
-        Path, typer.Option("--out", help="Folder for the pictures of those images.")
+        Path, typer.Option("--out", help="Folder for the plots of those images.")
     ] = Path("compare"),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder.")] = False,
 ) -> None:
-    """Compare two runs image by image, with paired intervals, and draw where they part."""
-    from toolkit.data.layouts import read_dataset
+    """Compare two runs image by image, with paired intervals, and draw where they disagree."""
     from toolkit.files import atomic_folder
     from toolkit.leaderboard.collect import check_record
-    from toolkit.leaderboard.compare import compare_runs, comparison_text, write_pictures
+    from toolkit.leaderboard.compare import compare_runs, comparison_text, write_plots
+    from toolkit.runs.evaluate import dataset_of
     from toolkit.runs.run import Run
 
     runs = (Run.open(one), Run.open(other))
     for run in runs:
         check_record(run)
-    stored = runs[0].record["data"]
-    dataset = read_dataset(data or stored["root"], layout=stored["layout"])
+    dataset = dataset_of(runs[0], moved_to=data)
     comparison = compare_runs(runs, dataset)
     print(comparison_text(comparison))
-    if comparison.verdicts:
+    if comparison.disagreements:
         with atomic_folder(out, overwrite=overwrite) as folder:
-            files = write_pictures(comparison, runs, dataset, folder)
-        say(f"{len(files)} pictures: {out}")
+            files = write_plots(comparison, runs, dataset, folder)
+        say(f"{len(files)} plots: {out}")

@@ -1,4 +1,4 @@
-"""`toolkit demo`: everything once, on the synthetic sample, in a few minutes."""
+"""`toolkit demo`: every step once, on the synthetic sample, in a few minutes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from toolkit.cli.common import say
 
 def demo_command(
     runs: Annotated[Path, typer.Option("--runs", help="Folder of all runs.")] = Path("runs"),
-    out: Annotated[Path, typer.Option("--out", help="Where converted data goes.")] = Path(
+    out: Annotated[Path, typer.Option("--out", help="Folder of the converted data.")] = Path(
         "converted"
     ),
 ) -> None:

@@ -32,15 +32,15 @@ def export_command(
     from toolkit.errors import ConfigError, did_you_mean
     from toolkit.inference.export import write_export
     from toolkit.methods.registry import load_method
-    from toolkit.runs.evaluate import judged
     from toolkit.runs.run import Run
+    from toolkit.runs.scored_predictions import load_scored_predictions
 
     if form != "onnx":
         raise ConfigError(f"--to {form}: unknown{did_you_mean(form, ['onnx'])}")
     run = Run.open(run_path)
     stored = run.record["data"]
     dataset = read_dataset(data or stored["root"], layout=stored["layout"])
-    samples = judged(run, dataset, "test").samples
+    samples = load_scored_predictions(run, dataset, "test").samples
     count = min(images, len(samples))
     # Spread over the test part, so that good and defective images are among them.
     spread = [samples[i * (len(samples) - 1) // max(count - 1, 1)] for i in range(count)]

@@ -1,4 +1,4 @@
-"""`toolkit leaderboard` and `toolkit evaluate`: figures from stored predictions."""
+"""`toolkit leaderboard` and `toolkit evaluate`: metrics from stored predictions."""
 
 from __future__ import annotations
 
@@ -23,16 +23,18 @@ def leaderboard_command(
     ] = None,
     sort: Annotated[
         str | None,
-        typer.Option("--sort", help="Column to sort and rank by; default: the first, or auroc."),
+        typer.Option(
+            "--sort", help="Column to sort and rank by; default: the first one, or auroc."
+        ),
     ] = None,
     intervals: Annotated[
-        bool, typer.Option("--intervals", help="Show every 95 % interval, not only one column's.")
+        bool, typer.Option("--intervals", help="Print every 95 % interval, not only one column's.")
     ] = False,
     seeds: Annotated[
         str, typer.Option("--seeds", help="pooled (mean ± std in one row) or each.")
     ] = "pooled",
     with_published: Annotated[
-        bool, typer.Option("--with-published", help="Show figures that others published, in grey.")
+        bool, typer.Option("--with-published", help="Add results that others published, in grey.")
     ] = False,
     write: Annotated[
         list[Path] | None,
@@ -41,36 +43,31 @@ def leaderboard_command(
     name: Annotated[
         str | None, typer.Option("--name", help="Name in the markers; default: that of the folder.")
     ] = None,
-    stored: Annotated[
-        Path | None,
-        typer.Option("--stored", help="With --write; default: docs/leaderboard-NAME.json."),
-    ] = None,
 ) -> None:
-    """Print the comparison of all finished runs; runs of different splits stand apart."""
-    from toolkit.leaderboard.board import build_board, collect
+    """Compare all finished runs; runs of different splits are in different tables."""
+    from toolkit.leaderboard.board import check_format, leaderboard
     from toolkit.leaderboard.columns import parse_names
     from toolkit.leaderboard.documents import write_documents
-    from toolkit.leaderboard.published import published_references
-    from toolkit.leaderboard.render import check_form, render
 
-    check_form(form)
-    board = build_board(
-        collect(places or [Path("runs")]),
+    check_format(form)
+    folders = places or [Path("runs")]
+    board = leaderboard(
+        folders,
         columns=None if columns is None else parse_names(columns),
         sort=sort,
         seeds=seeds,
-        references=published_references() if with_published else (),
+        published=with_published,
         all_intervals=intervals,
     )
     if write:
-        named = name or (places or [Path("runs")])[0].resolve().name
-        kept = stored or Path("docs") / f"leaderboard-{named}.json"
-        write_documents(board, name=named, stored=kept, documents=write)
-        say(f"written: {', '.join(map(str, [*write, kept]))}")
-    print(render(board, form))
+        named = name or folders[0].resolve().name
+        stored = Path("docs") / f"leaderboard-{named}.json"
+        write_documents(board, name=named, stored=stored, documents=write)
+        say(f"written: {', '.join(map(str, [*write, stored]))}")
+    print(board.render(form))
+    for line in board.left_out:
+        say(f"left out: {line}")
     if board.left_out:
-        for line in board.left_out if form == "csv" else ():  # a table of CSV has no room for it
-            say(f"left out: {line}")
         raise typer.Exit(1)
 
 
@@ -82,32 +79,27 @@ def evaluate_command(
         Path | None, typer.Option("--data", help="Where the data lies now, if it was moved.")
     ] = None,
 ) -> None:
-    """Compute the metrics of runs again, from their stored predictions alone."""
-    from toolkit.data.layouts import read_dataset
+    """Compute the metrics of runs again from their stored predictions, and replace metrics.json."""
     from toolkit.data.types import Dataset
     from toolkit.errors import ToolkitError
+    from toolkit.leaderboard.board import leaderboard
     from toolkit.leaderboard.collect import collect
-    from toolkit.leaderboard.summary import run_summary
-    from toolkit.runs.costs import checkpoint_bytes
-    from toolkit.training import score
+    from toolkit.runs.evaluate import dataset_of, evaluate
 
     found = collect(places)
     left_out = list(found.left_out)
     datasets: dict[str, Dataset] = {}
     for run in found:
-        stored = run.record["data"]
-        root = str(data or stored["root"])
+        root = str(data or run.record["data"]["root"])
         try:
             if root not in datasets:
-                datasets[root] = read_dataset(root, layout=stored["layout"])
-            if "checkpoint_bytes" not in run.metadata:  # made by an earlier version
-                run.update_metadata(checkpoint_bytes=checkpoint_bytes(run))
-            run.finish(score(run, datasets[root]))
+                datasets[root] = dataset_of(run, moved_to=data)
+            run.finish(evaluate(run, datasets[root]))
         except ToolkitError as error:
             left_out.append(str(error))
             continue
         say(f"evaluated: {run.path}")
-        print(run_summary(run))
+        print(leaderboard(run))
     for line in left_out:
         say(f"left out: {line}")
     if left_out:

@@ -1,137 +1,216 @@
-"""Runs to a board: which runs may stand in one table, in which order."""
+"""The leaderboard: which runs may share a table, and in which order."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from toolkit.data.types import Dataset
 from toolkit.errors import ConfigError, ToolkitError, did_you_mean
-from toolkit.leaderboard.collect import Collected, check_run, collect
-from toolkit.leaderboard.columns import (
-    COLUMNS,
-    DEFAULT,
-    NOT_GIVEN,
-    TEXTS,
-    check_names,
-    column,
-    expanded,
+from toolkit.leaderboard import render
+from toolkit.leaderboard.benchmark_files import (
+    Display,
+    PooledMetrics,
+    benchmark_folder,
+    read_display,
 )
-from toolkit.leaderboard.differences import differences, ranks
-from toolkit.leaderboard.model import Board, Difference, Group, Reference, Row
-from toolkit.leaderboard.rows import Scored, by_entry, by_seed, row, scored
+from toolkit.leaderboard.collect import Collected, check_run, collect
+from toolkit.leaderboard.columns import DEFAULT, TEXTS, check_names, column, expanded
+from toolkit.leaderboard.differences import differences, rank_rows
+from toolkit.leaderboard.model import Group, Row
+from toolkit.leaderboard.published import Reference, published_references
+from toolkit.leaderboard.rows import (
+    EntryMetrics,
+    entry_metrics,
+    entry_name,
+    group_folds,
+    group_seeds,
+    make_row,
+)
 from toolkit.metrics.values import Undefined
 from toolkit.runs.run import Run
 
-__all__ = [
-    "COLUMNS",
-    "NOT_GIVEN",
-    "Board",
-    "Difference",
-    "Group",
-    "Reference",
-    "Row",
-    "build_board",
-    "collect",
-]
-
 SORT = "auroc"
 SEEDS = ("pooled", "each")
+FORMATS: Mapping[str, Callable[[Sequence[Group], Sequence[str]], str]] = {
+    "table": render.table,
+    "markdown": render.markdown,
+    "csv": render.csv,
+    "json": render.json,
+    "html": render.html,
+}
 
 
-def build_board(
-    runs: Iterable[Run] | Collected,
+@dataclass(frozen=True)
+class Board:
+    """Tables of runs that may be compared, and the runs that are in none.
+
+    Attributes:
+        groups: one table each.
+        left_out: one line for each run that cannot be used.
+    """
+
+    groups: tuple[Group, ...]
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """The rows of all groups."""
+        return tuple(row for group in self.groups for row in group.rows)
+
+    def __str__(self) -> str:
+        return self.render("table")
+
+    def render(self, form: str) -> str:
+        """Return the leaderboard as `table`, `markdown`, `csv`, `json` or `html`.
+
+        Raises:
+            ConfigError: another format.
+        """
+        check_format(form)
+        return FORMATS[form](self.groups, self.left_out)
+
+    def to_markdown(self) -> str:
+        """Return the leaderboard in Markdown."""
+        return self.render("markdown")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the leaderboard as JSON values."""
+        return render.as_dict(self.groups, self.left_out)
+
+
+def check_format(form: str) -> None:
+    """Check the name of a format, before anything is computed.
+
+    Raises:
+        ConfigError: it is unknown.
+    """
+    if form not in FORMATS:
+        raise ConfigError(f"--format {form}: unknown{did_you_mean(form, FORMATS)}")
+
+
+def leaderboard(
+    runs: Run | Path | str | Iterable[Run | Path | str] | Collected = "runs",
     *,
     columns: Sequence[str] | None = None,
     sort: str | None = None,
     seeds: str = "pooled",
-    references: Sequence[Reference] = (),
+    published: bool = False,
     all_intervals: bool = False,
 ) -> Board:
-    """Group comparable runs, pool the folds of each entry, average its seeds, and sort.
+    """Compare finished runs: pool the folds of each entry, average its seeds, sort and rank.
 
-    A run that cannot be used is left out and named.
+    Only files of the runs are read, not the data set, except where pooled metrics of several folds
+    are not stored yet. A run that cannot be used is left out and named.
+
+    Example:
+        >>> board = leaderboard("runs/bottle", sort="aupro")  # doctest: +SKIP
+        >>> print(board)  # doctest: +SKIP
+        >>> best = board.groups[0].rows[0]  # doctest: +SKIP
+        >>> best.entry, best.values["aupro"]  # doctest: +SKIP
+        ('patchcore', 0.962)
 
     Args:
-        runs: finished runs; what `collect` left out is passed on.
-        columns: names of columns, or dotted paths into `metrics.json`; if None those that the
-            benchmark of the runs asked for, else the usual ones.
-        sort: the column to sort and rank by; if None the first figure that the benchmark of the
-            runs asked for, else the image AUROC.
+        runs: runs, run directories, or folders of runs.
+        columns: names of columns, or dotted paths into `metrics.json`; if None those of the
+            benchmark, else the default ones.
+        sort: the column to sort and rank by; if None the first numeric column of the benchmark,
+            else the image AUROC.
         seeds: `pooled` (mean and standard deviation in one row) or `each` (a row for each).
-        references: published figures, shown in groups of the same data.
-        all_intervals: show every interval, and not only that of the column of the order.
+        published: add rows of published results on the same data.
+        all_intervals: display every interval, and not only that of the column of the order.
 
     Raises:
-        ConfigError: a column that no run has, or an unknown way to treat seeds.
+        RunError: a place does not exist or holds no run.
+        ConfigError: a column that no run has, or an unknown value of `seeds`.
     """
     if seeds not in SEEDS:
         raise ConfigError(f"--seeds {seeds}: unknown{did_you_mean(seeds, SEEDS)}")
-    left_out = list(runs.left_out) if isinstance(runs, Collected) else []
-    comparable: dict[tuple[str, str, tuple[int, ...]], list[Scored]] = defaultdict(list)
-    datasets: dict[str, Dataset] = {}
-    for entry_runs in by_entry(_whole(runs, left_out)):
-        first = entry_runs[0].record
-        folds = tuple(sorted(run.record["split"]["fold"] for run in entry_runs))
-        try:
-            one = scored(entry_runs, datasets)
-            row([one], ())
-        except ToolkitError as error:
-            left_out.append(str(error))
-        else:
-            key = (first["data"]["fingerprint"], first["split"]["hash"], folds)
-            comparable[key].append(one)
-    everything = [one.metrics for entries in comparable.values() for one in entries]
-    if everything:
-        check_names(columns or (), everything, option="--columns")
-        check_names([sort] if sort is not None else [], everything, option="--sort")
     if sort in TEXTS:
-        raise ConfigError(f"--sort {sort}: holds words; choose a column of figures")
-    groups = [
-        _group(
-            by_seed(entries, pooled=seeds == "pooled"),
-            folds,
-            columns=tuple(columns) if columns is not None else _asked_for(entries) or DEFAULT,
-            sort=sort or _first_figure(_asked_for(entries)),
-            references=references,
-            all_intervals=all_intervals,
-        )
-        for (_, _, folds), entries in sorted(comparable.items(), key=lambda item: item[0])
-    ]
-    return Board(groups=tuple(groups), left_out=tuple(left_out))
-
-
-def _whole(runs: Iterable[Run], left_out: list[str]) -> list[Run]:
-    whole = []
-    for run in runs:
+        raise ConfigError(f"--sort {sort}: holds words; choose a numeric column")
+    collected = _collected(runs)
+    left_out = list(collected.left_out)
+    valid = []
+    for run in collected:
         try:
             check_run(run)
         except ToolkitError as error:
             left_out.append(str(error))
         else:
-            whole.append(run)
-    return whole
+            valid.append(run)
+    displays = _Displays(valid, left_out)
+    comparable: dict[tuple[str, str, tuple[int, ...]], list[EntryMetrics]] = defaultdict(list)
+    pooled = PooledMetrics()
+    for folds in group_folds(valid):
+        record = folds[0].record
+        try:
+            one = entry_metrics(folds, pooled)
+            make_row([one], (), Display())
+        except ToolkitError as error:
+            left_out.append(str(error))
+        else:
+            numbers = tuple(sorted(run.record["split"]["fold"] for run in folds))
+            key = (record["data"]["fingerprint"], record["split"]["hash"], numbers)
+            comparable[key].append(one)
+    everything = [one.metrics for entries in comparable.values() for one in entries]
+    if everything:
+        check_names(columns or (), everything, option="--columns")
+        check_names([sort] if sort is not None else [], everything, option="--sort")
+    references = published_references() if published else ()
+    groups = []
+    for _, entries in sorted(comparable.items(), key=lambda item: item[0]):
+        requested = tuple(columns) if columns is not None else displays.columns(entries)
+        first = next((name for name in displays.columns(entries) if name not in TEXTS), SORT)
+        groups.append(
+            _group(
+                group_seeds(entries, pooled=seeds == "pooled"),
+                displays,
+                columns=requested or DEFAULT,
+                sort=sort or first,
+                references=references,
+                all_intervals=all_intervals,
+            )
+        )
+    return Board(groups=tuple(groups), left_out=tuple(dict.fromkeys(left_out)))
 
 
-def _asked_for(entries: Sequence[Scored]) -> tuple[str, ...]:
-    """Return the columns that the benchmarks of the runs asked for, in their order."""
-    asked: dict[str, None] = {}
-    for one in entries:
-        for run in one.runs:
-            found: Any = run.metadata.get("columns") or ()
-            asked.update((str(name), None) for name in found if isinstance(name, str))
-    return tuple(asked)
+def _collected(runs: Run | Path | str | Iterable[Run | Path | str] | Collected) -> Collected:
+    if isinstance(runs, Collected):
+        return runs
+    given = [runs] if isinstance(runs, Run | Path | str) else list(runs)
+    opened = [one for one in given if isinstance(one, Run)]
+    places = [Path(one) for one in given if not isinstance(one, Run)]
+    found = collect(places) if places else Collected((), ())
+    return Collected((*opened, *found.runs), found.left_out)
 
 
-def _first_figure(columns: Sequence[str]) -> str:
-    return next((name for name in columns if name not in TEXTS), SORT)
+class _Displays:
+    """The display settings of the benchmarks that runs belong to."""
+
+    def __init__(self, runs: Iterable[Run], left_out: list[str]) -> None:
+        self._folders: dict[Path, Mapping[str, Display]] = {}
+        for folder in dict.fromkeys(benchmark_folder(run) for run in runs):
+            try:
+                self._folders[folder] = read_display(folder)
+            except ToolkitError as error:
+                left_out.append(str(error))
+                self._folders[folder] = {}
+
+    def of(self, run: Run) -> Display:
+        name = str(run.metadata.get("base_entry", entry_name(run)))
+        return self._folders[benchmark_folder(run)].get(name, Display())
+
+    def columns(self, entries: Sequence[EntryMetrics]) -> tuple[str, ...]:
+        """Return the columns of all entries, each once, in their order."""
+        names = (name for one in entries for run in one.runs for name in self.of(run).columns)
+        return tuple(dict.fromkeys(names))
 
 
 def _group(
-    entries: Sequence[Sequence[Scored]],
-    folds: tuple[int, ...],
+    entries: Sequence[Sequence[EntryMetrics]],
+    displays: _Displays,
     *,
     columns: tuple[str, ...],
     sort: str,
@@ -139,14 +218,13 @@ def _group(
     all_intervals: bool,
 ) -> Group:
     columns = expanded(columns, [one.metrics for seeds in entries for one in seeds])
-    wanted = dict.fromkeys([*columns, sort])
-    rows = [row(seeds, wanted) for seeds in entries]
-    order = sorted(range(len(rows)), key=lambda i: _place(rows[i], sort))
+    needed = dict.fromkeys([*columns, sort])
+    made = [make_row(seeds, needed, displays.of(seeds[0].runs[0])) for seeds in entries]
+    order = sorted(range(len(made)), key=lambda i: _sort_key(made[i], sort))
+    rows = [made[i] for i in order]
     found = differences([entries[i] for i in order], sort)
-    placed = ranks(len(order), found, sort)
     runs = entries[0][0].runs
     record = runs[0].record
-    tested = [name for run in runs for name in run.record["split"]["test"]]
     machine = record.get("environment", {})
     data = record["data"]["name"]
     return Group(
@@ -154,12 +232,12 @@ def _group(
         protocol=record["split"]["protocol"],
         split_hash=record["split"]["hash"],
         fingerprint=record["data"]["fingerprint"],
-        folds=folds,
-        test_images=len(tested),
+        folds=tuple(sorted(run.record["split"]["fold"] for run in runs)),
+        test_images=sum(len(run.record["split"]["test"]) for run in runs),
         test_defects=sum(run.metrics()["image"]["n_defect"] for run in runs),
         hardware=f"{machine.get('processor', 'unknown processor')}, "
         f"{machine.get('cores', '?')} cores, {record['device']}",
-        rows=tuple(replace(rows[i], rank=rank) for i, rank in zip(order, placed, strict=True)),
+        rows=rank_rows(rows, found, sort),
         columns=columns,
         sort=sort,
         differences=found,
@@ -168,8 +246,8 @@ def _group(
     )
 
 
-def _place(one: Row, sort: str) -> tuple[bool, float, str]:
-    value = one.values[sort]
+def _sort_key(row: Row, sort: str) -> tuple[bool, float, str]:
+    value = row.values[sort]
     if isinstance(value, Undefined):
-        return True, 0.0, one.entry
-    return False, value if column(sort).lower_is_better else -value, one.entry
+        return True, 0.0, row.entry
+    return False, value if column(sort).lower_is_better else -value, row.entry

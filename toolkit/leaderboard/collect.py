@@ -1,4 +1,4 @@
-"""Finding runs that can be shown; what is wrong with the others, one line each."""
+"""Find runs, and check that they can be compared; one line for each that cannot."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import RunError, ToolkitError
+from toolkit.metrics.values import MetricError, to_json
 from toolkit.runs.evaluate import SCHEMA
 from toolkit.runs.run import Run, find_runs
-from toolkit.runs.scored_predictions import light_predictions
+from toolkit.runs.scored_predictions import checked_predictions
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Collected:
     """Runs that could be opened, and why others could not.
 
     Attributes:
-        runs: those whose `run.json` is whole.
+        runs: those with a valid `run.json`.
         left_out: one line per other run.
     """
 
@@ -59,7 +60,7 @@ def collect(places: Sequence[Path]) -> Collected:
 
 
 def check_run(run: Run) -> None:
-    """Insist that a run is finished and that its files are whole.
+    """Check that a run is finished and that its files are valid.
 
     Raises:
         RunError: it is not finished; `run.json`, `metrics.json` or the stored predictions are
@@ -68,23 +69,20 @@ def check_run(run: Run) -> None:
     check_record(run)
     if not run.finished:
         raise RunError(
-            f"{run.path}: not finished (no metrics.json); go on with --resume, or where it has "
+            f"{run.path}: not finished (no metrics.json); continue with --resume, or where it has "
             f"predictions: toolkit evaluate {run.path}"
         )
-    file, mend = run.path / "metrics.json", f"mend it with: toolkit evaluate {run.path}"
     metrics = run.metrics()
-    if not isinstance(metrics, Mapping) or "schema" not in metrics:
-        raise RunError(f"{file}: damaged; {mend}")
-    if metrics["schema"] != SCHEMA:
-        raise RunError(f"{file}: schema is {metrics['schema']!r}, not {SCHEMA}; {mend}")
-    image = metrics.get("image")
-    if not isinstance(image, Mapping) or not isinstance(image.get("n_defect"), int):
-        raise RunError(f"{file}: damaged (no image-level figures); {mend}")
-    light_predictions(run, "test")
+    problem = _problem(metrics)
+    if problem:
+        raise RunError(
+            f"{run.path}/metrics.json: {problem}; write it again with: toolkit evaluate {run.path}"
+        )
+    checked_predictions(run, "test")
 
 
 def check_record(run: Run) -> None:
-    """Insist that `run.json` says what a run was made of.
+    """Check that `run.json` has everything that a leaderboard needs.
 
     Raises:
         RunError: something is missing or of the wrong kind.
@@ -101,6 +99,33 @@ def check_record(run: Run) -> None:
     for part in ("train", "val", "test"):
         if not all(isinstance(name, str) for name in record["split"][part]):
             raise RunError(f"{run.path}/run.json: damaged ({part}); make the run again")
+
+
+def _problem(metrics: Mapping[str, Any]) -> str:
+    """Describe the first fault of the content of a `metrics.json`; empty if there is none."""
+    if "schema" not in metrics:
+        return "damaged (no schema)"
+    if metrics["schema"] != SCHEMA:
+        return f"schema is {metrics['schema']!r}, not {SCHEMA}"
+    image = metrics.get("image")
+    if not isinstance(image, Mapping) or not isinstance(image.get("n_defect"), int):
+        return "damaged (no image-level metrics)"
+    try:
+        to_json(metrics)
+    except MetricError as error:
+        return f"damaged ({error})"
+    for name in ("images", "regions", "detections"):
+        units = metrics.get(name)
+        if units is None or (name == "regions" and not units):
+            continue
+        if not isinstance(units, Mapping) or not all(isinstance(v, list) for v in units.values()):
+            return f"damaged ({name})"
+        lengths = {len(listed) for key, listed in units.items() if key != "n_true"}
+        if len(lengths) > 1:
+            return f"damaged (lists of {name} differ in length)"
+        if not all(isinstance(v, int | float) for v in units.get("scores", [])):
+            return f"damaged (scores of {name})"
+    return ""
 
 
 _RECORD: dict[str, tuple[type, ...]] = {
@@ -122,4 +147,4 @@ _RECORD: dict[str, tuple[type, ...]] = {
     "metadata.labels.kind": (str,),
     "metadata.labels.train": (int,),
 }
-"""What a row and its heading are made of."""
+"""The parts of `run.json` that a row and its heading are made of."""

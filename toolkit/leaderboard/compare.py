@@ -1,4 +1,4 @@
-"""Two runs image by image: which images did one get right and the other wrong."""
+"""Comparison of two runs image by image: which images only one of them got right."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ import numpy as np
 
 from toolkit.data.types import Dataset, Sample
 from toolkit.errors import RunError
+from toolkit.leaderboard.rows import entry_name
 from toolkit.metrics.bootstrap import Interval, MaybeInterval, image_difference_intervals
 from toolkit.metrics.image import image_metrics
 from toolkit.metrics.values import Undefined, Value
+from toolkit.runs.evaluate import choose_threshold
 from toolkit.runs.run import Run
-from toolkit.runs.scored_predictions import Judged, judged
+from toolkit.runs.scored_predictions import ScoredPredictions, load_scored_predictions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from toolkit.prediction import Prediction
-
-_FIGURES = ("auroc", "average_precision", "accuracy", "recall", "false_alarm_rate", "f1")
+_METRICS = ("auroc", "average_precision", "accuracy", "recall", "false_alarm_rate", "f1")
 _GAP = 8
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """One image that two runs judged differently.
+class Disagreement:
+    """One image that only one of two runs got right.
 
     Attributes:
         sample: the image.
-        right: place of the run that was right, 0 or 1.
+        right: index of the run that was right, 0 or 1.
         scores: raw scores of both runs.
         thresholds: of both runs.
     """
@@ -44,7 +44,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Figure:
+class PairedMetric:
     """One metric of two runs.
 
     Attributes:
@@ -62,19 +62,19 @@ class Comparison:
     """Two runs on the same test images.
 
     Attributes:
-        names: what the runs are called.
+        names: of the runs.
         n_images: test images.
         both_right, both_wrong: at each run's own threshold.
-        verdicts: images that only one got right, by type and id.
-        figures: by name.
+        disagreements: images that only one got right, by type and id.
+        metrics: by name.
     """
 
     names: tuple[str, str]
     n_images: int
     both_right: int
     both_wrong: int
-    verdicts: tuple[Verdict, ...]
-    figures: Mapping[str, Figure]
+    disagreements: tuple[Disagreement, ...]
+    metrics: Mapping[str, PairedMetric]
 
 
 def compare_runs(runs: tuple[Run, Run], dataset: Dataset) -> Comparison:
@@ -85,23 +85,21 @@ def compare_runs(runs: tuple[Run, Run], dataset: Dataset) -> Comparison:
             no predictions, or predictions that do not fit.
     """
     _check_comparable(runs)
-    from toolkit.runs.evaluate import threshold_of
-
-    parts = (judged(runs[0], dataset, "test"), judged(runs[1], dataset, "test"))
+    parts = [load_scored_predictions(run, dataset, "test") for run in runs]
     samples = parts[0].samples
     order = {s.id: i for i, s in enumerate(parts[1].samples)}
     theirs = np.array([order[s.id] for s in samples])
     scores = (parts[0].scores, parts[1].scores[theirs])
     thresholds = []
     for run in runs:
-        threshold = threshold_of(run, dataset)
+        threshold = choose_threshold(run, dataset)
         if threshold is None:
             raise RunError(f"{run.path}: no validation images, so no threshold; nothing to compare")
         thresholds.append(threshold)
     truth = parts[0].is_defect
     right = [(s >= t) == truth for s, t in zip(scores, thresholds, strict=True)]
-    verdicts = [
-        Verdict(
+    cases = [
+        Disagreement(
             sample=samples[i],
             right=0 if right[0][i] else 1,
             scores=(float(scores[0][i]), float(scores[1][i])),
@@ -114,97 +112,100 @@ def compare_runs(runs: tuple[Run, Run], dataset: Dataset) -> Comparison:
         n_images=len(samples),
         both_right=int(np.sum(right[0] & right[1])),
         both_wrong=int(np.sum(~right[0] & ~right[1])),
-        verdicts=tuple(sorted(verdicts, key=lambda v: (v.right, v.sample.label, v.sample.id))),
-        figures=_figures(scores, truth, thresholds, [s.label for s in samples]),
+        disagreements=tuple(sorted(cases, key=lambda c: (c.right, c.sample.label, c.sample.id))),
+        metrics=_paired_metrics(scores, truth, thresholds, [s.label for s in samples]),
     )
 
 
-def write_pictures(
+def write_plots(
     comparison: Comparison, runs: tuple[Run, Run], dataset: Dataset, folder: Path
 ) -> tuple[Path, ...]:
     """Draw each image that only one run got right: the image with its truth, then both runs.
 
     Returns:
-        The files, in the order of the verdicts.
+        The files, in the order of the disagreements.
 
     Raises:
         OutputError: the folder cannot be written.
     """
     from toolkit.data.images import read_rgb, read_truth
     from toolkit.inference.plot import overlay, save_picture
+    from toolkit.prediction import Prediction
 
-    wanted = {v.sample.id for v in comparison.verdicts}
-    said = [_said(judged(run, dataset, "test"), wanted) for run in runs]
-    ranges = [_heat_range(judged(run, dataset, "test")) for run in runs]
+    wanted = {v.sample.id for v in comparison.disagreements}
+    parts = [load_scored_predictions(run, dataset, "test") for run in runs]
+    predictions = [
+        {p.sample_id: p for p, _ in part.with_pixels() if p.sample_id in wanted} for part in parts
+    ]
+    ranges = [_heat_range(part) for part in parts]
     files = []
-    for verdict in comparison.verdicts:
-        image, truth = read_rgb(verdict.sample.image), read_truth(verdict.sample)
+    for case in comparison.disagreements:
+        image, truth = read_rgb(case.sample.image), read_truth(case.sample)
         panels = [
-            overlay(image, said[i][verdict.sample.id], truth=truth, heat_range=ranges[i])
+            overlay(image, predictions[i][case.sample.id], truth=truth, heat_range=ranges[i])
             for i in (0, 1)
         ]
-        titles = [_caption(comparison, verdict, i) for i in (0, 1)]
-        plain = overlay(image, _nothing(verdict.sample), truth=truth)
-        picture = _side_by_side([plain, *panels], [f"{verdict.sample.label}: truth", *titles])
-        name = verdict.sample.id.replace("/", "-").rsplit(".", 1)[0]
-        file = folder / f"{comparison.names[verdict.right].replace('/', '-')}-right" / f"{name}.png"
+        titles = [_caption(comparison, case, i) for i in (0, 1)]
+        plain = overlay(image, Prediction(0.0), truth=truth)
+        picture = _side_by_side([plain, *panels], [f"{case.sample.label}: truth", *titles])
+        name = case.sample.id.replace("/", "-").rsplit(".", 1)[0]
+        winner = comparison.names[case.right].replace("/", "-")
+        file = folder / f"{winner}-right" / f"{name}.png"
         save_picture(picture, file)
         files.append(file)
     return tuple(files)
 
 
 def comparison_text(comparison: Comparison) -> str:
-    """Say the comparison in lines."""
+    """Return the comparison in lines."""
     one, other = comparison.names
+    n_other = sum(case.right for case in comparison.disagreements)
+    n_one = len(comparison.disagreements) - n_other
     lines = [
         f"{one} against {other}: {comparison.n_images} test images; both right "
         f"{comparison.both_right}, both wrong {comparison.both_wrong}, only {one} right "
-        f"{_count(comparison.verdicts, 0)}, only {other} right {_count(comparison.verdicts, 1)} "
+        f"{n_one}, only {other} right {n_other} "
         "(each at the threshold that its validation part chose)",
         "",
     ]
-    for place, name in enumerate(comparison.names):
-        for verdict in comparison.verdicts:
-            if verdict.right == place:
-                lines.append(f"only {name} right: {_verdict_text(comparison, verdict)}")
-    if comparison.verdicts:
+    for index, name in enumerate(comparison.names):
+        for case in comparison.disagreements:
+            if case.right == index:
+                lines.append(f"only {name} right: {_disagreement_text(comparison, case)}")
+    if comparison.disagreements:
         lines.append("")
-    for name, figure in comparison.figures.items():
-        lines.append(f"{name}: {_figure_text(figure)}")
+    for name, metric in comparison.metrics.items():
+        lines.append(f"{name}: {_metric_text(metric)}")
     return "\n".join(lines)
 
 
-def _count(verdicts: Sequence[Verdict], place: int) -> int:
-    return sum(v.right == place for v in verdicts)
-
-
-def _verdict_text(comparison: Comparison, verdict: Verdict) -> str:
-    said = [
-        f"{comparison.names[i]} {verdict.scores[i]:.4g} "
-        f"{'>=' if verdict.scores[i] >= verdict.thresholds[i] else '<'} {verdict.thresholds[i]:.4g}"
+def _disagreement_text(comparison: Comparison, case: Disagreement) -> str:
+    scores = [
+        f"{comparison.names[i]} {case.scores[i]:.4g} "
+        f"{'>=' if case.scores[i] >= case.thresholds[i] else '<'} {case.thresholds[i]:.4g}"
         for i in (0, 1)
     ]
-    return f"{verdict.sample.id} ({verdict.sample.label}): {', '.join(said)}"
+    return f"{case.sample.id} ({case.sample.label}): {', '.join(scores)}"
 
 
-def _figure_text(figure: Figure) -> str:
-    shown = [str(v) if isinstance(v, Undefined) else f"{v:.4f}" for v in figure.values]
-    text = f"{shown[0]} against {shown[1]}"
-    if figure.difference is None or not isinstance(figure.interval, Interval):
+def _metric_text(metric: PairedMetric) -> str:
+    values = [str(v) if isinstance(v, Undefined) else f"{v:.4f}" for v in metric.values]
+    text = f"{values[0]} against {values[1]}"
+    if metric.difference is None or not isinstance(metric.interval, Interval):
         return text
-    real = figure.interval.low > 0 or figure.interval.high < 0
+    significant = metric.interval.low > 0 or metric.interval.high < 0
     return (
-        f"{text}, difference {figure.difference:+.4f}, 95 % {figure.interval.low:+.4f} to "
-        f"{figure.interval.high:+.4f}: {'real' if real else 'not real'}"
+        f"{text}, difference {metric.difference:+.4f}, 95 % {metric.interval.low:+.4f} to "
+        f"{metric.interval.high:+.4f}: {'significant' if significant else 'not significant'}"
     )
 
 
-def _figures(
+def _paired_metrics(
     scores: tuple[NDArray[np.float64], NDArray[np.float64]],
     truth: NDArray[np.bool_],
     thresholds: Sequence[float],
     types: Sequence[str],
-) -> dict[str, Figure]:
+) -> dict[str, PairedMetric]:
     intervals = image_difference_intervals(
         scores[0],
         scores[1],
@@ -214,18 +215,18 @@ def _figures(
         defect_types=types,
     )
     both = [image_metrics(s, truth, threshold=t) for s, t in zip(scores, thresholds, strict=True)]
-    figures = {}
-    for name in _FIGURES:
+    metrics = {}
+    for name in _METRICS:
         values = [
             getattr(m, name) if hasattr(m, name) else getattr(m.decisions, name) for m in both
         ]
         known = [v for v in values if not isinstance(v, Undefined)]
-        figures[name] = Figure(
+        metrics[name] = PairedMetric(
             values=(values[0], values[1]),
             difference=known[0] - known[1] if len(known) == 2 else None,
             interval=intervals[name],
         )
-    return figures
+    return metrics
 
 
 def _check_comparable(runs: tuple[Run, Run]) -> None:
@@ -241,38 +242,28 @@ def _check_comparable(runs: tuple[Run, Run]) -> None:
 
 
 def _names(runs: tuple[Run, Run]) -> tuple[str, str]:
-    entries = [str(run.metadata.get("entry", run.method)) for run in runs]
+    entries = [entry_name(run) for run in runs]
     if entries[0] != entries[1]:
         return entries[0], entries[1]
     return (f"{runs[0].method}/{runs[0].path.name}", f"{runs[1].method}/{runs[1].path.name}")
 
 
-def _said(part: Judged, wanted: set[str]) -> dict[str, Prediction]:
-    return {p.sample_id: p for p, _ in part.pixels() if p.sample_id in wanted}
-
-
-def _heat_range(part: Judged) -> tuple[float, float] | None:
-    """One range of colours for all images of a run, or a good image would glow."""
+def _heat_range(part: ScoredPredictions) -> tuple[float, float] | None:
+    """Return one range of colours for all images of a run, so that good images stay clear."""
     ends = [
         (float(p.anomaly_map.min()), float(p.anomaly_map.max()))
-        for p, _ in part.pixels()
+        for p, _ in part.with_pixels()
         if p.anomaly_map is not None
     ]
     return (min(low for low, _ in ends), max(high for _, high in ends)) if ends else None
 
 
-def _nothing(sample: Sample) -> Prediction:
-    from toolkit.prediction import Prediction
-
-    return Prediction(sample_id=sample.id, score=0.0)
-
-
-def _caption(comparison: Comparison, verdict: Verdict, i: int) -> str:
-    said = "defect" if verdict.scores[i] >= verdict.thresholds[i] else "good"
-    mark = "right" if verdict.right == i else "wrong"
+def _caption(comparison: Comparison, case: Disagreement, i: int) -> str:
+    decision = "defect" if case.scores[i] >= case.thresholds[i] else "good"
+    mark = "right" if case.right == i else "wrong"
     return (
-        f"{comparison.names[i]}: {said} ({mark}), {verdict.scores[i]:.3g} at "
-        f"{verdict.thresholds[i]:.3g}"
+        f"{comparison.names[i]}: {decision} ({mark}), {case.scores[i]:.3g} at "
+        f"{case.thresholds[i]:.3g}"
     )
 
 

@@ -1,8 +1,9 @@
-"""Which differences between rows are real: the paired bootstrap on the same images."""
+"""Significant differences between rows, by the paired bootstrap on the same images."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
@@ -11,15 +12,15 @@ from numpy.typing import NDArray
 
 from toolkit.data.types import GOOD
 from toolkit.leaderboard.columns import column, value_at
-from toolkit.leaderboard.model import Difference
-from toolkit.leaderboard.rows import Scored
+from toolkit.leaderboard.model import Difference, Row
+from toolkit.leaderboard.rows import EntryMetrics
 from toolkit.metrics.bootstrap import Interval, image_resamples, interval_of, resample_counts
 from toolkit.metrics.box_bootstrap import Detections, map50_resamples
 from toolkit.metrics.classification import classification_resamples
 from toolkit.metrics.values import Undefined
 
 
-def differences(entries: Sequence[Sequence[Scored]], sort: str) -> tuple[Difference, ...]:
+def differences(entries: Sequence[Sequence[EntryMetrics]], sort: str) -> tuple[Difference, ...]:
     """Compare each two rows of a group in one column.
 
     All rows are scored on the same resamples of the test images (of the regions for AUPRO), drawn
@@ -32,14 +33,14 @@ def differences(entries: Sequence[Sequence[Scored]], sort: str) -> tuple[Differe
     Returns:
         One per pair that can be compared; none where the column cannot be resampled.
     """
-    draw = _Draw(entries, sort)
-    resampled = [draw.values(seeds) for seeds in entries]
+    resamples = _Resamples(entries, sort)
+    resampled = [resamples.values(seeds) for seeds in entries]
     found = []
     for i, j in combinations(range(len(entries)), 2):
         one, other = resampled[i], resampled[j]
-        if one is None or other is None or draw.counts is None:
+        if one is None or other is None or resamples.counts is None:
             continue
-        interval = interval_of(one - other, draw.counts)
+        interval = interval_of(one - other, resamples.counts)
         figures = _mean(entries[i], sort), _mean(entries[j], sort)
         if isinstance(interval, Interval) and figures[0] is not None and figures[1] is not None:
             value = figures[0] - figures[1]
@@ -49,26 +50,38 @@ def differences(entries: Sequence[Sequence[Scored]], sort: str) -> tuple[Differe
     return tuple(found)
 
 
-def ranks(n: int, found: Sequence[Difference], sort: str) -> list[int | None]:
-    """Return 1 + the number of rows that are significantly better, for each of n rows.
+def rank_rows(rows: Sequence[Row], found: Sequence[Difference], sort: str) -> tuple[Row, ...]:
+    """Number rows by their value in a column, and mark those that may be as good as the best.
 
-    Rows between which no difference is real share a rank. A row that was compared with none has no
-    rank, unless it is alone.
+    Args:
+        rows: best first.
+        found: their differences in this column.
+        sort: name of the column.
+
+    Returns:
+        The rows with `rank` and `in_top_group`. Equal values share a rank, and the next rank counts
+        all rows above: 1, 1, 3.
     """
     sign = -1 if column(sort).lower_is_better else 1
-    better = [0] * n
-    compared: set[int] = set()
-    for one in found:
-        compared |= {one.first, one.second}
-        if one.real:
-            better[one.second if sign * one.value > 0 else one.first] += 1
-    return [better[i] + 1 if i in compared or n == 1 else None for i in range(n)]
+    values = [row.values[sort] for row in rows]
+    known = [sign * value for value in values if not isinstance(value, Undefined)]
+    tested = {one.second: one for one in found if one.first == 0}
+    return tuple(
+        replace(
+            row,
+            rank=None
+            if isinstance(value, Undefined)
+            else 1 + sum(other > sign * value for other in known),
+            in_top_group=bool(tested) if i == 0 else i in tested and not tested[i].significant,
+        )
+        for i, (row, value) in enumerate(zip(rows, values, strict=True))
+    )
 
 
-class _Draw:
-    """The resamples that all rows of a group share, and one column's value on each of them."""
+class _Resamples:
+    """The resamples that all rows of a group share, and the values of one column on them."""
 
-    def __init__(self, entries: Sequence[Sequence[Scored]], sort: str) -> None:
+    def __init__(self, entries: Sequence[Sequence[EntryMetrics]], sort: str) -> None:
         self._path, self._metric = column(sort).path, column(sort).interval
         first = self._units(entries[0][0]) if entries and self._metric else None
         self._ids: list[Any] = first["ids"] if first else []
@@ -77,13 +90,13 @@ class _Draw:
             self._defect = np.array([name != GOOD for name in first["types"]], np.bool_)
             self.counts = resample_counts(first["types"])
 
-    def values(self, seeds: Sequence[Scored]) -> NDArray[np.float64] | None:
+    def values(self, seeds: Sequence[EntryMetrics]) -> NDArray[np.float64] | None:
         """Return the mean over the seeds on each resample, float64[resamples]."""
         found = [self._of_one(one) for one in seeds]
         known = [value for value in found if value is not None]
         return np.mean(known, axis=0) if known and len(known) == len(found) else None
 
-    def _of_one(self, one: Scored) -> NDArray[np.float64] | None:
+    def _of_one(self, one: EntryMetrics) -> NDArray[np.float64] | None:
         units = self._units(one)
         if units is None or self.counts is None or sorted(units["ids"]) != sorted(self._ids):
             return None
@@ -91,8 +104,9 @@ class _Draw:
         order = [place[name] for name in self._ids]
         if self._path.startswith("image."):
             scores = np.array(units["scores"], np.float64)[order]
-            said = np.array(units["flagged"], np.bool_)[order] if "flagged" in units else None
-            value = image_resamples(scores, self._defect, self.counts, said=said).get(self._metric)
+            flags = np.array(units["flagged"], np.bool_)[order] if "flagged" in units else None
+            values = image_resamples(scores, self._defect, self.counts, is_flagged=flags)
+            value = values.get(self._metric)
             return None if value is None or isinstance(value, Undefined) else value
         if self._path.startswith("classification."):
             return self._of_classes(units, order, self._metric.split(".", 1)[1], self.counts)
@@ -102,12 +116,13 @@ class _Draw:
         if listed is None:
             return None
         # A unit without a value (a good image has no IoU) weighs nothing.
-        values = np.array([np.nan if listed[i] is None else listed[i] for i in order], np.float64)
-        has = ~np.isnan(values)
+        numbers = [np.nan if listed[i] is None else listed[i] for i in order]
+        by_unit = np.array(numbers, np.float64)
+        has = ~np.isnan(by_unit)
         weight = self.counts @ has
         if not weight.all():
             return None
-        return np.asarray(self.counts @ np.where(has, values, 0.0) / weight)
+        return np.asarray(self.counts @ np.where(has, by_unit, 0.0) / weight)
 
     @staticmethod
     def _of_classes(
@@ -117,12 +132,12 @@ class _Draw:
             return None
         lists = [[units[key][i] for i in order] for key in ("true_classes", "pred_classes")]
         names = sorted({name for listed in lists for name in listed})
-        true, said = ([names.index(name) for name in listed] for listed in lists)
-        return classification_resamples(true, said, counts, class_names=names).get(metric)
+        true, predicted = ([names.index(name) for name in listed] for listed in lists)
+        return classification_resamples(true, predicted, counts, class_names=names).get(metric)
 
     @staticmethod
     def _of_boxes(
-        one: Scored, order: Sequence[int], counts: NDArray[np.int64]
+        one: EntryMetrics, order: Sequence[int], counts: NDArray[np.int64]
     ) -> NDArray[np.float64] | None:
         found = one.metrics.get("detections")
         if not isinstance(found, Mapping):
@@ -132,13 +147,13 @@ class _Draw:
         by_image[:, order] = counts
         return map50_resamples(detections, by_image)
 
-    def _units(self, one: Scored) -> Mapping[str, Any] | None:
+    def _units(self, one: EntryMetrics) -> Mapping[str, Any] | None:
         found = one.metrics.get("regions" if self._path.startswith("pixel.") else "images")
         whole = isinstance(found, Mapping) and "ids" in found and "types" in found
         return found if whole else None
 
 
-def _mean(seeds: Sequence[Scored], sort: str) -> float | None:
+def _mean(seeds: Sequence[EntryMetrics], sort: str) -> float | None:
     values = [value_at(one.metrics, column(sort).path) for one in seeds]
     known = [value for value in values if not isinstance(value, Undefined)]
     return float(np.mean(known)) if known else None

@@ -1,4 +1,4 @@
-"""The leaderboard inside documents: written between two markers, from a file kept beside them.
+"""The leaderboard inside documents, written between two markers.
 
 <!-- leaderboard: start bottle -->          (or `start bottle short`: without notes and legend)
 <!-- leaderboard: end bottle -->
@@ -7,16 +7,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, fields
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from toolkit.errors import ConfigError, RunError
-from toolkit.files import read_json, write_text
-from toolkit.leaderboard.model import Board, Difference, Group, Reference, Row
-from toolkit.leaderboard.render import render, render_short
-from toolkit.metrics.values import MetricError, value_from_json
+from toolkit.files import write_text
+from toolkit.leaderboard.board import Board
+from toolkit.leaderboard.render import short_markdown
 
 _START = re.compile(r"<!-- leaderboard: start (?P<name>\S+)(?P<short> short)? -->\n")
 
@@ -25,9 +22,9 @@ def write_documents(board: Board, *, name: str, stored: Path, documents: Sequenc
     """Store a board and write it into documents.
 
     Args:
-        board: what to show; nothing may have been left out.
+        board: the leaderboard; no run may have been left out.
         name: the name in the markers.
-        stored: the JSON file that the documents can be made from again.
+        stored: the JSON file to store it in.
         documents: files that hold the markers.
 
     Raises:
@@ -48,7 +45,7 @@ def write_documents(board: Board, *, name: str, stored: Path, documents: Sequenc
                 f"'<!-- leaderboard: end {name} -->'"
             )
         texts[document] = written_into(old, name=name, board=board, source=document)
-    write_text(stored, render(board, "json") + "\n")
+    write_text(stored, board.render("json") + "\n")
     for document, text in texts.items():
         write_text(document, text)
 
@@ -72,63 +69,10 @@ def written_into(text: str, *, name: str, board: Board, source: Path) -> str:
         following = _START.search(text, found.end())
         if end < 0 or (following is not None and following.start() < end):
             raise ConfigError(f"{source}: '<!-- leaderboard: end {name} -->' is missing; add it")
-        shown = render_short(board) if found["short"] else render(board, "markdown")
-        parts += [text[place : found.end()], f"\n{shown}\n\n"]
+        text_between = short_markdown(board.groups) if found["short"] else board.to_markdown()
+        parts += [text[place : found.end()], f"\n{text_between}\n\n"]
         place = end
     return "".join([*parts, text[place:]])
-
-
-def read_board(stored: Path) -> Board:
-    """Read a board back from the JSON form.
-
-    Raises:
-        ToolkitError: the file is missing, damaged, or of another version.
-    """
-    raw = read_json(stored)
-    try:
-        groups = tuple(_group(one) for one in raw["groups"])
-        return Board(groups=groups, left_out=tuple(raw["left_out"]))
-    except (KeyError, TypeError, AttributeError, MetricError) as error:
-        raise RunError(
-            f"{stored}: no stored leaderboard ({error}); write it anew with: toolkit leaderboard "
-            "--write"
-        ) from error
-
-
-def _group(raw: Mapping[str, Any]) -> Group:
-    plain = _plain(Group, raw)
-    rows = tuple(_row(one) for one in raw["rows"])
-    shell = Group(**{**plain, "rows": rows, "differences": (), "references": ()})
-    place = {name: i for i, name in enumerate(shell.names)}
-    found = tuple(
-        Difference(
-            first=place[one["first"]],
-            second=place[one["second"]],
-            value=one["value"],
-            low=one["low"],
-            high=one["high"],
-        )
-        for one in raw["differences"]
-    )
-    references = tuple(Reference(**_plain(Reference, one)) for one in raw["references"])
-    return Group(**{**plain, "rows": rows, "differences": found, "references": references})
-
-
-def _row(raw: Mapping[str, Any]) -> Row:
-    values = {name: value_from_json(value) for name, value in raw["values"].items()}
-    runs = tuple(Path(place) for place in raw["runs"])
-    return Row(**{**_plain(Row, raw), "values": values, "runs": runs})
-
-
-def _plain(cls: type[Any], raw: Mapping[str, Any]) -> dict[str, Any]:
-    # What an earlier version did not store stands at its default.
-    wanted = [
-        one
-        for one in fields(cls)
-        if one.name in raw or (one.default is MISSING and one.default_factory is MISSING)
-    ]
-    found = {one.name: raw[one.name] for one in wanted}
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in found.items()}
 
 
 def _read(document: Path) -> str:

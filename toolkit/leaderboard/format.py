@@ -1,20 +1,21 @@
-"""What stands in the cells, over the columns and below the table, whatever the form."""
+"""Texts of the leaderboard, whatever its format: headings, cells, notes and the legend."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from toolkit.leaderboard.columns import KNOWN, TEXTS, column
-from toolkit.leaderboard.model import Board, Group, Reference, Row
+from toolkit.leaderboard.model import Group, Row
+from toolkit.leaderboard.published import Reference
 from toolkit.metrics.values import Undefined, Value
 
-METHOD, RANK = "method", "#"
+METHOD, RANK, TOP = "method", "#", "*"
 NOTHING = "-"
 _ABOUT_TEXTS = {
-    "labels": "labels: training defects and what was told of them (the threshold also uses the "
-    "labels of the validation part)",
-    "published": "published: a figure that others report, source below",
+    "labels": "labels: number and kind of the training defects (the threshold also uses the labels "
+    "of the validation part)",
+    "published": "published: a value that others report, source below",
 }
 
 
@@ -24,49 +25,46 @@ def headings(group: Group) -> list[str]:
 
 
 def is_numeric(name: str) -> bool:
-    """Whether a column holds figures."""
+    """Whether a column holds numbers."""
     return name not in TEXTS or name == "published"
 
 
-def cells(group: Group, place: int) -> list[str]:
-    """Return the cells of the row at a place, as many as there are headings."""
-    row = group.rows[place]
-    rank = NOTHING if row.rank is None else str(row.rank)
-    return [rank, group.names[place], *(_cell(row, name, group) for name in group.columns)]
+def cells(group: Group, index: int) -> list[str]:
+    """Return the cells of a row, as many as there are headings."""
+    row = group.rows[index]
+    rank = NOTHING if row.rank is None else f"{row.rank}{TOP if row.in_top_group else ''}"
+    return [rank, group.names[index], *(_cell(row, name, group) for name in group.columns)]
 
 
 def reference_cells(group: Group, reference: Reference) -> list[str]:
     """Return the cells of a published row."""
-    shown = []
+    values = []
     for name in group.columns:
         value = reference.values.get(name)
-        shown.append(NOTHING if value is None else number(value, digits=column(name).digits))
-    return ["", reference_name(group, reference), *shown]
+        values.append(NOTHING if value is None else number(value, digits=column(name).digits))
+    return ["", reference_name(group, reference), *values]
 
 
 def reference_name(group: Group, reference: Reference) -> str:
-    """Name a published row; a mean over all categories says so."""
+    """Return the name of a published row, and of its data where that is a mean over several."""
     of = "" if reference.data == group.data else f", mean of {reference.data}"
     return f"{reference.method}{of}"
 
 
 def number(value: Value, *, digits: int = 3) -> str:
-    """Write a figure; `-` where there is none."""
+    """Format a metric; `-` where there is none."""
     return NOTHING if isinstance(value, Undefined) else f"{value:.{digits}f}"
 
 
 def title(group: Group) -> str:
-    """Say what the group is about."""
-    folds = (
-        "fold " + ", ".join(map(str, group.folds))
-        if len(group.folds) == 1
-        else f"folds {', '.join(map(str, group.folds))} pooled"
-    )
-    return f"{group.data}: protocol {group.protocol}, {folds}"
+    """Return data, protocol and folds of a group."""
+    folds = ", ".join(map(str, group.folds))
+    tested = f"fold {folds}" if len(group.folds) == 1 else f"folds {folds} pooled"
+    return f"{group.data}: protocol {group.protocol}, {tested}"
 
 
 def subtitle(group: Group) -> str:
-    """Say on what its figures rest."""
+    """Return the number of images, the hashes of split and data, and the hardware."""
     return (
         f"{group.test_images} test images ({group.test_defects} defective); "
         f"split {group.split_hash}; data {group.fingerprint[:8]}; {group.hardware}"
@@ -74,62 +72,71 @@ def subtitle(group: Group) -> str:
 
 
 def notes(group: Group) -> list[str]:
-    """Say, row by row, what has no column: score, weights, prompts, seeds, published figures.
+    """Return what has no column: the top group, scores, weights, prompts, seeds, differences.
 
-    Rows of which the same is to be said share a line.
+    Rows with the same text share a line.
     """
-    said: list[tuple[str, str]] = []
+    texts: list[tuple[str, str]] = []
     for name, row in zip(group.names, group.rows, strict=True):
         source = f" ({row.weights_source})" if row.weights_source else ""
         prompts = f"; prompts {row.prompts_source}" if row.prompts_source else ""
-        said.append((name, f"score = {row.scoring}; weights {row.weights}{source}{prompts}"))
+        texts.append(
+            (name, f"score = {row.score_description}; weights {row.weights}{source}{prompts}")
+        )
         if len(row.seeds) > 1:
-            said.append((name, f"seeds {', '.join(map(str, row.seeds))}"))
+            texts.append((name, f"seeds {', '.join(map(str, row.seeds))}"))
         if row.published is not None:
             source = row.published.get("source", "source not named")
-            said.append((name, f"published {_published(row)}{_of(row.published)} ({source})"))
-        said += [(name, line) for line in prompted_lines(row.prompted)]
+            texts.append((name, f"published {_published(row)}{_of(row.published)} ({source})"))
+        texts += [(name, line) for line in prompted_lines(row.prompted)]
         if row.forgetting:
-            said.append((name, forgetting_line(row.forgetting)))
-    return [*_shared(said), *_real_differences(group)]
+            texts.append((name, forgetting_line(row.forgetting)))
+    return [*top_group_note(group), *_shared(texts), *_significant_differences(group)]
 
 
-def _shared(said: Iterable[tuple[str, str]]) -> list[str]:
+def top_group_note(group: Group) -> list[str]:
+    """Return the line that explains the mark of the top group; none where nothing is marked."""
+    if not any(row.in_top_group for row in group.rows):
+        return []
+    return [f"{TOP} not significantly different from the best in {column(group.sort).heading}"]
+
+
+def _shared(texts: Iterable[tuple[str, str]]) -> list[str]:
     names: dict[str, list[str]] = {}
-    for name, text in said:
+    for name, text in texts:
         names.setdefault(text, []).append(name)
     return [f"{', '.join(whose)}: {text}" for text, whose in names.items()]
 
 
-def _real_differences(group: Group) -> list[str]:
-    """Say which rows are significantly better than which, in the column that they are sorted by."""
+def _significant_differences(group: Group) -> list[str]:
+    """Return which rows are significantly better than which, in the column of the order."""
     if len(group.rows) < 2:
         return []
     heading, names = column(group.sort).heading, group.names
     if not group.differences:
         return [
-            f"{heading}: not known which differences are real (it is not resampled, or the runs "
-            "are of an earlier version: toolkit evaluate RUNS)"
+            f"{heading}: differences are not tested (the column is not resampled, or the runs are "
+            "of an earlier version: toolkit evaluate RUNS)"
         ]
     better: dict[str, list[str]] = {}
-    for place, name in enumerate(names):
-        beaten = [
+    for index, name in enumerate(names):
+        worse = [
             f"{names[one.second]} ({one.value:+.3f}, 95 % {one.low:+.3f} to {one.high:+.3f})"
             for one in group.differences
-            if one.first == place and one.real
+            if one.first == index and one.significant
         ]
-        if beaten:
-            better.setdefault(", ".join(beaten), []).append(name)
+        if worse:
+            better.setdefault(", ".join(worse), []).append(name)
     lines = [
-        f"{heading}: {', '.join(whose)} {'is' if len(whose) == 1 else 'are'} significantly better than "
-        f"{beaten}"
-        for beaten, whose in better.items()
+        f"{heading}: {', '.join(whose)} {'is' if len(whose) == 1 else 'are'} significantly better "
+        f"than {worse_names}"
+        for worse_names, whose in better.items()
     ]
-    return lines or [f"{heading}: no difference between these methods is real"]
+    return lines or [f"{heading}: no difference between these methods is significant"]
 
 
 def reference_notes(group: Group) -> list[str]:
-    """Say, row by row, who published it."""
+    """Return the source of each published row."""
     return [
         f"{reference_name(group, reference)}: published, not measured here ({reference.source})"
         for reference in group.references
@@ -137,42 +144,54 @@ def reference_notes(group: Group) -> list[str]:
 
 
 def prompted_lines(prompted: Mapping[str, Any]) -> list[str]:
-    """Say, per kind of true prompt, what fine-tuning changed."""
+    """Return the gain of fine-tuning per kind of true prompt."""
     lines = []
-    for kind, figures in prompted.items():
-        interval = figures["interval"]
+    for kind, found in prompted.items():
+        if not _has_numbers(found, "zero_shot", "tuned", "difference", "regions"):
+            continue
+        interval = found.get("interval")
         spread = (
             f"95 % interval {interval['low']:+.3f} to {interval['high']:+.3f}"
-            if "low" in interval
-            else interval["reason"]
+            if _has_numbers(interval, "low", "high")
+            else interval.get("reason", "no interval")
+            if isinstance(interval, Mapping)
+            else "no interval"
         )
         lines.append(
-            f"true {kind} prompts: IoU {figures['zero_shot']:.3f} zero-shot, "
-            f"{figures['tuned']:.3f} fine-tuned ({figures['difference']:+.3f}, {spread}; "
-            f"{figures['regions']} regions)"
+            f"true {kind} prompts: IoU {found['zero_shot']:.3f} zero-shot, "
+            f"{found['tuned']:.3f} fine-tuned ({found['difference']:+.3f}, {spread}; "
+            f"{found['regions']} regions)"
         )
     return lines
 
 
 def forgetting_line(found: Mapping[str, Any]) -> str:
-    """Say what fine-tuning cost on the classes that the base knew."""
+    """Return what fine-tuning cost on the classes of the base model."""
+    if not _has_numbers(found, "classes", "map50_before", "map50_after", "map50_change", "images"):
+        return "mAP50 of the classes of the base model: damaged"
     return (
-        f"mAP50 of the {found['classes']:.0f} classes that the base knew: "
+        f"mAP50 of the {found['classes']:.0f} classes of the base model: "
         f"{found['map50_before']:.3f} before, {found['map50_after']:.3f} after "
         f"({found['map50_change']:+.3f}; {found['images']:.0f} images)"
     )
 
 
-def board_legend(board: Board) -> str:
-    """Return the legend of all columns that a board shows."""
-    names = dict.fromkeys(name for group in board.groups for name in group.columns)
-    spread = any(row.spread for group in board.groups for row in group.rows)
-    sorts = dict.fromkeys(column(group.sort).heading for group in board.groups)
+def _has_numbers(found: Any, *names: str) -> bool:
+    return isinstance(found, Mapping) and all(
+        isinstance(found.get(name), int | float) for name in names
+    )
+
+
+def board_legend(groups: Sequence[Group]) -> str:
+    """Return the legend of all columns of a leaderboard."""
+    names = dict.fromkeys(name for group in groups for name in group.columns)
+    spread = any(row.spread for group in groups for row in group.rows)
+    sorts = dict.fromkeys(column(group.sort).heading for group in groups)
     return legend(tuple(names), sort=" or ".join(sorts) or "AUROC", spread=spread)
 
 
 def legend(names: tuple[str, ...], *, sort: str, spread: bool = False) -> str:
-    """Say what the columns mean, in one paragraph.
+    """Return the meaning of the columns, in one paragraph.
 
     Args:
         names: of the columns.
@@ -180,9 +199,9 @@ def legend(names: tuple[str, ...], *, sort: str, spread: bool = False) -> str:
         spread: whether a row stands for several seeds.
     """
     parts = [
-        f"{RANK}: 1 + the number of methods that are significantly better in {sort}, by "
-        "the paired stratified bootstrap on the same test images (the 95 % interval of the "
-        "difference leaves 0 out; not corrected for the number of pairs); equal numbers are ties"
+        f"{RANK}: rank by {sort}, equal values share one; {TOP}: not significantly different from "
+        "the best (the 95 % interval of the difference contains 0, by the paired stratified "
+        "bootstrap on the same test images; not corrected for the number of methods)"
     ]
     about: dict[str, list[str]] = {}
     for name in names:
@@ -191,12 +210,12 @@ def legend(names: tuple[str, ...], *, sort: str, spread: bool = False) -> str:
         elif name in _ABOUT_TEXTS:
             parts.append(_ABOUT_TEXTS[name])
         elif "." in name:
-            place = name.rpartition(".")[0]
-            about.setdefault(f"below {place} in metrics.json", []).append(column(name).heading)
-    figures = [f"{', '.join(shown)}: {text}" for text, shown in about.items()]
+            parent = name.rpartition(".")[0]
+            about.setdefault(f"below {parent} in metrics.json", []).append(column(name).heading)
+    columns = [f"{', '.join(named)}: {text}" for text, named in about.items()]
     brackets = ["in brackets: the 95 % bootstrap interval over the test images"]
-    seeds = ["±: standard deviation over seeds, the figure being their mean"] if spread else []
-    text = ". ".join([*figures, *parts, *brackets, *seeds])
+    seeds = ["±: standard deviation over seeds, beside their mean"] if spread else []
+    text = ". ".join([*columns, *parts, *brackets, *seeds])
     return f"{text}."
 
 
@@ -211,29 +230,24 @@ def _cell(row: Row, name: str, group: Group) -> str:
         return row.weights
     if name == "published":
         return _published(row)
-    shown = column(name)
+    known = column(name)
     value = row.values[name]
-    text = number(value, digits=shown.digits)
+    text = number(value, digits=known.digits)
     if isinstance(value, Undefined):
         return text
-    if name in row.spread and name not in ("fit", "ms"):
-        return f"{text} ± {row.spread[name]:.{shown.digits}f}"
+    if name in row.spread and name not in ("fit_seconds", "latency"):
+        return f"{text} ± {row.spread[name]:.{known.digits}f}"
     wanted = group.all_intervals or name == _bracketed(group)
-    interval = row.intervals.get(shown.interval) if wanted else None
-    if isinstance(interval, Mapping) and "low" in interval:
-        return f"{text} [{interval['low']:.2f}, {interval['high']:.2f}]"
+    interval = row.intervals.get(known.interval) if wanted else None
+    if _has_numbers(interval, "low", "high"):
+        return f"{text} [{interval['low']:.2f}, {interval['high']:.2f}]"  # type: ignore[index]
     return text
 
 
 def _bracketed(group: Group) -> str:
-    """Return the one column that shows its interval: that of the order, else the first with one."""
-    return next(
-        (name for name in (group.sort, *group.columns) if name in group.columns and _has(name)), ""
-    )
-
-
-def _has(name: str) -> bool:
-    return name not in TEXTS and bool(column(name).interval)
+    """Return the one column with its interval: that of the order, else the first that has one."""
+    names = [name for name in (group.sort, *group.columns) if name in group.columns]
+    return next((n for n in names if n not in TEXTS and column(n).interval), "")
 
 
 def _published(row: Row) -> str:

@@ -1,4 +1,4 @@
-"""What a leaderboard is made of: rows in groups that may be compared."""
+"""Types of the leaderboard: rows in groups that may be compared."""
 
 from __future__ import annotations
 
@@ -8,64 +8,69 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.leaderboard.columns import DEFAULT
+from toolkit.leaderboard.published import Reference
 from toolkit.metrics.values import Value
 
 
 @dataclass(frozen=True)
 class Row:
-    """One entry of the leaderboard: one method with one config, its folds pooled.
+    """One entry of the leaderboard: a method with its settings, all folds pooled.
 
     Attributes:
         entry: name of the row.
         method: name of the method.
-        seed: of its random numbers; the first of several.
-        values: the figures by column name; the mean over the seeds.
-        intervals: 95 % bootstrap intervals of image-level figures, by name (of the first seed).
-        labels: what it was told of defects, in words.
-        weights: the pretrained weights it started from.
-        weights_source: where they came from.
-        scoring: where its image-level score comes from.
-        fit_seconds: time to fit, summed over the folds; the mean over the seeds.
-        ms_per_image: median time from file to prediction.
+        seeds: seeds of the runs; metrics are the mean over them.
+        values: the metrics by column name.
+        spread: standard deviation over the seeds (n - 1) by column; empty for one seed.
+        intervals: 95 % bootstrap intervals of the first seed, by name.
+        labels: number and kind of the training labels, in words.
+        weights: the pretrained weights that training started from.
+        weights_source: the origin of these weights.
+        score_description: how the method computes its image-level score.
+        runs: the run directories.
+        published: `value` and `source` of a published result, where the benchmark file names one.
         prompted: IoU under true prompts, zero-shot and fine-tuned, where the method reports it
             and the row stands for one run.
-        runs: the run directories.
-        seeds: all seeds.
-        spread: standard deviation over the seeds (n - 1) by column; empty for one seed.
-        published: `value` and `source` of a figure that others published, where one was named.
-        prompts_source: where the text prompts of its classes come from; empty without prompts.
-        forgetting: mAP on classes that the base knew, before and after, where it was measured.
-        rank: 1 + the number of rows that are significantly better; None where that is not known.
+        prompts_source: the origin of the text prompts; empty without prompts.
+        forgetting: mAP on the classes of the base model before and after fine-tuning, where
+            measured.
+        rank: 1 + the number of rows with a better value in the column of the order; None without a
+            value.
+        in_top_group: whether the row is the best one, or not significantly different from it;
+            false where differences cannot be tested.
     """
 
     entry: str
     method: str
-    seed: int
+    seeds: tuple[int, ...]
     values: Mapping[str, Value]
     intervals: Mapping[str, Any]
     labels: str
     weights: str
     weights_source: str
-    scoring: str
-    fit_seconds: float
-    ms_per_image: float | None
-    prompted: Mapping[str, Any]
+    score_description: str
     runs: tuple[Path, ...]
-    seeds: tuple[int, ...] = ()
     spread: Mapping[str, float] = field(default_factory=dict)
     published: Mapping[str, Any] | None = None
+    prompted: Mapping[str, Any] = field(default_factory=dict)
     prompts_source: str = ""
     forgetting: Mapping[str, Any] = field(default_factory=dict)
     rank: int | None = None
+    in_top_group: bool = False
+
+    @property
+    def seed(self) -> int:
+        """The first seed."""
+        return self.seeds[0]
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Two rows on the same images.
+    """The difference of two rows on the same images.
 
     Attributes:
-        first, second: places of the rows in the group; the first stands above the second.
-        value: figure of the first minus that of the second.
+        first, second: indices of the rows in the group; the first is ranked above the second.
+        value: metric of the first minus that of the second.
         low, high: 95 % interval of it, from the paired bootstrap.
     """
 
@@ -76,49 +81,30 @@ class Difference:
     high: float
 
     @property
-    def real(self) -> bool:
-        """Whether the interval leaves 0 out."""
+    def significant(self) -> bool:
+        """Whether the interval excludes 0."""
         return self.low > 0 or self.high < 0
 
 
 @dataclass(frozen=True)
-class Reference:
-    """Figures that others published, on their own terms.
-
-    Attributes:
-        method: as its authors call it.
-        data: the category, or the name of a mean over several, such as `mvtec`.
-        values: by column name, as shares of 1.
-        source: who says so.
-        covers: the data sets beside which it is shown.
-    """
-
-    method: str
-    data: str
-    values: Mapping[str, float]
-    source: str
-    covers: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class Group:
-    """Rows that may be compared: the same data, split and folds.
+    """Rows that may be compared: of the same data, split and folds.
 
     Attributes:
         data: name of the data set.
         protocol: how it was split.
-        split_hash: of the split file.
+        split_hash: hash of the split.
         fingerprint: of the data, masks included.
         folds: the folds that were tested.
         test_images: number of images in the pooled test parts.
         test_defects: how many of them are defective.
         hardware: of the first run.
-        rows: best in the column `sort` first.
-        columns: names of the columns to show.
+        rows: in the order of the column `sort`, best first.
+        columns: names of the columns to display.
         sort: name of the column that the rows are sorted and ranked by.
         differences: of each two rows in that column, where it can be resampled.
-        references: published figures to show beside the rows.
-        all_intervals: show every interval, and not only that of the column of the order.
+        references: published results to display beside the rows.
+        all_intervals: display every interval, and not only that of the column of the order.
     """
 
     data: str
@@ -138,7 +124,7 @@ class Group:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the rows; where several have one name, what tells them apart is said."""
+        """Names of the rows; equal names are extended by the seed, or by the run."""
         entries = [row.entry for row in self.rows]
         seeded = [(row.entry, row.seed) for row in self.rows]
         names = []
@@ -150,11 +136,3 @@ class Group:
             else:
                 names.append(f"{row.entry}, {row.method}/{row.runs[0].name}")
         return tuple(names)
-
-
-@dataclass(frozen=True)
-class Board:
-    """All groups, and the runs that could not be shown."""
-
-    groups: tuple[Group, ...]
-    left_out: tuple[str, ...] = field(default=())

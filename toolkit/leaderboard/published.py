@@ -1,8 +1,9 @@
-"""Figures that others published, from a shipped file."""
+"""Results that others published, from the shipped file `configs/leaderboard/published.yaml`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +11,39 @@ from toolkit.config import read_yaml
 from toolkit.errors import ConfigError, did_you_mean
 from toolkit.home import resource
 from toolkit.leaderboard.columns import KNOWN
-from toolkit.leaderboard.model import Reference
 
 FILE = "configs/leaderboard/published.yaml"
 _WORDS = ("method", "data", "source")
 
 
+@dataclass(frozen=True)
+class Reference:
+    """Results that others published, measured in their own way.
+
+    Attributes:
+        method: as its authors call it.
+        data: the category, or the name of a mean over several, such as `mvtec`.
+        values: by column name, as shares of 1.
+        source: the publication.
+        covers: the data sets beside which it is displayed.
+    """
+
+    method: str
+    data: str
+    values: Mapping[str, float]
+    source: str
+    covers: tuple[str, ...]
+
+
 def published_references(path: Path | None = None) -> tuple[Reference, ...]:
-    """Return all published figures.
+    """Return all published results.
 
     Args:
-        path: a YAML file of the shipped one's form; the shipped one if None.
+        path: a YAML file in the format of the shipped one; the shipped one if None.
 
     Raises:
-        ConfigError: an entry lacks its source or data, a column is unknown, or a figure is none.
+        ConfigError: an entry lacks its source or data, a column is unknown, or a value is not a
+            percentage.
     """
     file = path or resource(FILE)
     content = read_yaml(file)

@@ -9,33 +9,29 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from toolkit.data.layouts import read_dataset
-from toolkit.data.types import Dataset
 from toolkit.errors import RunError
-from toolkit.leaderboard.columns import KNOWN, TEXTS, column, mean_tree, value_at
+from toolkit.leaderboard.benchmark_files import Display, PooledMetrics
+from toolkit.leaderboard.columns import KNOWN, TEXTS, column, value_at
 from toolkit.leaderboard.model import Row
-from toolkit.metrics.values import MetricError, Undefined, Value, to_json
-from toolkit.runs.costs import costs
-from toolkit.runs.evaluate import evaluate
+from toolkit.metrics.values import MetricError, Undefined, Value
 from toolkit.runs.run import Run
 
 
 @dataclass(frozen=True)
-class Scored:
-    """The runs of one entry and one seed, and their figures.
+class EntryMetrics:
+    """The runs of one entry and one seed, and their metrics.
 
     Attributes:
         runs: by fold.
-        metrics: as `metrics.json` has them; of several folds, those of the pooled predictions, and
-            under `report` the mean over the folds.
+        metrics: as in `metrics.json`; of several folds, those of the pooled predictions.
     """
 
     runs: tuple[Run, ...]
     metrics: Mapping[str, Any]
 
 
-def by_entry(runs: Iterable[Run]) -> list[list[Run]]:
-    """Put the folds of one entry together: equal but for the fold."""
+def group_folds(runs: Iterable[Run]) -> list[list[Run]]:
+    """Put runs together that differ in the fold alone, sorted by fold."""
     entries: dict[tuple[Any, ...], list[Run]] = defaultdict(list)
     for run in runs:
         data, split = run.record["data"]["fingerprint"], run.record["split"]["hash"]
@@ -43,41 +39,43 @@ def by_entry(runs: Iterable[Run]) -> list[list[Run]]:
     return [sorted(group, key=lambda r: r.record["split"]["fold"]) for group in entries.values()]
 
 
-def scored(runs: Sequence[Run], datasets: dict[str, Dataset]) -> Scored:
-    """Return the figures of one entry and one seed.
-
-    Args:
-        runs: its folds.
-        datasets: read so far, by their root; those that are needed are added.
+def entry_metrics(runs: Sequence[Run], pooled: PooledMetrics) -> EntryMetrics:
+    """Return the metrics of the folds of one entry and one seed.
 
     Raises:
-        RunError: a fold was run twice, or a figure is damaged.
-        ToolkitError: the data that pooling needs is not there.
+        RunError: a fold was run twice, or a metric is damaged.
+        ToolkitError: pooled metrics have to be computed, and the data is not there.
     """
-    metrics = runs[0].metrics() if len(runs) == 1 else _pooled(runs, datasets)
-    # Runs of an earlier version have the cost in `run.json` alone.
-    speed = {**to_json(costs(runs)), **_mapping(metrics, "speed")}
-    return Scored(runs=tuple(runs), metrics={**metrics, "speed": speed})
+    folds = [run.record["split"]["fold"] for run in runs]
+    if len(set(folds)) < len(folds):
+        twice = next(i for i, fold in enumerate(folds) if fold in folds[:i])
+        raise RunError(
+            f"{runs[twice].path}: fold {folds[twice]} of {entry_name(runs[0])} was run twice with "
+            "equal settings; name one of the runs"
+        )
+    metrics = runs[0].metrics() if len(runs) == 1 else pooled.of(runs)
+    return EntryMetrics(runs=tuple(runs), metrics=metrics)
 
 
-def by_seed(entries: Sequence[Scored], *, pooled: bool) -> list[list[Scored]]:
-    """Put the seeds of one entry together (each by itself where they are not to be pooled)."""
-    groups: dict[tuple[Any, ...], list[Scored]] = defaultdict(list)
+def group_seeds(entries: Sequence[EntryMetrics], *, pooled: bool) -> list[tuple[EntryMetrics, ...]]:
+    """Put the seeds of one entry together, or leave each by itself if not `pooled`."""
+    groups: dict[tuple[Any, ...], list[EntryMetrics]] = defaultdict(list)
     for number, one in enumerate(entries):
         key = _identity(one.runs[0])
         groups[key if pooled else (*key, number)].append(one)
-    return [sorted(group, key=lambda one: one.runs[0].seed) for group in groups.values()]
+    return [tuple(sorted(group, key=lambda one: one.runs[0].seed)) for group in groups.values()]
 
 
-def row(seeds: Sequence[Scored], columns: Iterable[str]) -> Row:
+def make_row(seeds: Sequence[EntryMetrics], columns: Iterable[str], display: Display) -> Row:
     """Return the row of one entry.
 
     Args:
-        seeds: its figures, seed by seed.
-        columns: names of columns that are wanted beside the known ones.
+        seeds: its metrics, seed by seed.
+        columns: names of columns that are needed beside the known ones.
+        display: settings of the benchmark.
 
     Raises:
-        RunError: a figure is damaged.
+        RunError: a metric is damaged.
     """
     first = seeds[0].runs[0]
     names = [*KNOWN, *(name for name in columns if name not in KNOWN and name not in TEXTS)]
@@ -89,71 +87,45 @@ def row(seeds: Sequence[Scored], columns: Iterable[str]) -> Row:
         values[name] = missing[0] if missing else statistics.fmean(known)
         if len(known) > 1 and not missing:
             spread[name] = statistics.stdev(known)
-    facts = first.metadata
-    labels = facts["labels"]
-    told = f"{labels['train']} {labels['kind']}" if labels["kind"] != "none" else "0"
-    ms, fit = values["ms"], values["fit"]
-    metrics = seeds[0].metrics
+    metadata, labels = first.metadata, first.metadata["labels"]
+    report = _mapping(seeds[0].metrics, "report")
+    forgetting = _mapping(report, "forgetting")
+    # The metrics of one fold or seed are not those of a row that stands for several.
+    alone = len(seeds) == len(seeds[0].runs) == 1
     return Row(
-        entry=_entry(first),
+        entry=entry_name(first),
         method=first.method,
-        seed=first.seed,
-        values=values,
-        intervals=_mapping(metrics, "intervals"),
-        labels=told,
-        weights=str(facts.get("weights", "none")),
-        weights_source=str(facts.get("weights_source", "")),
-        scoring=str(facts.get("score_description", "")),
-        fit_seconds=0.0 if isinstance(fit, Undefined) else fit,
-        ms_per_image=None if isinstance(ms, Undefined) else ms,
-        prompted=_prompted([run for one in seeds for run in one.runs]),
-        runs=tuple(run.path for one in seeds for run in one.runs),
         seeds=tuple(one.runs[0].seed for one in seeds),
+        values=values,
         spread=spread,
-        published=_published(first),
-        # Runs without text prompts, and those of an earlier version, have no such fact.
-        prompts_source=str(facts.get("prompts_source", "")),
-        forgetting=_forgetting(metrics),
+        intervals=_mapping(seeds[0].metrics, "intervals"),
+        labels=f"{labels['train']} {labels['kind']}" if labels["kind"] != "none" else "0",
+        weights=str(metadata.get("weights", "none")),
+        weights_source=str(metadata.get("weights_source", "")),
+        score_description=str(metadata.get("score_description", "")),
+        runs=tuple(run.path for one in seeds for run in one.runs),
+        published=display.published,
+        prompted=_mapping(report, "prompted") if alone else {},
+        prompts_source=str(metadata.get("prompts_source", "")),
+        # Without images of old classes there is only the reason.
+        forgetting=forgetting if "map50_change" in forgetting else {},
     )
 
 
-def _prompted(runs: Sequence[Run]) -> Mapping[str, Any]:
-    # The figures of one fold or seed are not those of a row that stands for several.
-    alone = len(runs) == 1
-    return _mapping(_mapping(runs[0].metrics(), "report"), "prompted") if alone else {}
+def entry_name(run: Run) -> str:
+    """Return the name of the row that a run belongs to."""
+    return str(run.metadata.get("entry", run.method))
 
 
-def _forgetting(metrics: Mapping[str, Any]) -> Mapping[str, Any]:
-    # Other methods report none, and where nothing could be compared only the reason is there.
-    found = _mapping(_mapping(metrics, "report"), "forgetting")
-    return found if "map50_change" in found else {}
-
-
-def _value(one: Scored, path: str) -> Value:
+def _value(one: EntryMetrics, path: str) -> Value:
     try:
         return value_at(one.metrics, path)
     except MetricError as error:
         place = one.runs[0].path
         raise RunError(
-            f"{place}/metrics.json: damaged ({path}: {error}); mend it with: toolkit evaluate "
-            f"{place}"
+            f"{place}/metrics.json: damaged ({path}: {error}); write it again with: "
+            f"toolkit evaluate {place}"
         ) from error
-
-
-def _pooled(runs: Sequence[Run], datasets: dict[str, Dataset]) -> dict[str, Any]:
-    folds = [run.record["split"]["fold"] for run in runs]
-    if len(set(folds)) < len(folds):
-        twice = next(i for i, fold in enumerate(folds) if fold in folds[:i])
-        raise RunError(
-            f"{runs[twice].path}: fold {folds[twice]} of {_entry(runs[0])} was run twice with "
-            "equal settings; name one of the runs"
-        )
-    data = runs[0].record["data"]
-    if data["root"] not in datasets:
-        datasets[data["root"]] = read_dataset(data["root"], layout=data["layout"])
-    metrics = evaluate(runs, datasets[data["root"]])
-    reports = [_mapping(run.metrics(), "report") for run in runs]
-    return {**metrics, "report": mean_tree(reports)}
 
 
 def _mapping(tree: Mapping[str, Any], key: str) -> Mapping[str, Any]:
@@ -161,15 +133,6 @@ def _mapping(tree: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
-def _published(run: Run) -> Mapping[str, Any] | None:
-    found = run.metadata.get("published")
-    return found if isinstance(found, Mapping) and "value" in found else None
-
-
-def _entry(run: Run) -> str:
-    return str(run.metadata.get("entry", run.method))
-
-
 def _identity(run: Run) -> tuple[str, str, str]:
     # Settings of a new run and of one read from disk differ in the order of their keys.
-    return run.method, _entry(run), json.dumps(run.record["settings"], sort_keys=True)
+    return run.method, entry_name(run), json.dumps(run.record["settings"], sort_keys=True)

@@ -34,7 +34,6 @@ from toolkit.metrics.masks import (
     boundary_iou,
     mask_dice,
     mask_iou,
-    mask_metrics,
     mask_values,
     mean_of_masks,
 )
@@ -79,7 +78,6 @@ __all__ = [
     "map50_resamples",
     "mask_dice",
     "mask_iou",
-    "mask_metrics",
     "mask_values",
     "match_boxes",
     "mean_of_masks",

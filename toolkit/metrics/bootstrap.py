@@ -1,10 +1,10 @@
 """Confidence intervals by the stratified bootstrap over images.
 
 Images are drawn with replacement within each stratum (good, and each defect type), so every
-resample keeps the make-up of the test set. An interval is the middle 95 % of the resampled values
-(percentile method, Efron 1979). Resamples are held as counts per image, so that all of them are
-scored in one go on one ranking. Equal strata and seed give equal resamples: methods scored on the
-same images are thereby paired.
+resample has as many images of each type as the test set. An interval is the middle 95 % of the
+resampled values (percentile method, Efron 1979). Resamples are held as counts per image, so that
+all of them are scored on one ranking. Equal strata and seed give equal resamples: methods scored on
+the same images are thereby paired.
 
 A resample can only hold images that are there. Where a method ranks every image right, all
 resamples do, and the interval has no width: read it as "no error among these few images".
@@ -19,7 +19,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from toolkit.metrics import roc as _curve
+from toolkit.metrics import roc
 from toolkit.metrics.image import flagged
 from toolkit.metrics.roc import alarm_curve, checked_pair, checked_scores
 from toolkit.metrics.values import MetricError, Undefined
@@ -94,7 +94,7 @@ def image_intervals(
     """
     array, truth = checked_pair(scores, is_defect)
     counts = _counts(truth, defect_types, n_resamples=n_resamples, seed=seed)
-    values = image_resamples(array, truth, counts, said=_said(array, threshold))
+    values = image_resamples(array, truth, counts, is_flagged=_flags(array, threshold))
     return {name: interval_of(value, counts) for name, value in values.items()}
 
 
@@ -111,8 +111,8 @@ def image_difference_intervals(
 ) -> dict[str, MaybeInterval]:
     """Return intervals of the metrics of one method minus those of another on the same images.
 
-    Both are scored on the same resamples (paired), which takes out what is hard for both. Where
-    the interval does not hold 0, the methods differ at the 5 % level.
+    Both are scored on the same resamples (paired), which cancels the difficulty that they share.
+    Where the interval does not hold 0, the methods differ at the 5 % level.
 
     Args:
         scores: float[n] of the one method.
@@ -130,8 +130,8 @@ def image_difference_intervals(
     array, truth = checked_pair(scores, is_defect)
     other, _ = checked_pair(other_scores, is_defect)
     counts = _counts(truth, defect_types, n_resamples=n_resamples, seed=seed)
-    mine = image_resamples(array, truth, counts, said=_said(array, threshold))
-    theirs = image_resamples(other, truth, counts, said=_said(other, other_threshold))
+    mine = image_resamples(array, truth, counts, is_flagged=_flags(array, threshold))
+    theirs = image_resamples(other, truth, counts, is_flagged=_flags(other, other_threshold))
     return {
         name: interval_of(_minus(mine[name], theirs[name]), counts)
         for name in mine
@@ -178,7 +178,7 @@ def _counts(
         raise MetricError(
             f"{len(defect_types)} defect types for {truth.size} images: give one each"
         )
-    # What the type says of a good image is not read: good images are one stratum.
+    # Good images are one stratum, whatever their type is.
     strata = [
         ("defect", "" if defect_types is None else defect_types[i]) if defect else ("good", "")
         for i, defect in enumerate(truth)
@@ -191,7 +191,7 @@ def image_resamples(
     is_defect: NDArray[np.bool_],
     counts: NDArray[np.int64],
     *,
-    said: NDArray[np.bool_] | None = None,
+    is_flagged: NDArray[np.bool_] | None = None,
 ) -> Mapping[str, NDArray[np.float64] | Undefined]:
     """Return each image-level metric on each resample.
 
@@ -202,7 +202,7 @@ def image_resamples(
         scores: float64[n], higher is worse.
         is_defect: bool[n].
         counts: int64[resamples, n] of `resample_counts`, with strata that part good from defect.
-        said: bool[n], which images were flagged; without it there are no metrics of decisions.
+        is_flagged: bool[n]; without it there are no metrics of decisions.
 
     Returns:
         float64[resamples] by the name of the metric, see `image_intervals`.
@@ -212,17 +212,17 @@ def image_resamples(
     no_defect = None if truth.any() else Undefined("no defect images")
     missing = no_defect or (Undefined("no good images") if truth.all() else None)
     values: dict[str, NDArray[np.float64] | Undefined] = {
-        "auroc": missing or _curve.auroc(curve),
-        "average_precision": no_defect or _curve.average_precision(curve),
-        "f1_max": no_defect or _curve.f1_scores(curve).max(axis=-1),
-        "tpr_at_fpr_1": missing or _curve.tpr_at_fpr(curve, 0.01),
-        "tpr_at_fpr_5": missing or _curve.tpr_at_fpr(curve, 0.05),
-        "fpr_at_tpr_95": missing or _curve.fpr_at_tpr(curve, 0.95),
+        "auroc": missing or roc.auroc(curve),
+        "average_precision": no_defect or roc.average_precision(curve),
+        "f1_max": no_defect or roc.f1_scores(curve).max(axis=-1),
+        "tpr_at_fpr_1": missing or roc.tpr_at_fpr(curve, 0.01),
+        "tpr_at_fpr_5": missing or roc.tpr_at_fpr(curve, 0.05),
+        "fpr_at_tpr_95": missing or roc.fpr_at_tpr(curve, 0.95),
     }
-    if said is None:
+    if is_flagged is None:
         return values
     n_defect, n_good = int(truth.sum()), int((~truth).sum())
-    tp, fp = counts @ (said & truth), counts @ (said & ~truth)
+    tp, fp = counts @ (is_flagged & truth), counts @ (is_flagged & ~truth)
     values["f1"] = no_defect or 2.0 * tp / (tp + fp + n_defect)
     values["recall"] = no_defect or tp / n_defect
     values["false_alarm_rate"] = fp / n_good if n_good else Undefined("no good images")
@@ -231,7 +231,7 @@ def image_resamples(
     return values
 
 
-def _said(
+def _flags(
     scores: NDArray[np.float64], threshold: float | ArrayLike | None
 ) -> NDArray[np.bool_] | None:
     return None if threshold is None else flagged(scores, threshold)

@@ -1,8 +1,7 @@
-"""Average precision of boxes on resampled images, so that mAP50 has an interval like other figures.
+"""mAP50 on bootstrap resamples, for its confidence interval.
 
-Which box hits which truth is settled image by image and does not depend on other images; only the
-ranking does. So boxes are matched once, and each resample weighs them by how often their image was
-drawn.
+Matching boxes to the truth is independent between images; only the ranking spans them. So boxes
+are matched once, and each resample weighs them by how often their image was drawn.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from toolkit.boxes import box_iou
 from toolkit.metrics.boxes import PredictedBoxes, TrueBoxes
 
 IOU = 0.5
@@ -29,7 +29,7 @@ class Detections:
         image: int[n], index of the image of each box.
         label: int[n], index of its class.
         scores: float64[n].
-        hit: bool[n], whether it is the one that hits a true box of its class.
+        hit: bool[n], whether it matches a true box of its class.
         n_true: int[images, K], true boxes of each image and class.
     """
 
@@ -45,8 +45,8 @@ def match_boxes(
 ) -> Detections:
     """Match boxes as COCO does, at an IoU of 0.5 or more.
 
-    Within an image and class, boxes choose in the order of their scores, each the true box that it
-    overlaps most of those that are left; the best 100 are looked at.
+    Within an image and class, boxes are matched in the order of their scores, each to the true box
+    with the highest IoU that is still free; the 100 best boxes count.
 
     Args:
         truth: one entry per image.
@@ -55,16 +55,16 @@ def match_boxes(
     """
     images, labels, scores, hits = [], [], [], []
     n_true = np.zeros((len(truth), n_classes), np.int64)
-    for i, (true, said) in enumerate(zip(truth, predicted, strict=True)):
+    for i, (true, predictions) in enumerate(zip(truth, predicted, strict=True)):
         for k in range(n_classes):
             there = np.asarray(true.boxes_xyxy, np.float64).reshape(-1, 4)[true.labels == k]
             n_true[i, k] = len(there)
-            own = np.flatnonzero(said.labels == k)
-            own = own[np.argsort(-said.scores[own], kind="stable")][:MOST_PER_IMAGE]
-            boxes = np.asarray(said.boxes_xyxy, np.float64).reshape(-1, 4)[own]
+            own = np.flatnonzero(predictions.labels == k)
+            own = own[np.argsort(-predictions.scores[own], kind="stable")][:MOST_PER_IMAGE]
+            boxes = np.asarray(predictions.boxes_xyxy, np.float64).reshape(-1, 4)[own]
             images.append(np.full(len(own), i))
             labels.append(np.full(len(own), k))
-            scores.append(np.asarray(said.scores, np.float64)[own])
+            scores.append(np.asarray(predictions.scores, np.float64)[own])
             hits.append(_hits(boxes, there))
     return Detections(
         image=np.concatenate([*images, np.zeros(0)]).astype(np.int64),
@@ -103,10 +103,10 @@ def _precision(found: Detections, label: int, counts: NDArray[np.int64]) -> NDAr
     if not own.size:
         return np.where(true > 0, 0.0, np.nan)
     right = np.cumsum(weights * found.hit[own], axis=1)
-    said = np.cumsum(weights, axis=1)
+    flagged = np.cumsum(weights, axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
         recall = right / true[:, None]
-        precision = np.nan_to_num(right / said)
+        precision = np.nan_to_num(right / flagged)
     falling = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
     padded = np.pad(falling, ((0, 0), (0, 1)))  # beyond the last recall the precision is nought
     places = np.stack([np.searchsorted(row, _RECALLS, side="left") for row in recall])
@@ -118,19 +118,10 @@ def _hits(boxes: NDArray[np.float64], truth: NDArray[np.float64]) -> NDArray[np.
     hits = np.zeros(len(boxes), np.bool_)
     if not len(truth):
         return hits
-    overlap = _iou(boxes, truth)
+    overlap = box_iou(boxes, truth)
     free = np.ones(len(truth), np.bool_)
     for i, row in enumerate(overlap):
         best = int(np.argmax(np.where(free, row, -1.0)))
         if free[best] and row[best] >= IOU:
             hits[i], free[best] = True, False
     return hits
-
-
-def _iou(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the IoU float64[n, m] of boxes float64[n, 4] and float64[m, 4]."""
-    low = np.maximum(one[:, None, :2], other[None, :, :2])
-    high = np.minimum(one[:, None, 2:], other[None, :, 2:])
-    shared = np.prod(np.clip(high - low, 0, None), axis=2)
-    areas = [np.prod(b[:, 2:] - b[:, :2], axis=1) for b in (one, other)]
-    return np.asarray(shared / np.maximum(areas[0][:, None] + areas[1][None] - shared, 1e-12))

@@ -29,7 +29,7 @@ NO_SUCH_BOXES = Undefined("no true boxes of this size")
 
 @dataclass(frozen=True)
 class TrueBoxes:
-    """What is on one image.
+    """The true boxes of one image.
 
     Attributes:
         boxes_xyxy: float[k, 4], half-open pixel intervals x0, y0, x1, y1; k may be 0.
@@ -42,7 +42,7 @@ class TrueBoxes:
 
 @dataclass(frozen=True)
 class PredictedBoxes:
-    """What a method says is on one image.
+    """The predicted boxes of one image.
 
     Attributes:
         boxes_xyxy: float[k, 4], half-open pixel intervals x0, y0, x1, y1; k may be 0.
@@ -68,10 +68,10 @@ class BoxMetrics:
         ar100: mean recall at those IoUs with at most 100 boxes per image.
         ap50_by_class: AP at IoU 0.50 of each class.
         ap50_95_by_class, ar100_by_class: the other two of each class.
-        class_agnostic_map50, class_agnostic_map50_95, class_agnostic_ar100: the same with all classes taken as one:
-            was the defect found, whatever it was called.
+        class_agnostic_map50, class_agnostic_map50_95, class_agnostic_ar100: the same with all
+            classes merged into one.
         class_agnostic_by_size: `map50`, `map50_95` and `ar100` of true boxes of each size, with all
-            classes taken as one; predicted boxes of other sizes that match none are not counted.
+            classes merged; predicted boxes of other sizes that match none are not counted.
             Empty where the areas of the images were not given.
     """
 
@@ -106,11 +106,11 @@ def box_metrics(
         predicted: one entry per image, in the same order.
         class_names: name of each label.
         image_areas: pixels of each image, for `class_agnostic_by_size`.
-        engine: who computes it; `auto` is faster-coco-eval (extra `coco`) where it is installed.
+        engine: the implementation; `auto` is faster-coco-eval (extra `coco`) where it is installed.
             Both give the same figures.
 
     Raises:
-        MissingExtraError: faster-coco-eval was asked for and is not installed.
+        MissingExtraError: faster-coco-eval was requested and is not installed.
         MetricError: the lists differ in length, an array has the wrong shape, a label has no name,
             or a number is NaN or infinite.
     """
@@ -120,9 +120,11 @@ def box_metrics(
         )
     if image_areas is not None and len(image_areas) != len(truth):
         raise MetricError(f"{len(image_areas)} areas for {len(truth)} images: give one for each")
-    for index, (true, said) in enumerate(zip(truth, predicted, strict=True)):
+    for index, (true, guess) in enumerate(zip(truth, predicted, strict=True)):
         _check(true.boxes_xyxy, true.labels, None, n_classes=len(class_names), image=index)
-        _check(said.boxes_xyxy, said.labels, said.scores, n_classes=len(class_names), image=index)
+        _check(
+            guess.boxes_xyxy, guess.labels, guess.scores, n_classes=len(class_names), image=index
+        )
     by_class = _evaluate(truth, predicted, n_classes=len(class_names), engine=engine)
     agnostic = _evaluate(
         [TrueBoxes(it.boxes_xyxy, np.zeros_like(it.labels)) for it in truth],

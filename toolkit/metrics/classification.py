@@ -1,4 +1,4 @@
-"""Classification: which class was said against which it is, for a handful of classes."""
+"""Classification metrics from one predicted class per image, with bootstrap intervals."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class ClassificationMetrics:
 
     Attributes:
         n_images: number of images.
-        accuracy: share of right answers.
+        accuracy: share of correct predictions.
         balanced_accuracy: mean recall (ACSA, average class-specific accuracy).
         macro_f1: mean F1.
         geometric_mean: geometric mean of the recalls; 0 when one class is never recognised.
         recall_by_class: recall of each class.
-        confusion: int[K][K], rows are true classes, columns answers.
+        confusion: int[K][K], rows are true classes, columns predicted ones.
     """
 
     n_images: int
@@ -39,7 +39,7 @@ class ClassificationMetrics:
 def classification_metrics(
     true_labels: ArrayLike, predicted_labels: ArrayLike, *, class_names: Sequence[str]
 ) -> ClassificationMetrics:
-    """Score one answer per image.
+    """Score one predicted class per image.
 
     Args:
         true_labels: int[n], index into the class names.
@@ -50,16 +50,16 @@ def classification_metrics(
         MetricError: the lengths differ, there is no image, or a label has no name.
     """
     k = len(class_names)
-    truth, said = _checked(true_labels, predicted_labels, k)
-    confusion = np.bincount(truth * k + said, minlength=k * k).reshape(k, k)
+    truth, pred = _checked(true_labels, predicted_labels, k)
+    confusion = np.bincount(truth * k + pred, minlength=k * k).reshape(k, k)
     right = np.diagonal(confusion)
-    n_true, n_said = confusion.sum(axis=1), confusion.sum(axis=0)
+    n_true, n_pred = confusion.sum(axis=1), confusion.sum(axis=0)
     recalls: list[Value] = [
         int(right[i]) / int(n_true[i]) if n_true[i] else Undefined("no images of this class")
         for i in range(k)
     ]
     known = [recall for recall in recalls if not isinstance(recall, Undefined)]
-    f1s = [2 * int(right[i]) / int(n_true[i] + n_said[i]) for i in range(k) if n_true[i]]
+    f1s = [2 * int(right[i]) / int(n_true[i] + n_pred[i]) for i in range(k) if n_true[i]]
     return ClassificationMetrics(
         n_images=truth.size,
         accuracy=int(right.sum()) / truth.size,
@@ -92,9 +92,9 @@ def classification_intervals(
     Raises:
         MetricError: see `classification_metrics`.
     """
-    truth, said = _checked(true_labels, predicted_labels, len(class_names))
+    truth, pred = _checked(true_labels, predicted_labels, len(class_names))
     counts = resample_counts(truth.tolist() if strata is None else strata)
-    values = classification_resamples(truth, said, counts, class_names=class_names)
+    values = classification_resamples(truth, pred, counts, class_names=class_names)
     return {name: interval_of(value, counts) for name, value in values.items()}
 
 
@@ -122,19 +122,19 @@ def classification_resamples(
         MetricError: see `classification_metrics`.
     """
     k = len(class_names)
-    truth, said = _checked(true_labels, predicted_labels, k)
+    truth, pred = _checked(true_labels, predicted_labels, k)
     cells = np.zeros((truth.size, k * k), np.int64)
-    cells[np.arange(truth.size), truth * k + said] = 1
+    cells[np.arange(truth.size), truth * k + pred] = 1
     confusion = (counts @ cells).reshape(-1, k, k)
     present = np.flatnonzero(np.bincount(truth, minlength=k)).tolist()
     right = np.diagonal(confusion, axis1=1, axis2=2)[:, present]
     n_true = confusion.sum(axis=2)[:, present]
-    n_said = confusion.sum(axis=1)[:, present]
+    n_pred = confusion.sum(axis=1)[:, present]
     recall = right / n_true
     return {
         "accuracy": right.sum(axis=1) / truth.size,
         "balanced_accuracy": recall.mean(axis=1),
-        "macro_f1": (2 * right / (n_true + n_said)).mean(axis=1),
+        "macro_f1": (2 * right / (n_true + n_pred)).mean(axis=1),
         "geometric_mean": recall.prod(axis=1) ** (1 / len(present)),
         **{f"recall_by_class.{class_names[c]}": recall[:, i] for i, c in enumerate(present)},
     }
@@ -143,10 +143,10 @@ def classification_resamples(
 def _checked(
     true_labels: ArrayLike, predicted_labels: ArrayLike, k: int
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    truth, said = np.asarray(true_labels), np.asarray(predicted_labels)
-    if truth.shape != said.shape or truth.ndim != 1 or truth.size == 0:
-        raise MetricError(f"{said.shape} answers for {truth.shape} images: give one for each")
-    for labels in (truth, said):
+    truth, pred = np.asarray(true_labels), np.asarray(predicted_labels)
+    if truth.shape != pred.shape or truth.ndim != 1 or truth.size == 0:
+        raise MetricError(f"{pred.shape} predictions for {truth.shape} images: give one for each")
+    for labels in (truth, pred):
         if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= k:
             raise MetricError(f"a label is no index into the {k} class names")
-    return truth.astype(np.intp), said.astype(np.intp)
+    return truth.astype(np.intp), pred.astype(np.intp)

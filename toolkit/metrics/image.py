@@ -1,4 +1,4 @@
-"""Image level: how well one anomaly score per image tells defect from good.
+"""Image-level metrics: one anomaly score per image against good or defect.
 
 Scores are taken raw: they are ranked, never squashed or normalised, so any increasing
 transformation of them gives the same AUROC, AP and F1-max. An image is flagged when
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from toolkit.metrics import roc as _curve
+from toolkit.metrics import roc
 from toolkit.metrics.roc import Curve, alarm_curve, checked_pair
 from toolkit.metrics.values import MetricError, Undefined, Value
 
@@ -95,8 +95,8 @@ def image_metrics(
         is_defect: bool[n].
         threshold: flags `score >= threshold`; one number, or float[n] where images were predicted
             by models of several folds, each with its own threshold. Choose it on other images.
-        defect_types: the defect type of each image, for `auroc_by_type`; what it says of good
-            images is not read.
+        defect_types: the defect type of each image, for `auroc_by_type`; ignored for good
+            images.
 
     Raises:
         MetricError: shapes do not fit, there is no image, or a score is NaN or infinite.
@@ -107,15 +107,13 @@ def image_metrics(
     return ImageMetrics(
         n_good=int(curve.n_good),
         n_defect=int(curve.n_defect),
-        auroc=_of_both(curve, _curve.auroc),
-        average_precision=NO_DEFECT
-        if not curve.n_defect
-        else float(_curve.average_precision(curve)),
+        auroc=_of_both(curve, roc.auroc),
+        average_precision=NO_DEFECT if not curve.n_defect else float(roc.average_precision(curve)),
         f1_max=f1_max,
         f1_max_threshold=f1_max_threshold,
-        tpr_at_fpr_1=_of_both(curve, lambda it: _curve.tpr_at_fpr(it, 0.01)),
-        tpr_at_fpr_5=_of_both(curve, lambda it: _curve.tpr_at_fpr(it, 0.05)),
-        fpr_at_tpr_95=_of_both(curve, lambda it: _curve.fpr_at_tpr(it, 0.95)),
+        tpr_at_fpr_1=_of_both(curve, lambda it: roc.tpr_at_fpr(it, 0.01)),
+        tpr_at_fpr_5=_of_both(curve, lambda it: roc.tpr_at_fpr(it, 0.05)),
+        fpr_at_tpr_95=_of_both(curve, lambda it: roc.fpr_at_tpr(it, 0.95)),
         decisions=NO_THRESHOLD
         if threshold is None
         else decision_metrics(flagged(array, threshold), truth),
@@ -153,11 +151,11 @@ def decision_metrics(is_flagged: ArrayLike, is_defect: ArrayLike) -> DecisionMet
     Raises:
         MetricError: the lengths differ or there is no image.
     """
-    said, truth = np.asarray(is_flagged, dtype=np.bool_), np.asarray(is_defect, dtype=np.bool_)
-    if said.shape != truth.shape or said.ndim != 1 or said.size == 0:
-        raise MetricError(f"{said.shape} decisions for {truth.shape} images: give one for each")
-    tp, fp = int(np.sum(said & truth)), int(np.sum(said & ~truth))
-    fn, tn = int(np.sum(~said & truth)), int(np.sum(~said & ~truth))
+    flags, truth = np.asarray(is_flagged, dtype=np.bool_), np.asarray(is_defect, dtype=np.bool_)
+    if flags.shape != truth.shape or flags.ndim != 1 or flags.size == 0:
+        raise MetricError(f"{flags.shape} decisions for {truth.shape} images: give one for each")
+    tp, fp = int(np.sum(flags & truth)), int(np.sum(flags & ~truth))
+    fn, tn = int(np.sum(~flags & truth)), int(np.sum(~flags & ~truth))
     recall: Value = tp / (tp + fn) if tp + fn else NO_DEFECT
     false_alarm_rate: Value = fp / (fp + tn) if fp + tn else NO_GOOD
     return DecisionMetrics(
@@ -169,7 +167,7 @@ def decision_metrics(is_flagged: ArrayLike, is_defect: ArrayLike) -> DecisionMet
         precision=tp / (tp + fp) if tp + fp else Undefined("no image was flagged"),
         recall=recall,
         false_alarm_rate=false_alarm_rate,
-        accuracy=(tp + tn) / said.size,
+        accuracy=(tp + tn) / flags.size,
         balanced_accuracy=_balanced(recall, false_alarm_rate),
     )
 
@@ -194,7 +192,7 @@ def _of_both(curve: Curve, metric: Callable[[Curve], NDArray[np.float64]]) -> Va
 def _f1_max(curve: Curve) -> tuple[Value, Value]:
     if not curve.n_defect:
         return NO_DEFECT, NO_DEFECT
-    scores = _curve.f1_scores(curve)
+    scores = roc.f1_scores(curve)
     # argmax takes the first of equals: thresholds fall, so the one with the fewest alarms.
     best = int(np.argmax(scores))
     return float(scores[best]), float(curve.thresholds[best])
@@ -213,7 +211,7 @@ def _auroc_by_type(
     by_type: dict[str, Value] = {}
     for name in sorted(set(types[truth])):
         chosen = ~truth | (types == name)
-        by_type[name] = _of_both(alarm_curve(scores[chosen], truth[chosen]), _curve.auroc)
+        by_type[name] = _of_both(alarm_curve(scores[chosen], truth[chosen]), roc.auroc)
     return by_type
 
 
@@ -229,5 +227,5 @@ def _recall_by_type(
     names = sorted(set(types[truth]))
     if threshold is None:
         return dict.fromkeys(names, NO_THRESHOLD)
-    said = flagged(scores, threshold)
-    return {name: float(np.mean(said[truth & (types == name)])) for name in names}
+    flags = flagged(scores, threshold)
+    return {name: float(np.mean(flags[truth & (types == name)])) for name in names}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -116,20 +116,8 @@ def mask_values(predicted: Mask, truth: Mask) -> MaskValues:
     )
 
 
-def mask_metrics(pairs: Iterable[tuple[Mask, Mask]]) -> MaskMetrics:
-    """Average IoU, Dice and boundary IoU over pairs, each pair counted once.
-
-    Args:
-        pairs: (predicted, truth), bool[H, W] each; sizes may differ from pair to pair.
-
-    Raises:
-        MetricError: a pair is not of two boolean arrays of one shape.
-    """
-    return mean_of_masks([mask_values(predicted, truth) for predicted, truth in pairs])
-
-
 def mean_of_masks(values: Sequence[MaskValues]) -> MaskMetrics:
-    """Average what `mask_values` gave."""
+    """Average the values of several pairs, each counted once."""
     reason = BOTH_EMPTY.reason if values else "no masks"
     return MaskMetrics(
         n_pairs=len(values),

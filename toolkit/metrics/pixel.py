@@ -1,4 +1,4 @@
-"""Pixel level: how well anomaly maps find the defects, over all pixels of all images.
+"""Pixel-level metrics of anomaly maps, over all pixels of all images.
 
 Exact, yet without sorting all pixels. Every metric here depends only on the number of good pixels
 above each distinct score of a defect pixel. So the defect pixels, a few percent, are collected and
@@ -29,7 +29,7 @@ Pairs: TypeAlias = Iterable[tuple[NDArray[np.floating[Any]], NDArray[np.bool_]]]
 
 @dataclass(frozen=True)
 class RegionMetrics:
-    """What each region adds to the pixel-level metrics, in the order of the images.
+    """The contribution of each region to the pixel-level metrics, in the order of the images.
 
     AUROC over all pixels is the mean of `auroc` weighted by `n_pixels`, AUPRO the plain mean of
     `aupro`: over some of the regions, they are the metrics of a type or a size of defect, measured

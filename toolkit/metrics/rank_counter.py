@@ -1,10 +1,10 @@
-"""Counting, exactly, how many of very many values lie below each of many thresholds.
+"""Exact counts of how many of very many values lie below each of many thresholds.
 
-The thresholds are laid into equal buckets, as many as there are thresholds or more. A value whose
-bucket holds no threshold is only counted there; for anomaly maps these are most, since good pixels
-crowd where defect scores are sparse. The others find their place among the few thresholds of their
-bucket by bisection. Nothing is sorted: this takes a few nanoseconds per value, sorting them all
-takes ten to fifty, and it needs memory for the thresholds alone.
+The thresholds are sorted into equal buckets, at least as many as there are thresholds. A value
+whose bucket holds no threshold is only counted there; for anomaly maps these are most, since good
+pixels crowd where defect scores are sparse. The others find their place among the few thresholds of
+their bucket by bisection. Nothing is sorted: this takes a few nanoseconds per value, sorting them
+all takes ten to fifty, and it needs memory for the thresholds alone.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""How a metric that has no value is written, and how all metrics become JSON.
+"""Metric values: finite floats or `Undefined` with a reason, and their JSON form.
 
-A metric is a finite float or `Undefined` with the reason. It is never 0 or NaN for want of data: a
-category without defect images has no AUROC, and a table must be able to say so.
+A metric is never 0 or NaN for lack of data: a category without defect images has no AUROC, and a
+table must be able to show that.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def to_json(metrics: Any) -> Any:
         metrics: a metric dataclass, a `Value`, or mappings and sequences of them.
 
     Raises:
-        MetricError: a number is NaN or infinite, or something is no metric.
+        MetricError: a number is NaN or infinite, or an object is of another type.
     """
     if isinstance(metrics, Undefined):
         return {"value": None, "reason": metrics.reason}

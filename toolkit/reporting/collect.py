@@ -17,9 +17,9 @@ from toolkit.data.layouts import read_dataset
 from toolkit.data.types import GOOD
 from toolkit.errors import RunError, ToolkitError
 from toolkit.inference.plot import validation_heat_range
-from toolkit.leaderboard.board import build_board
+from toolkit.leaderboard.board import Board, leaderboard
 from toolkit.leaderboard.collect import collect
-from toolkit.leaderboard.model import Board, Group, Row
+from toolkit.leaderboard.model import Group, Row
 from toolkit.progress import Progress, progress
 from toolkit.reporting.curves import sample_map
 from toolkit.reporting.images import heat_map, mask_path, select_boxes, to_base64
@@ -260,12 +260,12 @@ def _threshold(run: Run, metrics: Mapping[str, Any]) -> float | None:
 def _build_board(runs: Sequence[Run], left_out: list[str]) -> tuple[Board, list[Run]]:
     """Build the leaderboard without the runs that stop it; these are added to `left_out`."""
     try:
-        return build_board(runs), list(runs)
+        return leaderboard(runs), list(runs)
     except (ToolkitError, *_DAMAGE):
         usable = []
         for run in runs:
             try:
-                build_board([run])
+                leaderboard([run])
             except (ToolkitError, *_DAMAGE) as error:
                 reason = " ".join(str(error).split())
                 named = str(run.path) in reason
@@ -274,7 +274,7 @@ def _build_board(runs: Sequence[Run], left_out: list[str]) -> tuple[Board, list[
                 usable.append(run)
         if len(usable) == len(runs):
             raise
-        return build_board(usable), usable
+        return leaderboard(usable), usable
 
 
 def _read_rows(

@@ -102,14 +102,7 @@ def ranks(group: Group) -> list[tuple[int | None, bool]]:
 
     The top group is the best row and all rows that are not significantly different from it.
     """
-    values = [row.values.get(group.sort) for row in group.rows]
-    known = [value for value in values if isinstance(value, float | int)]
-    tested = {one.second: one for one in group.differences if one.first == 0}
-    return [
-        (known.index(value) + 1 if isinstance(value, float | int) else None,
-         bool(tested) and (i == 0 or (i in tested and not tested[i].real)))
-        for i, value in enumerate(values)
-    ]  # fmt: skip
+    return [(row.rank, row.in_top_group) for row in group.rows]
 
 
 def interval_scale(columns: Sequence[TableColumn]) -> tuple[float, float]:

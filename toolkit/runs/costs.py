@@ -19,7 +19,7 @@ def costs(runs: Sequence[Run]) -> dict[str, Value]:
         `checkpoint_mb` (10^6 bytes), of the largest fold.
     """
     return {
-        "fit_seconds": sum(_facts(runs, "fit_seconds") or [0.0]),
+        "fit_seconds": sum(_recorded(runs, "fit_seconds") or [0.0]),
         "peak_memory_mb": _largest(runs, "peak_memory_mb"),
         "parameters_millions": _largest(runs, "parameters", scale=1e-6),
         "checkpoint_mb": _largest(runs, "checkpoint_bytes", scale=1e-6),
@@ -27,26 +27,25 @@ def costs(runs: Sequence[Run]) -> dict[str, Value]:
 
 
 def _largest(runs: Sequence[Run], name: str, *, scale: float = 1.0) -> Value:
-    known = _facts(runs, name)
+    known = _recorded(runs, name)
     return round(max(known) * scale, 3) if known else NOT_RECORDED
 
 
-def _facts(runs: Sequence[Run], name: str) -> list[float]:
+def _recorded(runs: Sequence[Run], name: str) -> list[float]:
     found: list[Any] = [run.metadata.get(name) for run in runs]
     return [float(v) for v in found if isinstance(v, int | float) and not isinstance(v, bool)]
 
 
-_STATES = ("last.",)
-"""Names of files that hold the state of the optimiser too, for going on with the training."""
+_RESUME_FILES = ("last.",)
+"""Prefixes of files that hold the state of the optimiser too, for resuming."""
 
 
 def checkpoint_bytes(run: Run) -> int | None:
-    """Return the size of what the run needs to predict; None where it stored nothing.
+    """Return the size of the files that prediction needs; None if the run stored none.
 
-    States for going on with the training do not count. What is shared between runs, such as
-    pretrained weights that stay as they are, lies elsewhere and does not count either.
+    Files for resuming do not count, nor do pretrained weights that lie outside the run.
     """
     folder = run.path / "weights"
     files = [file for file in folder.rglob("*") if file.is_file()] if folder.is_dir() else []
-    needed = [file for file in files if not file.name.startswith(_STATES)]
+    needed = [file for file in files if not file.name.startswith(_RESUME_FILES)]
     return sum(file.stat().st_size for file in needed) if needed else None

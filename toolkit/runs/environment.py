@@ -1,4 +1,4 @@
-"""Versions, hardware, memory, devices and seeds: what a number depends on besides the code."""
+"""Versions, hardware, memory, devices and seeds."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def keep_freed_memory() -> bool:
 
 
 def forget_peak_memory() -> None:
-    """Let the peak start from now, so that one run does not inherit another's (Linux only)."""
+    """Reset the peak, so that one run does not inherit another's (Linux only)."""
     library = _glibc()
     if library is not None:
         library.malloc_trim(0)  # what `keep_freed_memory` has kept
@@ -77,10 +77,10 @@ def forget_peak_memory() -> None:
 def peak_memory_bytes() -> int:
     """Return the largest resident size of this process, in bytes.
 
-    Since it was last forgotten, see `forget_peak_memory`; elsewhere than on Linux since the start.
+    Since the last `forget_peak_memory`; on other systems than Linux since the start.
     """
     with contextlib.suppress(OSError):
-        # What `getrusage` says is never less than the peak of the process that started this one.
+        # `getrusage` never reports less than the peak of the parent process.
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
@@ -91,7 +91,7 @@ def peak_memory_bytes() -> int:
 
 
 def choose_device(wanted: str) -> str:
-    """Turn `auto`, `cpu`, `cuda`, `cuda:1`, `cuda:0,1` or `mps` into a device that is there.
+    """Turn `auto`, `cpu`, `cuda`, `cuda:1`, `cuda:0,1` or `mps` into a available device.
 
     Raises:
         ConfigError: the wanted device is not available.
@@ -113,7 +113,7 @@ def choose_device(wanted: str) -> str:
 
 
 def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy and torch, and ask torch for deterministic algorithms."""
+    """Seed Python, NumPy and torch, and set torch to deterministic algorithms."""
     import random
 
     import numpy as np
@@ -132,7 +132,7 @@ def computes_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
-        # Older releases of torch cannot say; there training stays in float32.
+        # Older releases of torch cannot tell; training stays in float32 there.
         capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
         return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
     return False

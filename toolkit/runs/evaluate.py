@@ -1,14 +1,16 @@
-"""From stored predictions to metrics: the same predictions always give the same bytes."""
+"""Metrics of runs from their stored predictions: equal predictions give equal bytes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
 from toolkit.data.types import GOOD, Dataset, Sample
 from toolkit.errors import RunError
+from toolkit.files import read_json
 from toolkit.metrics.bootstrap import image_intervals
 from toolkit.metrics.classification import classification_intervals, classification_metrics
 from toolkit.metrics.image import flagged, image_metrics
@@ -19,67 +21,139 @@ from toolkit.runs.costs import costs
 from toolkit.runs.localization_metrics import (
     Truth,
     anomaly_map_metrics,
-    score_boxes,
-    score_masks,
-    truth_of,
+    detection_metrics,
+    measure_truth,
+    segmentation_metrics,
 )
 from toolkit.runs.prediction_io import read_predictions
 from toolkit.runs.run import Run
-from toolkit.runs.scored_predictions import Judged, judged
+from toolkit.runs.scored_predictions import ScoredPredictions, load_scored_predictions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["SCHEMA", "Judged", "evaluate", "judged", "threshold_of"]
-
 SCHEMA = 1
+REPORT = "report.json"
+RunLike: TypeAlias = Run | Path | str
 
 
-def threshold_of(run: Run, dataset: Dataset) -> float | None:
+def evaluate(
+    runs: RunLike | Sequence[RunLike],
+    dataset: Dataset | None = None,
+    *,
+    part: Literal["test", "val"] = "test",
+) -> dict[str, Any]:
+    """Compute the metrics of one run, or of the runs of several folds pooled.
+
+    Nothing is written. Each fold keeps the threshold that its own validation part chose.
+
+    Example:
+        >>> metrics = evaluate("runs/patchcore/001")  # doctest: +SKIP
+        >>> metrics["image"]["auroc"]  # doctest: +SKIP
+        0.997
+
+    Args:
+        runs: a run or its directory, or the folds of one entry.
+        dataset: their data; read from where the runs were made on it if None.
+        part: `val` scores the validation parts, by which settings are chosen; metrics at the
+            threshold are optimistic there, since it was chosen on the same images.
+
+    Returns:
+        JSON values with sorted keys; every metric is a number or `{"value": null, "reason": …}`.
+        Under `report` what the method reported itself, averaged over the folds (of `test` only).
+
+    Raises:
+        RunError: predictions are missing, damaged, not finite, or not of these images.
+        DataError: the data is not there.
+    """
+    given = [runs] if isinstance(runs, Run | Path | str) else list(runs)
+    opened = [run if isinstance(run, Run) else Run.open(run) for run in given]
+    if not opened:
+        raise RunError("no run to evaluate; name at least one")
+    if dataset is None:
+        dataset = dataset_of(opened[0])
+    try:
+        metrics = _evaluate(opened, dataset, part)
+    except MetricError as error:
+        raise RunError(f"{opened[0].path}: {error}; run the method again") from error
+    reports = [read_report(run) for run in opened]
+    if part == "test" and all(report is not None for report in reports):
+        metrics["report"] = mean_tree(reports)
+    return metrics
+
+
+def dataset_of(run: Run, *, moved_to: Path | None = None) -> Dataset:
+    """Read the data set that a run was made on.
+
+    Args:
+        run: the run.
+        moved_to: where the data lies now, if it was moved.
+
+    Raises:
+        DataError: it is not there, or cannot be read.
+    """
+    from toolkit.data.layouts import read_dataset
+
+    data = run.record["data"]
+    return read_dataset(moved_to or data["root"], layout=data["layout"])
+
+
+def choose_threshold(run: Run, dataset: Dataset) -> float | None:
     """Choose the image-level threshold on the run's validation part; None where it is empty.
 
-    A method with a setting `target_fpr` above 0 gets the threshold that flags no more than this
-    share of the good validation images, and looks at no defect; all others that of the best F1.
+    A method with a setting `target_fpr` above 0 gets the threshold that flags at most this share of
+    the good validation images, without using defects; all others the one with the best F1.
     """
-    val = judged(run, dataset, "val")
+    val = load_scored_predictions(run, dataset, "val")
     rate = run.record["settings"].get("target_fpr", 0)
     if rate and not val.is_defect.all():
         return false_alarm_threshold(val.scores[~val.is_defect], rate)
     return f1_threshold(val.scores, val.is_defect) if len(val.samples) else None
 
 
-def evaluate(
-    runs: Sequence[Run], dataset: Dataset, *, part: Literal["test", "val"] = "test"
-) -> dict[str, Any]:
-    """Score the test predictions of one run, or of the runs of several folds pooled.
-
-    Each fold keeps the threshold that its own validation part chose.
-
-    Args:
-        runs: one run, or the folds of one entry.
-        dataset: their data.
-        part: `val` judges the validation parts, by which settings are chosen; figures at the
-            threshold flatter there, since it was chosen on the same images.
-
-    Returns:
-        JSON values with sorted keys; every figure is a number or `{"value": null, "reason": …}`.
+def read_report(run: Run) -> Any:
+    """Return what the method reported of the run; None if it did not.
 
     Raises:
-        RunError: predictions are missing, damaged, not finite, or not of these images.
+        RunError: the file is damaged.
     """
+    file = run.path / REPORT
+    if not file.is_file():
+        return None
+    report = read_json(file)
     try:
-        return _evaluate(runs, dataset, part)
+        return to_json(report)
     except MetricError as error:
-        raise RunError(f"{runs[0].path}: {error}; run the method again") from error
+        raise RunError(f"{file}: damaged ({error}); run the method again") from error
+
+
+def mean_tree(trees: Sequence[Any]) -> Any:
+    """Average trees of metrics leaf by leaf; what is not a number in all of them is left out.
+
+    A metric without a value in one tree has none in the mean. A single tree is returned as it is.
+    """
+    first = trees[0]
+    if len(trees) == 1:
+        return first
+    undefined = [tree for tree in trees if isinstance(tree, Mapping) and "reason" in tree]
+    if undefined:
+        return undefined[0]
+    if all(isinstance(tree, Mapping) for tree in trees):
+        shared = [key for key in first if all(key in tree for tree in trees)]
+        means = {key: mean_tree([tree[key] for tree in trees]) for key in shared}
+        return {key: mean for key, mean in means.items() if mean is not None}
+    if all(isinstance(tree, int | float) and not isinstance(tree, bool) for tree in trees):
+        return sum(trees) / len(trees)
+    return None
 
 
 def _evaluate(
     runs: Sequence[Run], dataset: Dataset, part: Literal["test", "val"]
 ) -> dict[str, Any]:
-    parts = [judged(run, dataset, part) for run in runs]
+    parts = [load_scored_predictions(run, dataset, part) for run in runs]
     samples = [s for part in parts for s in part.samples]
-    light = [p for part in parts for p in part.light]
-    thresholds = [threshold_of(run, dataset) for run in runs]
+    predictions = [p for part in parts for p in part.predictions]
+    thresholds = [choose_threshold(run, dataset) for run in runs]
     scores = np.concatenate([part.scores for part in parts])
     is_defect = np.concatenate([part.is_defect for part in parts])
     threshold = _per_image(thresholds, parts)
@@ -88,7 +162,7 @@ def _evaluate(
     intervals: dict[str, Any] = dict(
         image_intervals(scores, is_defect, threshold=threshold, defect_types=types)
     )
-    truths = [truth_of(s) for s in samples]
+    truths = [measure_truth(s) for s in samples]
     image.update(_by_size(scores, is_defect, threshold, truths))
     images = _images(samples, truths, scores, threshold)
     metrics: dict[str, Any] = {
@@ -99,29 +173,29 @@ def _evaluate(
         "images": images,
         "speed": {**_speed(parts), **costs(runs)},
     }
-    if all(p.boxes is not None for p in light):
-        boxes = score_boxes(samples, truths, light, dataset.classes)
-        metrics["boxes"], metrics["detections"] = boxes.figures, boxes.units
+    if all(p.boxes is not None for p in predictions):
+        boxes = detection_metrics(samples, truths, predictions, dataset.classes)
+        metrics["boxes"], metrics["detections"] = boxes.metrics, boxes.units
         intervals.update(boxes.intervals)
-    if all(p.class_probabilities is not None for p in light):
-        names, true, said = _answers(samples, light, dataset.classes)
+    if all(p.class_probabilities is not None for p in predictions):
+        names, true, predicted = _classes(samples, predictions, dataset.classes)
         index = {name: i for i, name in enumerate(names)}
-        labels = [index[t] for t in true], [index[s] for s in said]
+        labels = [index[t] for t in true], [index[p] for p in predicted]
         metrics["classification"] = {
             "classes": names,
             **to_json(classification_metrics(*labels, class_names=names)),
         }
         spread = classification_intervals(*labels, class_names=names, strata=types)
         intervals.update({f"classification.{name}": one for name, one in spread.items()})
-        images.update(true_classes=true, pred_classes=said)
+        images.update(true_classes=true, pred_classes=predicted)
     if _has(parts, "mask"):
-        masks = score_masks(parts, truths)
-        metrics["masks"] = masks.figures
+        masks = segmentation_metrics(parts, truths)
+        metrics["masks"] = masks.metrics
         images.update(masks.units)
         intervals.update(masks.intervals)
     if _has(parts, "anomaly_map"):
         maps = anomaly_map_metrics(parts)
-        metrics["pixel"], metrics["regions"] = maps.figures, maps.units
+        metrics["pixel"], metrics["regions"] = maps.metrics, maps.units
         intervals.update(maps.intervals)
     result: dict[str, Any] = to_json(metrics)
     return result
@@ -133,7 +207,7 @@ def _by_size(
     threshold: NDArray[np.float64] | None,
     truths: Sequence[Truth],
 ) -> dict[str, Any]:
-    """Score the images by the size of their defect."""
+    """Return image-level metrics by the size of the defect."""
     sizes = [one.size for one in truths]
     sized = image_metrics(scores, is_defect, threshold=threshold, defect_types=sizes)
     return {
@@ -148,7 +222,7 @@ def _images(
     scores: NDArray[np.float64],
     threshold: NDArray[np.float64] | None,
 ) -> dict[str, Any]:
-    """List what was said of each image, so that two runs can be compared image by image."""
+    """List the score of each image, so that two runs can be compared image by image."""
     images: dict[str, Any] = {
         "ids": [s.id for s in samples],
         "types": [s.label for s in samples],
@@ -163,7 +237,7 @@ def _images(
 
 
 def _per_image(
-    thresholds: Sequence[float | None], parts: Sequence[Judged]
+    thresholds: Sequence[float | None], parts: Sequence[ScoredPredictions]
 ) -> NDArray[np.float64] | None:
     known = [t for t in thresholds if t is not None]
     if len(known) < len(thresholds):
@@ -171,9 +245,9 @@ def _per_image(
     return np.repeat(np.array(known), [len(part.samples) for part in parts])
 
 
-def _speed(parts: Sequence[Judged]) -> dict[str, float]:
-    # The first image of each run pays for loading the model.
-    seconds = [p.seconds for part in parts for p in part.light[1:] if p.seconds is not None]
+def _speed(parts: Sequence[ScoredPredictions]) -> dict[str, float]:
+    # The first image of each run pays for warming up.
+    seconds = [p.seconds for part in parts for p in part.predictions[1:] if p.seconds is not None]
     if not seconds:
         return {}
     return {
@@ -183,23 +257,21 @@ def _speed(parts: Sequence[Judged]) -> dict[str, float]:
     }
 
 
-def _answers(
-    samples: Sequence[Sample], light: Sequence[Prediction], classes: Sequence[str]
+def _classes(
+    samples: Sequence[Sample], predictions: Sequence[Prediction], classes: Sequence[str]
 ) -> tuple[list[str], list[str], list[str]]:
-    """Return the names of all classes, the true class of each image, and the one that was said."""
-    said = [
-        max(p.class_probabilities or {}, key=(p.class_probabilities or {}).__getitem__)
-        for p in light
-    ]
+    """Return the names of all classes, and the true and the predicted class of each image."""
+    probabilities = [p.class_probabilities or {} for p in predictions]
+    predicted = [max(one, key=one.__getitem__) for one in probabilities]
     names = [GOOD, *classes]
-    offered = {name for p in light for name in p.class_probabilities or {}}
+    offered = {name for one in probabilities for name in one}
     if offered <= set(names):
-        return names, [s.label for s in samples], said
+        return names, [s.label for s in samples], predicted
     # Good against defect: the true labels follow.
     names = [GOOD, *sorted(offered - {GOOD})]
-    return names, [names[-1] if s.is_defect else GOOD for s in samples], said
+    return names, [names[-1] if s.is_defect else GOOD for s in samples], predicted
 
 
-def _has(parts: Sequence[Judged], what: str) -> bool:
+def _has(parts: Sequence[ScoredPredictions], what: str) -> bool:
     first = (next(iter(read_predictions(p.run.predictions, p.part)), None) for p in parts)
     return all(p is not None and getattr(p, what) is not None for p in first)

@@ -1,4 +1,4 @@
-"""Where the defects are: boxes, masks and anomaly maps against the truth, by type and by size."""
+"""Metrics of boxes, masks and anomaly maps against the true masks, by type and by size."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from toolkit.metrics.pixel import RegionMetrics, pixel_metrics
 from toolkit.metrics.sizes import SIZES, size_names
 from toolkit.metrics.values import Undefined, Value, to_json
 from toolkit.prediction import Boxes, Prediction
-from toolkit.runs.scored_predictions import Judged
+from toolkit.runs.prediction_io import read_predictions
+from toolkit.runs.scored_predictions import ScoredPredictions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,7 +33,7 @@ NO_MASK = "no mask"
 
 @dataclass(frozen=True)
 class Truth:
-    """What is on one image, without its pixels.
+    """The defects of one image, without their pixels.
 
     Attributes:
         area: of the image, in pixels.
@@ -45,8 +46,8 @@ class Truth:
     boxes_xyxy: NDArray[np.float64]
 
 
-def truth_of(sample: Sample) -> Truth:
-    """Measure a sample's masks.
+def measure_truth(sample: Sample) -> Truth:
+    """Measure the masks of a sample.
 
     Raises:
         DataError: the image or a mask cannot be read.
@@ -61,68 +62,70 @@ def truth_of(sample: Sample) -> Truth:
 
 
 @dataclass(frozen=True)
-class Localised:
-    """Figures of boxes, masks or anomaly maps, and what they rest on.
+class LocalizationMetrics:
+    """Metrics of boxes, masks or anomaly maps, and the units that they average.
 
     Attributes:
-        figures: for `metrics.json`.
+        metrics: for `metrics.json`.
         units: lists, one entry per image, region or predicted box, that runs can be compared by.
         intervals: 95 % bootstrap intervals by name.
     """
 
-    figures: dict[str, Any]
+    metrics: dict[str, Any]
     units: dict[str, Any]
     intervals: dict[str, Any]
 
 
-def score_boxes(
+def detection_metrics(
     samples: Sequence[Sample],
     truths: Sequence[Truth],
-    light: Sequence[Prediction],
+    predictions: Sequence[Prediction],
     classes: Sequence[str],
-) -> Localised:
+) -> LocalizationMetrics:
     """Score the boxes of all images; boxes of unknown classes are not counted."""
     index = {name: i for i, name in enumerate(classes)}
     truth, predicted = [], []
-    for sample, there, prediction in zip(samples, truths, light, strict=True):
+    for sample, there, prediction in zip(samples, truths, predictions, strict=True):
         labels = np.full(len(there.boxes_xyxy), index.get(sample.label, 0), np.int64)
         truth.append(TrueBoxes(there.boxes_xyxy, labels))
-        said = prediction.boxes if prediction.boxes is not None else Boxes.none()
-        known = [i for i, name in enumerate(said.labels) if name in index]
+        boxes = prediction.boxes if prediction.boxes is not None else Boxes.none()
+        known = [i for i, name in enumerate(boxes.labels) if name in index]
         predicted.append(
             PredictedBoxes(
-                said.xyxy[known].astype(np.float64),
-                said.scores[known].astype(np.float64),
-                np.array([index[said.labels[i]] for i in known], np.int64),
+                boxes.xyxy[known].astype(np.float64),
+                boxes.scores[known].astype(np.float64),
+                np.array([index[boxes.labels[i]] for i in known], np.int64),
             )
         )
     areas = [one.area for one in truths]
     found = match_boxes(truth, predicted, n_classes=len(classes))
     counts = resample_counts([s.label for s in samples])
     drawn = map50_resamples(found, counts)
-    return Localised(
-        figures=to_json(box_metrics(truth, predicted, class_names=classes, image_areas=areas)),
+    return LocalizationMetrics(
+        metrics=to_json(box_metrics(truth, predicted, class_names=classes, image_areas=areas)),
         units={f.name: getattr(found, f.name).tolist() for f in fields(found)},
         intervals={"map50": NO_BOXES if drawn is None else interval_of(drawn, counts)},
     )
 
 
-def score_masks(parts: Sequence[Judged], truths: Sequence[Truth]) -> Localised:
-    """Score union masks on the defective images; on good ones a mask has no overlap to measure."""
+def segmentation_metrics(
+    parts: Sequence[ScoredPredictions], truths: Sequence[Truth]
+) -> LocalizationMetrics:
+    """Score union masks on the defective images; good images have no mask to overlap."""
     samples = [s for part in parts for s in part.samples]
     found: dict[str, MaskValues] = {}
     for part in parts:
-        for prediction, sample in part.pixels():
+        for prediction, sample in part.with_pixels():
             if sample.is_defect:
-                said = _given(prediction.mask, part, sample)
-                found[sample.id] = mask_values(said, read_truth(sample))
+                mask = _required(prediction.mask, part, sample)
+                found[sample.id] = mask_values(mask, read_truth(sample))
     sizes = {s.id: t.size for s, t in zip(samples, truths, strict=True)}
     defects = [s for s in samples if s.is_defect]
 
     def mean(chosen: Sequence[Sample]) -> Any:
         return mean_of_masks([found[s.id] for s in chosen])
 
-    figures = {
+    metrics = {
         **to_json(mean(defects)),
         "by_type": {t: mean([s for s in defects if s.label == t]) for t in _types(defects)},
         "by_size": {z: mean([s for s in defects if sizes[s.id] == z]) for z in SIZES},
@@ -138,24 +141,24 @@ def score_masks(parts: Sequence[Judged], truths: Sequence[Truth]) -> Localised:
             if known
             else Undefined("no masks")
         )
-    return Localised(figures=figures, units=units, intervals=intervals)
+    return LocalizationMetrics(metrics=metrics, units=units, intervals=intervals)
 
 
-def anomaly_map_metrics(parts: Sequence[Judged]) -> Localised:
-    """Anomaly maps over all pixels of all images; intervals of AUPRO are over regions."""
-    metrics = pixel_metrics(_Maps(parts))
-    regions = metrics.regions
+def anomaly_map_metrics(parts: Sequence[ScoredPredictions]) -> LocalizationMetrics:
+    """Score anomaly maps over all pixels of all images; AUPRO has intervals over regions."""
+    scored = pixel_metrics(_Maps(parts))
+    regions = scored.regions
     # In the order in which the maps are stored, which the metrics read them in.
     samples = [sample for part in parts for sample in _stored_order(part)]
     types = [samples[i].label for i in regions.image]
     sizes = size_names(regions.share)
-    figures = to_json(metrics)
-    del figures["regions"]
-    figures["by_type"] = {
+    metrics = to_json(scored)
+    del metrics["regions"]
+    metrics["by_type"] = {
         t: _some(regions, [one == t for one in types])
         for t in _types([s for s in samples if s.is_defect])
     }
-    figures["by_size"] = {z: _some(regions, [one == z for one in sizes]) for z in SIZES}
+    metrics["by_size"] = {z: _some(regions, [one == z for one in sizes]) for z in SIZES}
     numbers = _numbered([samples[i].id for i in regions.image])
     units: dict[str, Any] = {"ids": numbers, "types": types, "sizes": sizes}
     units["pixels"] = regions.n_pixels
@@ -167,7 +170,7 @@ def anomaly_map_metrics(parts: Sequence[Judged]) -> Localised:
         intervals[name] = (
             bootstrap_mean(values, types) if len(values) else Undefined("no regions or no good")
         )
-    return Localised(figures=figures, units=units, intervals=intervals)
+    return LocalizationMetrics(metrics=metrics, units=units, intervals=intervals)
 
 
 def _some(regions: RegionMetrics, chosen: Sequence[bool]) -> dict[str, Any]:
@@ -196,9 +199,7 @@ def _numbered(ids: Sequence[str]) -> list[str]:
     return names
 
 
-def _stored_order(part: Judged) -> list[Sample]:
-    from toolkit.runs.prediction_io import read_predictions
-
+def _stored_order(part: ScoredPredictions) -> list[Sample]:
     by_id = {s.id: s for s in part.samples}
     stored = read_predictions(part.run.predictions, part.part, pixels=False)
     return [by_id[p.sample_id] for p in stored]
@@ -212,8 +213,8 @@ def _number(value: Value) -> float | None:
     return None if isinstance(value, Undefined) else value
 
 
-def _given(pixels: NDArray[P] | None, part: Judged, sample: Sample) -> NDArray[P]:
-    """Insist on pixels for every image, or a method could leave out those it is bad at."""
+def _required(pixels: NDArray[P] | None, part: ScoredPredictions, sample: Sample) -> NDArray[P]:
+    """Require pixels for every image, or a method could leave out those it is bad at."""
     if pixels is None:
         raise RunError(
             f"{part.run.path}: {part.run.method} gives masks or anomaly maps for some images only "
@@ -223,26 +224,26 @@ def _given(pixels: NDArray[P] | None, part: Judged, sample: Sample) -> NDArray[P
 
 
 class _Maps:
-    """Anomaly maps at image size beside true masks; can be gone through more than once."""
+    """Iterable of anomaly maps at image size and true masks; can be read more than once."""
 
-    def __init__(self, parts: Sequence[Judged]) -> None:
+    def __init__(self, parts: Sequence[ScoredPredictions]) -> None:
         self._parts = parts
 
     def __iter__(self) -> Iterator[tuple[NDArray[np.float32], NDArray[np.bool_]]]:
         import cv2
 
         for part in self._parts:
-            for prediction, sample in part.pixels():
+            for prediction, sample in part.with_pixels():
                 truth = read_truth(sample)
-                anomaly_map = _given(prediction.anomaly_map, part, sample)
+                anomaly_map = _required(prediction.anomaly_map, part, sample)
                 if (
                     anomaly_map.ndim != 2
                     or not anomaly_map.size
                     or not np.isfinite(anomaly_map).all()
                 ):
                     raise RunError(
-                        f"{part.run.path}: the anomaly map of {sample.id} holds NaN or infinity, or "
-                        "is no map; run the method again"
+                        f"{part.run.path}: the anomaly map of {sample.id} holds NaN or infinity, "
+                        "or is no map; run the method again"
                     )
                 size = (truth.shape[1], truth.shape[0])
                 yield cv2.resize(anomaly_map, size, interpolation=cv2.INTER_LINEAR), truth

@@ -18,12 +18,12 @@ SCHEMA = 1
 
 
 def write_predictions(folder: Path, part: str, predictions: Iterable[Prediction]) -> int:
-    """Store the predictions of one part (`val` or `test`); the file appears when all are there.
+    """Store the predictions of one part (`val` or `test`); the file appears once it is complete.
 
     Args:
         folder: the run's `predictions/`.
         part: name of the part.
-        predictions: consumed one by one, so that a long iterator needs no memory.
+        predictions: consumed one by one, so a long iterator needs no memory.
 
     Returns:
         The number of predictions written.
@@ -50,18 +50,20 @@ def read_predictions(folder: Path, part: str, *, pixels: bool = True) -> Iterato
         pixels: whether masks and anomaly maps are decoded too.
 
     Raises:
-        RunError: there are none, or the file is damaged.
+        RunError: there are none, or a file is missing or damaged; the message names it.
     """
     path = folder / f"{part}.jsonl"
     try:
-        with path.open(encoding="utf-8") as file:
+        # As bytes: a byte that is not UTF-8 is an error of its line.
+        with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 try:
-                    yield _from_record(folder, json.loads(line), pixels)
-                except (KeyError, TypeError, ValueError, EOFError) as error:
+                    prediction = _from_record(folder, json.loads(line), pixels)
+                except (KeyError, TypeError, ValueError, AttributeError) as error:
                     raise RunError(
                         f"{path}: line {number} is damaged ({error}); run the method again"
                     ) from error
+                yield prediction
     except OSError as error:
         raise RunError(
             f"{path}: no stored predictions ({error.strerror}); run the method again"
@@ -126,15 +128,28 @@ def _from_record(folder: Path, record: dict[str, Any], pixels: bool) -> Predicti
             scores=np.asarray(stored["scores"], np.float32),
             labels=tuple(stored["labels"]),
         )
-    anomaly_map = None
-    if pixels and "anomaly_map" in record:
-        anomaly_map = np.load(folder / record["anomaly_map"])
     return Prediction(
         sample_id=record["id"],
         score=record["score"],
         class_probabilities=record.get("class_probabilities"),
         boxes=boxes,
         mask=decode_mask(record["mask"]) if pixels and "mask" in record else None,
-        anomaly_map=anomaly_map,
+        anomaly_map=_read_map(folder / record["anomaly_map"])
+        if pixels and "anomaly_map" in record
+        else None,
         seconds=record.get("seconds"),
     )
+
+
+def _read_map(path: Path) -> np.ndarray:
+    try:
+        return np.asarray(np.load(path))
+    except OSError as error:
+        raise RunError(
+            f"{path}: the anomaly map cannot be read ({error.strerror or error}); run the method "
+            "again"
+        ) from error
+    except (ValueError, EOFError) as error:
+        raise RunError(
+            f"{path}: the anomaly map is damaged ({error}); run the method again"
+        ) from error

@@ -1,4 +1,4 @@
-"""The run directory: everything that is known of one training, in files a person can read.
+"""The run directory: all records of one training, in files that a person can read.
 
     runs/<method>/<name>/   run.json  results.csv  log.txt  metrics.json
                             predictions/  weights/  plots/
@@ -9,10 +9,12 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from toolkit.files import OutputError, atomic_write, read_json, write_json
 from toolkit.runs.environment import environment
 
 SCHEMA = 2
+LOCK_FILE = ".lock"
 _REQUIRED = ("method", "settings", "seed", "device", "data", "split", "inputs", "metadata")
 
 
@@ -139,17 +142,17 @@ class Run:
 
     @property
     def weights(self) -> Path:
-        """The folder of checkpoints (made when asked for)."""
+        """The folder of checkpoints (made on first use, while the run is not finished)."""
         return self._folder("weights")
 
     @property
     def plots(self) -> Path:
-        """The folder of pictures (made when asked for)."""
+        """The folder of plots (made on first use, while the run is not finished)."""
         return self._folder("plots")
 
     @property
     def predictions(self) -> Path:
-        """The folder of stored predictions (made when asked for)."""
+        """The folder of stored predictions (made on first use, while the run is not finished)."""
         return self._folder("predictions")
 
     def input(self, role: str) -> Run | None:
@@ -158,7 +161,13 @@ class Run:
         return Run.open(named) if named else None
 
     def update_metadata(self, **values: Any) -> None:
-        """Add values to `run.json`; a later one of the same name replaces the earlier."""
+        """Add values to `run.json`; a later one of the same name replaces the earlier.
+
+        Raises:
+            RunError: the run is finished.
+        """
+        if self.finished:
+            raise RunError(f"{self.path}: finished, so nothing may write into it; train a new run")
         self.metadata.update(values)
         self._save()
 
@@ -195,16 +204,55 @@ class Run:
         """Return the content of `metrics.json`.
 
         Raises:
-            RunError: the run is not finished.
+            RunError: the run is not finished, or the file is damaged.
         """
         if not self.finished:
             raise RunError(f"{self.path}: not finished (no metrics.json); continue with --resume")
-        metrics: dict[str, Any] = read_json(self.path / "metrics.json")
+        metrics = read_json(self.path / "metrics.json")
+        if not isinstance(metrics, dict):
+            raise RunError(
+                f"{self.path}/metrics.json: damaged; write it again with: toolkit evaluate "
+                f"{self.path}"
+            )
         return metrics
 
     def finish(self, metrics: Mapping[str, Any]) -> None:
         """Write `metrics.json`, which marks the run as finished."""
         write_json(self.path / "metrics.json", dict(metrics))
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run's lock file, so that no second process works on the same run.
+
+        The operating system frees the lock of a process that has died.
+
+        Example:
+            >>> with run.lock():  # doctest: +SKIP
+            ...     run = Run.open(run.path)  # another process may have finished it before
+
+        Raises:
+            RunError: another process holds the lock.
+        """
+        import fcntl
+
+        path = self.path / LOCK_FILE
+        while True:
+            with path.open("a") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError as error:
+                    raise RunError(
+                        f"{self.path}: another process is training this run; wait for it, or "
+                        "choose another --name or --runs"
+                    ) from error
+                # The last holder may have removed the file after it was opened here.
+                if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                    continue
+                try:
+                    yield
+                finally:
+                    path.unlink(missing_ok=True)
+                return
 
     def discard(self) -> None:
         """Remove the directory of a run that holds nothing yet, so that its name is free again."""
@@ -212,7 +260,8 @@ class Run:
 
     def _folder(self, name: str) -> Path:
         folder = self.path / name
-        folder.mkdir(parents=True, exist_ok=True)
+        if not self.finished:
+            folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     def _save(self) -> None:
@@ -226,7 +275,7 @@ def find_runs(places: list[Path]) -> list[Path]:
 
 
 def _new_folder(folder: Path, name: str | None) -> Path:
-    """Make a folder that was not there; two processes never get the same one."""
+    """Make a new folder; two processes never get the same one."""
     if name is not None and (name != Path(name).name or name in ("", "..")):
         raise RunError(f"--name {name}: not a plain name; choose one without slashes")
     while True:

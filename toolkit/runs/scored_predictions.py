@@ -1,4 +1,4 @@
-"""Stored predictions beside the truth, and what makes them fit to be scored."""
+"""Stored predictions of a run beside the true labels, checked so that they can be scored."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Judged:
+class ScoredPredictions:
     """The stored predictions of one run on one part, beside the truth.
 
     Attributes:
@@ -37,7 +37,7 @@ class Judged:
     @cached_property
     def scores(self) -> NDArray[np.float64]:
         """Raw image-level scores, float64 (n,)."""
-        return np.array([p.score for p in self.light], np.float64)
+        return np.array([p.score for p in self.predictions], np.float64)
 
     @cached_property
     def is_defect(self) -> NDArray[np.bool_]:
@@ -45,26 +45,26 @@ class Judged:
         return np.array([s.is_defect for s in self.samples], np.bool_)
 
     @cached_property
-    def light(self) -> tuple[Prediction, ...]:
+    def predictions(self) -> tuple[Prediction, ...]:
         """The predictions without masks and anomaly maps, in the order of `samples`.
 
         Raises:
-            RunError: see `light_predictions`.
+            RunError: see `checked_predictions`.
         """
-        return light_predictions(self.run, self.part)
+        return checked_predictions(self.run, self.part)
 
-    def pixels(self) -> Iterator[tuple[Prediction, Sample]]:
-        """Yield the predictions with masks and anomaly maps, one by one, as they are stored."""
+    def with_pixels(self) -> Iterator[tuple[Prediction, Sample]]:
+        """Yield predictions with masks and anomaly maps one by one, in the order of the file."""
         by_id = {s.id: s for s in self.samples}
         for prediction in read_predictions(self.run.predictions, self.part):
             yield prediction, by_id[prediction.sample_id]
 
 
-def judged(run: Run, dataset: Dataset, part: str) -> Judged:
-    """Put a run's predictions beside the truth.
+def load_scored_predictions(run: Run, dataset: Dataset, part: str) -> ScoredPredictions:
+    """Return a run's predictions on `val` or `test` beside the truth.
 
     Raises:
-        RunError: the data set is not the one the run was made on (it may have been moved).
+        RunError: the data set is not the one that the run was made on (it may have been moved).
     """
     ids = run.record["split"][part]
     missing = [name for name in ids if name not in dataset.by_id]
@@ -75,52 +75,42 @@ def judged(run: Run, dataset: Dataset, part: str) -> Judged:
             f"{run.path}: {dataset.root} is not the data of this run (images, labels or masks have "
             "changed); give the right data, or run the method again"
         )
-    return Judged(run=run, part=part, samples=tuple(dataset.by_id[name] for name in ids))
+    return ScoredPredictions(run, part, tuple(dataset.by_id[name] for name in ids))
 
 
-def light_predictions(run: Run, part: str) -> tuple[Prediction, ...]:
+def checked_predictions(run: Run, part: str) -> tuple[Prediction, ...]:
     """Return the predictions without masks and anomaly maps, in the order of the split.
 
     Raises:
-        RunError: a prediction is missing, there are two, one is for an image that the split does
-            not name, or a score is no finite number.
+        RunError: a prediction is missing, duplicate or of an image outside the split, or a number
+            is not finite.
     """
+
+    def damaged(problem: str) -> RunError:
+        return RunError(f"{run.path}: {problem}; run the method again")
+
     found: dict[str, Prediction] = {}
-    for p in read_predictions(run.predictions, part, pixels=False):
-        if not isinstance(p.sample_id, str):
-            raise RunError(f"{run.path}: a prediction names no image; run the method again")
-        if p.sample_id in found:
-            raise RunError(f"{run.path}: two predictions for {p.sample_id}; run the method again")
-        _check_finite(run, p)
-        found[p.sample_id] = p
+    for prediction in read_predictions(run.predictions, part, pixels=False):
+        name = prediction.sample_id
+        if not isinstance(name, str):
+            raise damaged("a prediction names no image")
+        if name in found:
+            raise damaged(f"two predictions for {name}")
+        for value in (prediction.score, *(prediction.class_probabilities or {}).values()):
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise damaged(f"a score of {name} is {value!r} and no number")
+            if not math.isfinite(value):
+                raise damaged(f"a score of {name} is {value}")
+        boxes = prediction.boxes
+        if boxes is not None and not (
+            np.isfinite(boxes.xyxy).all() and np.isfinite(boxes.scores).all()
+        ):
+            raise damaged(f"a box of {name} holds NaN or infinity")
+        found[name] = prediction
     wanted = run.record["split"][part]
     unknown, missing = sorted(set(found) - set(wanted)), sorted(set(wanted) - set(found))
     if unknown:
-        raise RunError(
-            f"{run.path}: a prediction for unknown image {unknown[0]}; run the method again"
-        )
+        raise damaged(f"a prediction for unknown image {unknown[0]}")
     if missing:
-        raise RunError(f"{run.path}: no prediction for {missing[0]}; run the method again")
+        raise damaged(f"no prediction for {missing[0]}")
     return tuple(found[name] for name in wanted)
-
-
-def _check_finite(run: Run, prediction: Prediction) -> None:
-    shares = prediction.class_probabilities or {}
-    for value in (prediction.score, *shares.values()):
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise RunError(
-                f"{run.path}: a score of {prediction.sample_id} is {value!r} and no number; "
-                "run the method again"
-            )
-        if not math.isfinite(value):
-            raise RunError(
-                f"{run.path}: a score of {prediction.sample_id} is {value}; run the method again"
-            )
-    boxes = prediction.boxes
-    if boxes is not None and not (
-        np.isfinite(boxes.xyxy).all() and np.isfinite(boxes.scores).all()
-    ):
-        raise RunError(
-            f"{run.path}: a box of {prediction.sample_id} holds NaN or infinity; "
-            "run the method again"
-        )

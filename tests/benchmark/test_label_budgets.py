@@ -8,13 +8,12 @@ from pathlib import Path
 import pytest
 
 from tests.leaderboard.standin import Grey, grey, write_grid  # noqa: F401
-from toolkit.benchmark.budget import budgets_of, left_out, parse_budgets
-from toolkit.benchmark.grid import expand, read_grid
-from toolkit.benchmark.study import run_grid
+from toolkit.benchmark.grid import budgets_of, read_benchmark, skipped_budgets, training_tasks
+from toolkit.benchmark.study import benchmark
 from toolkit.data.layouts import read_dataset
 from toolkit.data.splits import make_plan
 from toolkit.errors import ConfigError, RunError
-from toolkit.leaderboard.board import build_board
+from toolkit.leaderboard.board import leaderboard
 from toolkit.training import TrainingTask, run_training
 
 pytestmark = pytest.mark.usefixtures("grey")
@@ -28,14 +27,16 @@ pytestmark = pytest.mark.usefixtures("grey")
         (["all", "1"], (1, "all")),  # all comes last
     ],
 )
-def test_parse(words: list[str], expected: tuple[object, ...]) -> None:
-    assert parse_budgets(words, source="x") == expected
+def test_parse(words: list[str], expected: tuple[object, ...], tmp_path: Path) -> None:
+    file = write_grid(tmp_path, [{"name": "a"}], label_budgets=words)
+    assert read_benchmark(str(file)).label_budgets == expected
 
 
 @pytest.mark.parametrize("word", ["-1", "1.5", "most", ""])
-def test_a_wrong_budget_is_one_line(word: str) -> None:
-    with pytest.raises(ConfigError, match="budgets="):
-        parse_budgets([word], source="x")
+def test_a_wrong_budget_is_one_line(word: str, tmp_path: Path) -> None:
+    file = write_grid(tmp_path, [{"name": "a"}], label_budgets=[word])
+    with pytest.raises(ConfigError, match="label_budgets="):
+        read_benchmark(str(file))
 
 
 @pytest.mark.parametrize(
@@ -52,17 +53,19 @@ def test_budgets_of(method: str, budgets: tuple[int, ...], expected: tuple[objec
 
 
 def test_what_is_left_out_is_said() -> None:
-    line = left_out("mine", "grey", (0, 1, "all"))
+    line = skipped_budgets("mine", "grey", (0, 1, "all"))
     assert line == "mine: not run with k = 0 (needs 1 defects of each type)"
-    assert left_out("mine", "grey", (1, "all")) is None
-    assert left_out("mine", "patchcore", (0, 1)) is None
+    assert skipped_budgets("mine", "grey", (1, "all")) is None
+    assert skipped_budgets("mine", "patchcore", (0, 1)) is None
 
 
 def test_a_reader_takes_the_run_of_its_own_budget(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     methods = [{"name": "on", "prompt_run": "base"}, {"name": "base"}]
-    tasks = expand(read_grid(str(write_grid(tmp_path, methods, budgets=[0, 1, "all"]))))
+    tasks = training_tasks(
+        read_benchmark(str(write_grid(tmp_path, methods, label_budgets=[0, 1, "all"])))
+    )
     read = {t.entry: t.inputs["prompt_run"] for t in tasks if t.inputs}
     assert read == {
         "on k=1": "grey/base-k1-fold0-seed0",
@@ -70,7 +73,7 @@ def test_a_reader_takes_the_run_of_its_own_budget(
     }
     # What prompts from good images alone was run once.
     monkeypatch.setattr(Grey, "labels", "none")
-    assert [t.entry for t in expand(read_grid(str(tmp_path / "grid.yaml")))] == [
+    assert [t.entry for t in training_tasks(read_benchmark(str(tmp_path / "grid.yaml")))] == [
         "base k=0",
         "on k=0",
     ]
@@ -78,18 +81,20 @@ def test_a_reader_takes_the_run_of_its_own_budget(
 
 def test_all_budgets_stand_in_one_table(sample_dir: Path, tmp_path: Path) -> None:
     said: list[str] = []
-    grid = read_grid(str(write_grid(tmp_path, [{"name": "a"}], budgets=[0, 1, 2, "all"])))
-    runs, errors = run_grid(grid, read_dataset(sample_dir), runs=tmp_path / "r", say=said.append)
-    assert errors == []
+    grid = read_benchmark(
+        str(write_grid(tmp_path, [{"name": "a"}], label_budgets=[0, 1, 2, "all"]))
+    )
+    result = benchmark(grid, sample_dir, runs=tmp_path / "r", say=said.append)
+    assert result.errors == ()
     assert said[0].startswith("a: not run with k = 0")
-    assert [(r.metadata["base_entry"], r.metadata["budget"]) for r in runs] == [
+    assert [(r.metadata["base_entry"], r.metadata["budget"]) for r in result.runs] == [
         ("a", 1),
         ("a", 2),
         ("a", "all"),
     ]
     types = len(read_dataset(sample_dir).classes)
-    assert [r.metadata["labels"]["train"] for r in runs[:2]] == [types, 2 * types]
-    board = build_board(runs)
+    assert [r.metadata["labels"]["train"] for r in result.runs[:2]] == [types, 2 * types]
+    board = leaderboard(result)
     assert len(board.groups) == 1
     assert {row.entry for row in board.groups[0].rows} == {"a k=1", "a k=2", "a k=all"}
 

@@ -1,4 +1,4 @@
-"""Running tasks side by side, each in a process of its own with its share of the cores."""
+"""Executors of tasks, in this process or in several; they know nothing of what a task does."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
 
-from toolkit.benchmark.executor import Outcome, nothing
 from toolkit.errors import RunError, ToolkitError
 from toolkit.progress import share_terminal
 from toolkit.runs.environment import usable_cores
@@ -20,11 +20,69 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
+@dataclass(frozen=True)
+class Outcome(Generic[T, R]):
+    """The result of one task, or the error that ended it."""
+
+    task: T
+    result: R | None
+    error: ToolkitError | None = None
+
+
+def nothing(_: Any) -> tuple[()]:
+    """Return nothing: no task that must have ended before, no message."""
+    return ()
+
+
+class Executor(Protocol):
+    """Runs tasks."""
+
+    def run(
+        self,
+        tasks: Sequence[T],
+        work: Callable[[T], R],
+        *,
+        needs: Callable[[T], Collection[T]] = nothing,
+        begun: Callable[[T], Any] = nothing,
+    ) -> Iterator[Outcome[T, R]]:
+        """Yield the outcome of each task as it ends.
+
+        Args:
+            tasks: each after the tasks that it needs.
+            work: runs one task.
+            needs: returns the tasks that must have ended, well or badly, before a task begins.
+            begun: called with each task that begins.
+        """
+
+
+class LocalExecutor:
+    """Runs the tasks one after the other in this process.
+
+    A `ToolkitError` of one task does not end the others: it is the outcome of that task.
+    """
+
+    def run(
+        self,
+        tasks: Sequence[T],
+        work: Callable[[T], R],
+        *,
+        needs: Callable[[T], Collection[T]] = nothing,
+        begun: Callable[[T], Any] = nothing,
+    ) -> Iterator[Outcome[T, R]]:
+        """Yield the outcome of each task as it ends, in order, so what a task needs has ended."""
+        for task in tasks:
+            begun(task)
+            try:
+                yield Outcome(task, work(task))
+            except ToolkitError as error:
+                yield Outcome(task, None, error)
+
+
 class ProcessExecutor:
     """Runs up to `jobs` tasks at once.
 
-    Small networks do not gain twice from two threads, but two of them side by side do. Tasks and
-    work are sent to the processes, so both can be pickled.
+    Two trainings of small networks side by side are faster than one after the other on two threads.
+    Tasks and work are pickled.
 
     Args:
         jobs: number of processes.
@@ -45,11 +103,10 @@ class ProcessExecutor:
         needs: Callable[[T], Collection[T]] = nothing,
         begun: Callable[[T], Any] = nothing,
     ) -> Iterator[Outcome[T, R]]:
-        """Yield the outcome of each task as it ends; which ends first is not foreseen.
+        """Yield the outcome of each task as it ends, in any order.
 
         Raises:
-            RunError: a process ended without a word, as when memory runs out. What is finished
-                stays.
+            RunError: a process was killed, as when memory runs out. Finished runs remain.
         """
         places = {id(task): i for i, task in enumerate(tasks)}
         open_needs = [{places[id(need)] for need in needs(task)} for task in tasks]
@@ -77,12 +134,12 @@ class ProcessExecutor:
                     yield outcome
         except BrokenProcessPool as error:
             raise RunError(
-                "a process was ended from outside, perhaps for want of memory; repeat the command, "
-                "with fewer --jobs"
+                "a process was killed, perhaps for lack of memory; repeat the command with fewer "
+                "--jobs"
             ) from error
         finally:
             pool.shutdown(wait=not running, cancel_futures=True)
-            if running:  # interrupted: what is half done goes on when the command is repeated
+            if running:  # interrupted: unfinished runs are resumed when the command is repeated
                 for child in set(multiprocessing.active_children()).difference(others):
                     child.terminate()
 
@@ -95,7 +152,7 @@ def _outcome(task: T, future: Future[R]) -> Outcome[T, R]:
 
 
 def _begin(threads: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C is told by the first process alone
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # only the first process reports Ctrl-C
     threading.Thread(target=_end_with_parent, daemon=True).start()
     share_terminal()
     # Before torch is imported; Ultralytics reads it too.
@@ -107,7 +164,7 @@ def _begin(threads: int) -> None:
 
 
 def _end_with_parent() -> None:
-    """Wait until the first process is gone, however it went; nobody else would end this one."""
+    """Exit when the first process has ended, in whatever way."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
