@@ -70,7 +70,7 @@ def test_other_backgrounds_are_refused(text: str) -> None:
         ({"ultralytics_args": {"iou": 0.5}}, "iou=0.5: is called nms_iou here"),
         ({"freeze": 10}, "freeze=10: is called freeze_layers here"),
         ({"copy_paste": 0.5}, "copy_paste=0.5: is called copy_paste_per_image here"),
-        ({"ultralytics_args": {"epochs": 3}}, "ultralytics_args: 'epochs' is a setting of its own"),
+        ({"ultralytics_args": {"epochs": 3}}, "ultralytics_args: 'epochs' is a setting"),
         (
             {"ultralytics_args": "hsv_v=0.2"},
             "ultralytics_args=hsv_v=0.2: expected a mapping, such as {a: 1",

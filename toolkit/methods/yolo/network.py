@@ -161,7 +161,7 @@ def _why_unreadable(path: Path, error: Exception) -> str:
     if "outside the supported" in str(error):
         return (
             f"{path}: holds more than a network of Ultralytics and could run code when read; if "
-            "you trust its author, repeat with --allow-pickle true"
+            "you trust its author, repeat with --allow-pickle"
         )
     reason = " ".join(str(error).split())[:160]
     return f"{path}: not a readable Ultralytics checkpoint ({reason}); fetch it again"

@@ -171,7 +171,7 @@ class YoloPredictor(Predictor):
             no_threshold=""
             if n_views == 1
             else f"the run's threshold is for scores fused over {n_views} views, and the export "
-            "predicts in one; choose a threshold on its scores, or train with --tta false",
+            "predicts in one; choose a threshold on its scores, or train with --no-tta",
         )
 
     def _square_input(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
