@@ -12,7 +12,7 @@ from toolkit.files import OutputError
 from toolkit.home import cache_dir
 
 _DESCRIPTIONS = {
-    "encodings": "SAM image encodings, 2 MiB per image and view",
+    "embeddings": "SAM image embeddings, 2 MiB per image and view",
     "features": "features of frozen networks",
     "classifier-features": "pooled features of the classifier's frozen layers",
     "resized": "images at the classifier's input size",

@@ -37,7 +37,7 @@ def weights_dir() -> Path:
 
 
 def cache_dir() -> Path:
-    """Return the folder of arrays that can be computed again (encodings, features)."""
+    """Return the folder of arrays that can be computed again (embeddings, features)."""
     return home() / "cache"
 
 

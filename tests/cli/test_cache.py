@@ -16,8 +16,8 @@ from toolkit.home import cache_dir
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("TOOLKIT_HOME", str(tmp_path))
     folder = cache_dir()
-    (folder / "encodings" / "model").mkdir(parents=True)
-    (folder / "encodings" / "model" / "a.npy").write_bytes(b"x" * 2_000_000)
+    (folder / "embeddings" / "model").mkdir(parents=True)
+    (folder / "embeddings" / "model" / "a.npy").write_bytes(b"x" * 2_000_000)
     (folder / "resized").mkdir()
     (folder / "resized" / "b.npy").write_bytes(b"x" * 500_000)
     (tmp_path / "weights").mkdir()
@@ -34,7 +34,7 @@ def _run(*words: str, stdin: str | None = None, status: int = 0) -> str:
 def test_list_shows_sizes_per_kind_and_in_all(cache: Path) -> None:
     text = _run("list")
     rows = {line.split()[1]: line for line in text.splitlines() if " MB" in line}
-    assert "2.0 MB" in rows["encodings"]
+    assert "2.0 MB" in rows["embeddings"]
     assert "0.5 MB" in rows["resized"]
     assert "2.5 MB" in rows["all"]
 
@@ -49,7 +49,7 @@ def test_an_empty_cache_is_reported_and_not_made(
 
 
 def test_clear_takes_only_the_kind_named(cache: Path) -> None:
-    assert "deleted 2.0 MB (encodings)" in _run("clear", "encodings", "--yes")
+    assert "deleted 2.0 MB (embeddings)" in _run("clear", "embeddings", "--yes")
     assert [p.name for p in cache.iterdir()] == ["resized"]
 
 
@@ -65,7 +65,7 @@ def test_on_a_terminal_it_asks(
 ) -> None:
     monkeypatch.setattr("toolkit.cli.cache._is_interactive", lambda: True)
     text = _run("clear", stdin=answer, status=0 if left == 0 else 1)
-    assert "Delete 2.5 MB (encodings, resized)?" in text
+    assert "Delete 2.5 MB (embeddings, resized)?" in text
     assert len(list(cache.iterdir())) == left
 
 
@@ -77,13 +77,13 @@ def test_elsewhere_it_needs_yes(cache: Path) -> None:
 
 
 def test_an_unknown_kind_names_the_right_one(cache: Path) -> None:
-    result = CliRunner().invoke(cache_app, ["clear", "encodngs", "--yes"])
+    result = CliRunner().invoke(cache_app, ["clear", "embedings", "--yes"])
     assert isinstance(result.exception, ConfigError)
-    assert "encodings" in str(result.exception)
+    assert "embeddings" in str(result.exception)
     assert len(list(cache.iterdir())) == 2
 
 
-@pytest.mark.parametrize("name", ["..", "../weights", "encodings/model"])
+@pytest.mark.parametrize("name", ["..", "../weights", "embeddings/model"])
 def test_nothing_outside_and_nothing_deeper_can_be_named(cache: Path, name: str) -> None:
     result = CliRunner().invoke(cache_app, ["clear", name, "--yes"])
     assert isinstance(result.exception, ConfigError)

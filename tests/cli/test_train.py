@@ -270,7 +270,7 @@ def test_a_bank_is_extended_by_new_good_images() -> None:
     assert run(*words, "--name", "first")[0] == 0
     for image in kept_back:
         Path(image.name).rename(image)
-    code, text = run(*words, "--name", "more", "--extend", "runs/patchcore/first")
+    code, text = run(*words, "--name", "more", "--base-run", "runs/patchcore/first")
     assert (code, "held out" in text) == (0, False), text
     seen, before = (
         set(json.loads(Path(f"runs/patchcore/{name}/weights/images.json").read_text()))

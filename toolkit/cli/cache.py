@@ -10,7 +10,7 @@ import typer
 from toolkit.cli.common import say
 
 cache_app = typer.Typer(
-    help="List and delete cached encodings, features and images.", no_args_is_help=True
+    help="List and delete cached embeddings, features and images.", no_args_is_help=True
 )
 
 

@@ -20,7 +20,6 @@ _FINETUNED = ("yolo-world", "yolo", "sam")
 _INPUT_HELP = {
     "prompt_run": "Run whose boxes, or peaks of its anomaly maps, are the prompts.",
     "decoder_run": "Run of the same fold whose mask decoder is reused instead of training one.",
-    "base_run": "Run whose memory bank is extended.",
 }
 _COMMON: dict[str, tuple[Any, Any]] = {
     "data": (
