@@ -27,10 +27,10 @@ def make_page(folder: Path) -> Path:
     probe = make_run(folder / "probe", dataset, fold=0)
     tested: list[str] = probe.record["split"]["test"]
     methods: dict[str, tuple[list[str], list[str]]] = {
-        "patchcore": (["map"], []),
-        "sam": (["mask", "map"], tested[3:4]),
-        "yolo": (["boxes"], tested[1:5]),
-        "resnet": (["classes"], tested[::2]),
+        "method A": (["map"], []),
+        "method B": (["mask", "map"], tested[3:4]),
+        "method C": (["boxes"], tested[1:5]),
+        "method D": (["classes"], tested[::2]),
     }
     for seed, (name, (outputs, wrong)) in enumerate(methods.items()):
         make_run(folder / "runs", dataset, entry=name, outputs=outputs, wrong=wrong, seed=seed)
