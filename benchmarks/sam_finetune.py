@@ -171,13 +171,13 @@ def run_folds(options: argparse.Namespace) -> None:
     """Train the folds one after the other and print what they gained."""
     import torch
 
-    from toolkit.benchmark.grid import read_method_config
     from toolkit.config import parse_overrides, settings_dict
     from toolkit.data.splits import make_plan
     from toolkit.files import write_json
     from toolkit.methods.registry import make_method
     from toolkit.runs.environment import keep_freed_memory, peak_memory_bytes, seed_everything
     from toolkit.runs.run import Run
+    from toolkit.training import read_method_config
 
     keep_freed_memory()
     torch.set_num_threads(options.threads)

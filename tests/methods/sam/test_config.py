@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from toolkit.benchmark.grid import expand, read_grid, read_method_config
+from toolkit.benchmark.grid import read_benchmark, training_tasks
 from toolkit.config import build_settings
 from toolkit.methods.sam.settings import SamSettings
+from toolkit.training import read_method_config
 
 ROOT = Path(__file__).parents[3]
 
@@ -25,7 +26,7 @@ def test_the_default_config_has_the_defaults_of_the_settings() -> None:
 
 
 def test_patchcore_prompts_sam_of_the_same_fold() -> None:
-    tasks = expand(read_grid(str(ROOT / "configs/benchmark/sam.yaml")))
+    tasks = training_tasks(read_benchmark(str(ROOT / "configs/benchmark/sam.yaml")))
     assert {(t.entry, t.fold) for t in tasks} == {
         (entry, fold) for entry in ("patchcore", "sam-from-patchcore") for fold in range(5)
     }
