@@ -15,7 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from toolkit.config import build_settings, settings_dict
-from toolkit.data.layouts import read_dataset
+from toolkit.data.layouts import load_dataset
 from toolkit.data.splits import make_plan
 from toolkit.methods.classifier import train
 from toolkit.methods.classifier.method import Classifier
@@ -34,8 +34,8 @@ def main() -> None:
     torch.set_num_threads(1)
     # Of the processor: those of the clock depend on what else the machine does.
     train.time.perf_counter = time.process_time
-    split = make_plan(read_dataset(options.data), protocol="balanced").fold(
-        read_dataset(options.data), 0
+    split = make_plan(load_dataset(options.data), protocol="balanced").fold(
+        load_dataset(options.data), 0
     )
     values = {
         "network": "resnet18", "weights": "none", "image_size": 32, "head_epochs": 0,

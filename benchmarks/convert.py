@@ -29,7 +29,7 @@ import cv2
 import numpy as np
 
 from toolkit.data import images
-from toolkit.data.layouts import read_dataset
+from toolkit.data.layouts import load_dataset
 from toolkit.data.types import Dataset
 from toolkit.formats.convert import convert
 
@@ -170,7 +170,7 @@ def rounds(contestants: dict[str, Callable[[], float]], *, repeats: int) -> dict
 
 def bottle(data: Path, *, datumaro_python: str | None, repeats: int, place: Path) -> None:
     """Measure on one real data set and print the table and the ratios."""
-    dataset = only_defects(read_dataset(data))
+    dataset = only_defects(load_dataset(data))
     files = [mask.read_bytes() for sample in dataset for mask in sample.masks]
     yolo = ours(dataset, place / "ours")
     jobs: dict[str, Callable[[], object]] = {
@@ -213,7 +213,7 @@ def bottle(data: Path, *, datumaro_python: str | None, repeats: int, place: Path
 
 def second_run(data: Path, *, repeats: int, place: Path) -> None:
     """Compare a first conversion with one that finds nothing changed."""
-    dataset = read_dataset(data)
+    dataset = load_dataset(data)
     out = place / "again"
     firsts, seconds = [], []
     for _ in range(repeats):
@@ -231,11 +231,11 @@ _WORKERS = """
 import sys, time
 from dataclasses import replace
 from pathlib import Path
-from toolkit.data.layouts import read_dataset
+from toolkit.data.layouts import load_dataset
 from toolkit.formats.convert import convert
 data, out = Path(sys.argv[1]), Path(sys.argv[2])
 copies, workers = int(sys.argv[3]), int(sys.argv[4])
-dataset = read_dataset(data)
+dataset = load_dataset(data)
 defects = [s for s in dataset if s.is_defect]
 many = replace(
     dataset,

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from toolkit.data.layouts import read_dataset
+from toolkit.data.layouts import load_dataset
 from toolkit.formats.convert import convert
 from toolkit.formats.readers import open_converted
 
@@ -132,7 +132,7 @@ def ours(root: Path, mask: Path, out: Path) -> Found:
     boxes: list[Box] = []
     covered = np.zeros((HEIGHT, WIDTH), np.uint8)
     for to in ("yolo", "yolo-seg"):
-        convert(read_dataset(root), to=to, out=out / to)
+        convert(load_dataset(root), to=to, out=out / to)
         for image in open_converted(out / to):
             for shape in image.shapes:
                 if to == "yolo":

@@ -27,7 +27,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from toolkit.config import build_settings, parse_overrides, settings_dict
-from toolkit.data.layouts import read_dataset
+from toolkit.data.layouts import load_dataset
 from toolkit.data.splits import Split, make_plan
 from toolkit.methods.scorers.patchcore import PatchCore, PatchCoreSettings
 from toolkit.runs.environment import (
@@ -94,7 +94,7 @@ def _in_own_process(
 
 
 def _split(data: Path) -> Split:
-    dataset = read_dataset(data)
+    dataset = load_dataset(data)
     return make_plan(dataset, protocol="official").fold(dataset, 0)
 
 

@@ -22,7 +22,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from toolkit.config import build_settings, parse_overrides, settings_dict
-from toolkit.data.layouts import read_dataset
+from toolkit.data.layouts import load_dataset
 from toolkit.data.splits import make_plan
 from toolkit.methods.scorers import patchcore
 from toolkit.runs.environment import environment, peak_memory_bytes, seed_everything
@@ -47,7 +47,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     cv2.setNumThreads(options.threads)
     seed_everything(0)
-    dataset = read_dataset(options.data)
+    dataset = load_dataset(options.data)
     split = make_plan(dataset, protocol="official").fold(dataset, 0)
     good = [s for s in split.train if not s.is_defect]
     many = tuple(dataclasses.replace(good[i % len(good)], id=f"{i}") for i in range(options.images))

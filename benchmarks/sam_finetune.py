@@ -26,7 +26,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from toolkit.data.layouts import read_dataset
+from toolkit.data.layouts import load_dataset
 from toolkit.files import read_json
 
 
@@ -77,7 +77,7 @@ def measure_speed(options: argparse.Namespace) -> dict[str, Any]:
     keep_freed_memory()
     torch.set_num_threads(options.threads)
     settings = SamSettings(refinement_clicks=0)
-    dataset = read_dataset(options.data)
+    dataset = load_dataset(options.data)
     defects = [s for s in dataset.samples if s.is_defect]
     targets = [t for s in defects[:20] for t in region_targets([s])[:1]][:16]
     with tempfile.TemporaryDirectory() as folder:
@@ -181,7 +181,7 @@ def run_folds(options: argparse.Namespace) -> None:
 
     keep_freed_memory()
     torch.set_num_threads(options.threads)
-    dataset = read_dataset(options.data)
+    dataset = load_dataset(options.data)
     plan = make_plan(dataset, protocol="supervised")
     _, settings, source = read_method_config("sam/default", parse_overrides(options.set))
     method = make_method("sam", settings, source=source)

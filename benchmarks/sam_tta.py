@@ -21,7 +21,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from toolkit.config import build_settings, parse_overrides
-from toolkit.data.layouts import read_dataset
+from toolkit.data.layouts import load_dataset
 from toolkit.data.splits import Split, make_plan
 from toolkit.runs.run import Run
 
@@ -42,7 +42,7 @@ def main() -> None:
     from toolkit.methods.sam.reuse_decoder import PREDICTION_SETTINGS
 
     torch.set_num_threads(options.threads)
-    dataset = read_dataset(options.data)
+    dataset = load_dataset(options.data)
     plan = make_plan(dataset, protocol="supervised")
     runs = [Run.open(path) for path in options.runs]
     for run in runs:

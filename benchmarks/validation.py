@@ -15,9 +15,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from toolkit.data.layouts import read_dataset
+from toolkit.data.layouts import load_dataset
 from toolkit.data.types import Dataset
-from toolkit.leaderboard.columns import value_at
+from toolkit.leaderboards.columns import value_at
 from toolkit.metrics.values import Undefined
 from toolkit.runs.evaluate import evaluate
 from toolkit.runs.run import Run
@@ -36,7 +36,7 @@ def main() -> None:
     options = parser.parse_args()
     runs = [Run.open(path) for path in options.runs]
     data = runs[0].record["data"]
-    dataset = read_dataset(data["root"], layout=data["layout"])
+    dataset = load_dataset(data["root"], layout=data["layout"])
     print(f"| validation part | {' | '.join(options.figures)} |")
     print(f"|---|{'---|' * len(options.figures)}")
     for run in runs:

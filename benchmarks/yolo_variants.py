@@ -19,7 +19,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from toolkit.config import build_settings
-from toolkit.data.layouts import read_dataset
+from toolkit.data.layouts import load_dataset
 from toolkit.data.splits import Split, make_plan
 from toolkit.errors import ToolkitError
 from toolkit.methods.registry import method_class
@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--only", help="train the variant of this name alone")
     parser.add_argument("--runs", type=Path, default=Path("runs/yolo-variants"))
     options = parser.parse_args()
-    dataset = read_dataset(options.data)
+    dataset = load_dataset(options.data)
     split = make_plan(dataset).fold(dataset, options.fold)
     print("| method | variant | images | epochs | mAP50 | mAP50-95 | AUROC | seconds | loading |")
     print("|---|---|---|---|---|---|---|---|---|")

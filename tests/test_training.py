@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.leaderboard.standin import Grey, grey  # noqa: F401
+from tests.leaderboards.standin import Grey, grey  # noqa: F401
 from toolkit.config import build_settings
-from toolkit.data.layouts import read_dataset
+from toolkit.data.layouts import load_dataset
 from toolkit.data.splits import Split, make_plan
 from toolkit.errors import ConfigError, DataError, RunError, ToolkitError, WeightsError
 from toolkit.runs.prediction_io import read_predictions
@@ -24,7 +24,7 @@ TASK = TrainingTask(method="grey", entry="grey", name="one", device="cpu")
 
 
 def split_of(folder: Path, *, fold: int = 0, seed: int = 0) -> Split:
-    dataset = read_dataset(folder)
+    dataset = load_dataset(folder)
     return make_plan(dataset, folds=3, seed=seed).fold(dataset, fold)
 
 

@@ -112,7 +112,7 @@ def train(
         RunError: a run of this name exists and is not resumed, or was made with other settings.
         WeightsError: pretrained weights cannot be had.
     """
-    from toolkit.data.layouts import read_dataset
+    from toolkit.data.layouts import load_dataset
     from toolkit.data.splits import SplitPlan, make_plan
     from toolkit.data.validate import validate_dataset
 
@@ -125,7 +125,7 @@ def train(
         raise ConfigError(f"{source}: is a config of {named}, not of {method}")
     if settings:
         source += " with the options given"
-    dataset = data if isinstance(data, Dataset) else read_dataset(data)
+    dataset = data if isinstance(data, Dataset) else load_dataset(data)
     validate_dataset(dataset)
     if split is not None:
         plan = SplitPlan.read(Path(split))

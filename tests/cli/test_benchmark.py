@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from tests.leaderboard.standin import Grey, grey, write_grid  # noqa: F401
+from tests.leaderboards.standin import Grey, grey, write_grid  # noqa: F401
 from toolkit.cli.main import app
 from toolkit.errors import ToolkitError
 
@@ -117,7 +117,7 @@ def test_seeds_stand_in_one_row_and_can_be_told_apart(sample_dir: Path) -> None:
 @pytest.mark.slow  # makes and converts the default sample
 def test_the_demo_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its benchmark file is read, its sample converted; the training itself is stood in for."""
-    from toolkit.benchmark import grid
+    from toolkit.benchmarking import grid
     from toolkit.cli import benchmark
 
     seen: list[Any] = []
@@ -128,7 +128,7 @@ def test_the_demo_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.exit_code == 0, result.output
     ((config, keys),) = seen
     assert {entry.method for entry in grid.read_benchmark(config).entries} == {
-        "patchcore", "resnet", "sam", "yolo", "yolo-world",
+        "classifier", "patchcore", "sam", "yolo", "yolo-world",
     }  # fmt: skip
     assert (Path(keys["data"]) / "train/good").is_dir()
     assert sorted(f.name.rsplit("-", 1)[1] for f in Path("c").iterdir()) == ["sam", "yolo"]

@@ -14,7 +14,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from toolkit.cli.dataset import dataset_app
-from toolkit.data.layouts import read_dataset
+from toolkit.data.layouts import load_dataset
 from toolkit.data.splits import SplitPlan
 from toolkit.errors import ToolkitError
 from toolkit.home import datasets_dir
@@ -81,12 +81,12 @@ SMALL = ("--size", "64", "--train-good", "2", "--test-good", "1", "--per-defect"
 
 def test_sample() -> None:
     assert "made" in good("sample", "--out", "made", "--seed", "3", *SMALL)
-    dataset = read_dataset("made")
+    dataset = load_dataset("made")
     assert len(dataset) == 6
     first = dataset.fingerprint
     # The same settings again are no error, others are.
     good("sample", "--out", "made", "--seed", "3", *SMALL)
-    assert read_dataset("made").fingerprint == first
+    assert load_dataset("made").fingerprint == first
     assert "seed 3, not 4" in refused("sample", "--out", "made", "--seed", "4", *SMALL)
     assert "at least" in refused("sample", "--out", "other", "--size", "9")
     assert not Path("other").exists()
@@ -115,7 +115,7 @@ def test_info_fits_eighty_columns(data: Path) -> None:
 
 def test_info_json_is_json_alone(data: Path) -> None:
     record = json.loads(good("info", data, "--json"))
-    assert record["fingerprint"] == read_dataset(data).fingerprint
+    assert record["fingerprint"] == load_dataset(data).fingerprint
     assert [c["label"] for c in record["classes"]] == ["good", *record["defect_classes"]]
 
 
@@ -176,7 +176,7 @@ def test_split(options: tuple[str, ...], name: str, words: str, data: Path) -> N
     assert f"split {plan.hash}: {name}" in text
     assert words in text
     assert max(len(line) for line in text.splitlines()) <= 80
-    plan.fold(read_dataset(data), plan.folds - 1)
+    plan.fold(load_dataset(data), plan.folds - 1)
 
 
 def test_split_shows_what_went_where(data: Path) -> None:
@@ -250,9 +250,9 @@ def test_download_from_an_archive(data: Path) -> None:
     text = good("download", "tiny", "--archive", "tiny.zip", "--accept-licence")
     assert str(datasets_dir() / "tiny") in text
     assert "nothing found" in text
-    assert len(read_dataset(datasets_dir() / "tiny")) == 36
+    assert len(load_dataset(datasets_dir() / "tiny")) == 36
     good("download", "tiny", "--archive", "tiny.zip", "--accept-licence", "--out", "mine")
-    assert read_dataset("mine").name == "mine"
+    assert load_dataset("mine").name == "mine"
 
 
 def test_many_image_sizes_are_summed_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

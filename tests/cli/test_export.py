@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.command import run
-from tests.leaderboard.standin import Grey, grey  # noqa: F401
+from tests.leaderboards.standin import Grey, grey  # noqa: F401
 from toolkit.data.types import Sample
 from toolkit.errors import ToolkitError
 from toolkit.inference.export import ParityError

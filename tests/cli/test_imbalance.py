@@ -53,14 +53,14 @@ def test_deepsmote_writes_an_image_folder(tmp_path: Path, penalty: str) -> None:
 
 @pytest.mark.slow
 def test_a_data_set_gives_its_training_part(tmp_path: Path, sample_dir: Path) -> None:
-    from toolkit.data.layouts import read_dataset
+    from toolkit.data.layouts import load_dataset
     from toolkit.data.splits import make_plan
 
     output = _run(
         "deepsmote", "--data", sample_dir, "--out", tmp_path / "out", "--size", 16, "--epochs", 1,
         "--num-neighbors", 1,
     )  # fmt: skip
-    dataset = read_dataset(sample_dir)
+    dataset = load_dataset(sample_dir)
     train = [s.label for s in make_plan(dataset).fold(dataset, 0).train]
     for name in ("good", *dataset.classes):
         assert f"{name}: {train.count(name)} real" in output

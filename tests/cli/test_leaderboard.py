@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.cli.command import run
-from tests.leaderboard.standin import Grey, grey, write_grid  # noqa: F401
+from tests.leaderboards.standin import Grey, grey, write_grid  # noqa: F401
 from toolkit.errors import ToolkitError
 
 pytestmark = pytest.mark.usefixtures("grey")

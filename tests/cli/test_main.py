@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.leaderboard.standin import grey, write_grid  # noqa: F401
+from tests.leaderboards.standin import grey, write_grid  # noqa: F401
 from toolkit import __version__
 from toolkit.cli import main as cli
 
@@ -197,7 +197,7 @@ main()"""
 def test_interrupted(
     toolkit: Toolkit, sample_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tests.leaderboard.standin import Grey
+    from tests.leaderboards.standin import Grey
 
     monkeypatch.setattr(Grey, "interrupted_in", "predict")
     grid = write_grid(tmp_path, [{"name": "a"}])
@@ -225,7 +225,7 @@ def in_a_process(code: str, folder: Path, **environment: str) -> subprocess.Comp
     ("words", "said"),
     [
         (["dataset", "info", "nowhere"], "nowhere: no such folder"),
-        (["train", "resnet", "--set", "epoch=1", "--data", "DATA"], "did you mean 'epochs'"),
+        (["train", "classifier", "--set", "networ=x", "--data", "DATA"], "did you mean 'network'"),
     ],
 )
 def test_in_a_process_of_its_own(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.command import run
-from tests.leaderboard.standin import grey  # noqa: F401
+from tests.leaderboards.standin import grey  # noqa: F401
 from toolkit.errors import ToolkitError
 from toolkit.runs.prediction_io import read_predictions
 from toolkit.runs.run import Run

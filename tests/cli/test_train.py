@@ -14,7 +14,7 @@ import pytest
 import typer.main
 from typer.testing import CliRunner
 
-from tests.leaderboard.standin import grey  # noqa: F401
+from tests.leaderboards.standin import grey  # noqa: F401
 from toolkit.cli import main as cli
 from toolkit.cli.main import app
 from toolkit.cli.train import _COMMON, _method_command, _type_name
@@ -236,7 +236,7 @@ def test_a_finished_run_is_never_overwritten(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--config", "resnet/default"), "is a config of resnet, not of grey"),
+        (("--config", "resnet/default"), "is a config of classifier, not of grey"),
         (("--config", "grey.yaml", "--set", "ofset=1"), "options"),  # not the file is to blame
         (("--config", "grey.yaml", "--runs", "grey.yaml"), "cannot be written"),
     ],

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from toolkit.data.check import Finding, check_dataset
-from toolkit.data.layouts import read_dataset
+from toolkit.data.layouts import load_dataset
 from toolkit.errors import DataError
 
 TRAIN, GOOD = "train/good", "test/good"
@@ -146,7 +146,7 @@ def test_one_fault(
 
 def test_nothing_is_found_in_the_sample(sample_dir: Path) -> None:
     assert check_dataset(sample_dir) == []
-    assert check_dataset(read_dataset(sample_dir)) == []
+    assert check_dataset(load_dataset(sample_dir)) == []
     assert check_dataset(str(sample_dir)) == []
 
 

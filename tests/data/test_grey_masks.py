@@ -14,7 +14,7 @@ from PIL import Image
 
 from toolkit.data.check import check_dataset
 from toolkit.data.images import has_grey_edges, read_mask, read_mask_values, read_truth
-from toolkit.data.layouts import read_dataset
+from toolkit.data.layouts import load_dataset
 from toolkit.formats.convert import convert
 
 Mask = NDArray[np.uint8]
@@ -120,26 +120,26 @@ def test_check_reports_them_once_per_folder(folder: Path) -> None:
     assert finding.path == folder / "ground_truth/dent"
     assert "2 masks with grey edges" in finding.message
     assert "--mask-threshold" in finding.message
-    assert check_dataset(read_dataset(folder, mask_threshold=127)) == []
+    assert check_dataset(load_dataset(folder, mask_threshold=127)) == []
 
 
 def test_conversion_counts_them(folder: Path, tmp_path: Path) -> None:
-    report = convert(read_dataset(folder), to="coco", out=tmp_path / "out")
+    report = convert(load_dataset(folder), to="coco", out=tmp_path / "out")
     assert report.grey_edges == 2
     assert report.record()["grey_edges"] == 2
     assert report.n_regions == 4
     assert not report.problems
-    joined = convert(read_dataset(folder), to="coco", out=tmp_path / "0", mask_threshold=0)
+    joined = convert(load_dataset(folder), to="coco", out=tmp_path / "0", mask_threshold=0)
     assert (joined.grey_edges, joined.n_regions) == (0, 2)
     # the same through the data set
-    data = read_dataset(folder, mask_threshold=0)
+    data = load_dataset(folder, mask_threshold=0)
     assert convert(data, to="coco", out=tmp_path / "1").n_regions == 2
-    again = convert(read_dataset(folder), to="coco", out=tmp_path / "1", overwrite=True)
+    again = convert(load_dataset(folder), to="coco", out=tmp_path / "1", overwrite=True)
     assert (again.up_to_date, again.n_regions) == (False, 4)
 
 
 def test_training_sees_the_same_masks(folder: Path) -> None:
-    plain, low = read_dataset(folder), read_dataset(folder, mask_threshold=0)
+    plain, low = load_dataset(folder), load_dataset(folder, mask_threshold=0)
     sample = plain.by_id["test/dent/0.png"]
     assert (read_truth(sample) == (blurred() > 127)).all()
     assert (read_truth(low.by_id[sample.id]) == (blurred() > 0)).all()

@@ -18,7 +18,7 @@ from PIL import Image
 from toolkit.data import images
 from toolkit.data.check import check_dataset
 from toolkit.data.images import image_size, read_mask, read_rgb, whole_image_size
-from toolkit.data.layouts import read_dataset
+from toolkit.data.layouts import load_dataset
 from toolkit.data.types import file_sha256
 from toolkit.errors import ConfigError, DataError, ToolkitError, printable
 
@@ -167,7 +167,7 @@ def test_a_name_that_is_not_utf8(sample_dir: Path, tmp_path: Path) -> None:
     source = root / "train/good/000.png"
     shutil.copy(source, os.fsencode(source.parent) + b"/b\xffd.png")
     with pytest.raises(DataError, match="not UTF-8") as caught:
-        read_dataset(root)
+        load_dataset(root)
     str(caught.value).encode()
     assert r"b\xffd.png" in str(caught.value)
     command = [sys.executable, "-m", "toolkit", "convert", "--to", "yolo", "--data", str(root)]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from toolkit.data.info import ImageKind, Range, dataset_info
-from toolkit.data.layouts import read_dataset
+from toolkit.data.layouts import load_dataset
 from toolkit.data.types import Dataset
 from toolkit.errors import DataError
 
@@ -53,10 +53,10 @@ def tiny(tmp_path: Path) -> Path:
 
 
 def test_every_number(tiny: Path) -> None:
-    info = dataset_info(read_dataset(tiny))
+    info = dataset_info(load_dataset(tiny))
     assert (info.name, info.layout, info.images) == ("tiny", "mvtec", 8)
     assert info.defect_classes == ("dent", "wet")
-    assert info.fingerprint == read_dataset(tiny).fingerprint
+    assert info.fingerprint == load_dataset(tiny).fingerprint
     assert info.image_kinds == (ImageKind(20, 10, 3, 7), ImageKind(20, 10, 1, 1))
     good, dent, wet = info.classes
     assert (good.label, good.train, good.test, good.images, good.with_mask) == ("good", 3, 1, 4, 0)
@@ -70,7 +70,7 @@ def test_every_number(tiny: Path) -> None:
 def test_several_masks_of_an_image_are_united(tiny: Path) -> None:
     # The second mask lies over the first one's pixels and two more: not 1 % + 2 %.
     write(tiny / "ground_truth/dent/0_mask_1.png", mask((0, 0, 2, 2)))
-    dent = dataset_info(read_dataset(tiny)).classes[1]
+    dent = dataset_info(load_dataset(tiny)).classes[1]
     assert dent.with_mask == 3
     assert dent.area_percent == Range(2.0, 2.0, 5.0)
 
@@ -78,7 +78,7 @@ def test_several_masks_of_an_image_are_united(tiny: Path) -> None:
 def test_the_median_of_an_even_number(tiny: Path) -> None:
     write(tiny / "test/dent/3.png", image(40))
     write(tiny / "ground_truth/dent/3_mask.png", mask((0, 0, 20, 10)))
-    dent = dataset_info(read_dataset(tiny)).classes[1]
+    dent = dataset_info(load_dataset(tiny)).classes[1]
     assert dent.area_percent == Range(1.0, 3.5, 100.0)
     assert dent.regions == Range(1, 1.5, 2)
 
@@ -86,7 +86,7 @@ def test_the_median_of_an_even_number(tiny: Path) -> None:
 def test_image_kinds_begin_with_the_most_frequent(tiny: Path) -> None:
     write(tiny / "test/good/1.png", image(50, 8, 6))
     write(tiny / "test/good/2.png", image(51, channels=1))
-    kinds = dataset_info(read_dataset(tiny)).image_kinds
+    kinds = dataset_info(load_dataset(tiny)).image_kinds
     assert [(k.width, k.height, k.channels, k.images) for k in kinds] == [
         (20, 10, 3, 7),
         (20, 10, 1, 2),
@@ -98,11 +98,11 @@ def test_images_are_not_decoded(tiny: Path) -> None:
     # A header is enough: what is wrong with the pixels is told by `dataset check`.
     path = tiny / "train/good/0.png"
     path.write_bytes(path.read_bytes()[:40])
-    assert dataset_info(read_dataset(tiny)).images == 8
+    assert dataset_info(load_dataset(tiny)).images == 8
 
 
 def test_json(tiny: Path) -> None:
-    record = json.loads(json.dumps(dataset_info(read_dataset(tiny)).as_dict(), allow_nan=False))
+    record = json.loads(json.dumps(dataset_info(load_dataset(tiny)).as_dict(), allow_nan=False))
     assert record["defect_class_count"] == 2
     assert record["classes"][1] == {
         "label": "dent",
@@ -117,9 +117,9 @@ def test_json(tiny: Path) -> None:
 
 
 def test_progress_is_shown_when_asked_for(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    dataset_info(read_dataset(tiny))
+    dataset_info(load_dataset(tiny))
     assert capsys.readouterr().err == ""
-    dataset_info(read_dataset(tiny), show_progress=True)
+    dataset_info(load_dataset(tiny), show_progress=True)
     assert "8/8" in capsys.readouterr().err
 
 
@@ -127,7 +127,7 @@ def test_a_mask_of_another_size_is_named(tiny: Path) -> None:
     path = tiny / "ground_truth/dent/1_mask.png"
     write(path, mask()[:5])
     with pytest.raises(DataError, match="20x5") as caught:
-        dataset_info(read_dataset(tiny))
+        dataset_info(load_dataset(tiny))
     assert str(path) in str(caught.value)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from toolkit.data.layouts import read_dataset, unpaired_masks
+from toolkit.data.layouts import load_dataset, unpaired_masks
 from toolkit.errors import DataError
 
 # file, then what its sample must be: label, part, masks; None: no sample
@@ -89,7 +89,7 @@ def lay_out(root: Path, layout: str) -> Path:
 @pytest.mark.parametrize("named", [True, False])
 def test_read(tmp_path: Path, layout: str, named: bool) -> None:
     root = lay_out(tmp_path / "part", layout)
-    dataset = read_dataset(root, layout=layout if named else None)
+    dataset = load_dataset(root, layout=layout if named else None)
     assert dataset.layout == layout
     found = {
         s.id: (s.label, s.part, [m.relative_to(root).as_posix() for m in s.masks]) for s in dataset
@@ -112,14 +112,14 @@ def test_mask_without_image(tmp_path: Path, layout: str, stray: str) -> None:
     root = lay_out(tmp_path / "part", layout)
     (root / stray).parent.mkdir(parents=True, exist_ok=True)
     (root / stray).touch()
-    assert unpaired_masks(read_dataset(root)) == [root / stray]
+    assert unpaired_masks(load_dataset(root)) == [root / stray]
 
 
 def test_visa_without_tables(tmp_path: Path) -> None:
     root = lay_out(tmp_path / "part", "visa")
     (root / "image_anno.csv").unlink()
     (tmp_path / "split_csv/1cls.csv").unlink()
-    parts = {s.id: (s.label, s.part) for s in read_dataset(root)}
+    parts = {s.id: (s.label, s.part) for s in load_dataset(root)}
     assert parts["Data/Images/Normal/0000.JPG"] == ("good", "train")
     assert parts["Data/Images/Anomaly/001.JPG"] == ("anomaly", "test")
 
@@ -128,14 +128,14 @@ def test_damaged_table(tmp_path: Path) -> None:
     root = lay_out(tmp_path / "part", "visa")
     (root / "image_anno.csv").write_text("a,b\n1,2\n")
     with pytest.raises(DataError, match=r"image_anno\.csv"):
-        read_dataset(root)
+        load_dataset(root)
 
 
 def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
     root = lay_out(tmp_path / "part", "mvtec")
     (tmp_path / "linked").symlink_to(root)
     (root / "test/good/loop").symlink_to(root / "test/good")
-    assert len(read_dataset(tmp_path / "linked")) == 5
+    assert len(load_dataset(tmp_path / "linked")) == 5
 
 
 @pytest.mark.parametrize(
@@ -151,9 +151,9 @@ def test_folders_that_are_none(tmp_path: Path, make: list[str], words: str) -> N
     for name in make:
         (tmp_path / name).mkdir(parents=True)
     with pytest.raises(DataError, match=words):
-        read_dataset(tmp_path / "part")
+        load_dataset(tmp_path / "part")
 
 
 def test_unknown_layout(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="did you mean 'mvtec'"):
-        read_dataset(tmp_path, layout="mvtek")
+        load_dataset(tmp_path, layout="mvtek")

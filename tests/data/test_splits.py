@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.data.made import BOTTLE, Row, dataset_of, rows_of
-from toolkit.data.layouts import read_dataset
+from toolkit.data.layouts import load_dataset
 from toolkit.data.splits import PROTOCOLS, Split, SplitPlan, make_plan, part_counts
 from toolkit.data.types import Dataset, Sample
 from toolkit.errors import DataError, ToolkitError
@@ -299,10 +299,10 @@ def test_equal_plans_are_equal_bytes(tmp_path: Path) -> None:
 
 
 def test_files_on_disk(sample_dir: Path, tmp_path: Path) -> None:
-    dataset = read_dataset(sample_dir)
+    dataset = load_dataset(sample_dir)
     plan = make_plan(dataset)
     plan.write(tmp_path / "s.json")
-    split = SplitPlan.read(tmp_path / "s.json").fold(read_dataset(sample_dir), 2)
+    split = SplitPlan.read(tmp_path / "s.json").fold(load_dataset(sample_dir), 2)
     assert all(s.image.is_file() for s in (*split.train, *split.val, *split.test))
     # A changed picture is another data set.
     sample = dataset.samples[0]

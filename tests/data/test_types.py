@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolkit.data.layouts import read_dataset
+from toolkit.data.layouts import load_dataset
 from toolkit.data.types import Dataset, Sample, file_sha256
 from toolkit.errors import DataError
 
@@ -67,7 +67,7 @@ def test_a_file_that_vanished_is_named(tmp_path: Path) -> None:
 
 
 def test_content_is_by_sample(sample_dir: Path) -> None:
-    dataset = read_dataset(sample_dir)
+    dataset = load_dataset(sample_dir)
     assert set(dataset.content) == {s.id for s in dataset}
     assert dataset.content[dataset.samples[0].id] == file_sha256(dataset.samples[0].image)
 
@@ -75,10 +75,10 @@ def test_content_is_by_sample(sample_dir: Path) -> None:
 def test_fingerprint_is_stable_and_does_not_depend_on_the_place(
     sample_dir: Path, tmp_path: Path
 ) -> None:
-    first = read_dataset(sample_dir).fingerprint
-    assert read_dataset(sample_dir).fingerprint == first
+    first = load_dataset(sample_dir).fingerprint
+    assert load_dataset(sample_dir).fingerprint == first
     copy = shutil.copytree(sample_dir, tmp_path / "elsewhere")
-    assert read_dataset(copy).fingerprint == first
+    assert load_dataset(copy).fingerprint == first
 
 
 @pytest.mark.parametrize(
@@ -102,9 +102,9 @@ def test_fingerprint_is_stable_and_does_not_depend_on_the_place(
 )
 def test_fingerprint_sees(change: object, sample_dir: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(sample_dir, tmp_path / "copy")
-    before = read_dataset(copy).fingerprint
+    before = load_dataset(copy).fingerprint
     change(copy)  # type: ignore[operator]
-    assert read_dataset(copy).fingerprint != before
+    assert load_dataset(copy).fingerprint != before
 
 
 def _flip(path: Path) -> None:

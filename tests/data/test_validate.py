@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from toolkit.data.layouts import read_dataset
+from toolkit.data.layouts import load_dataset
 from toolkit.data.validate import validate_dataset
 from toolkit.errors import DataError
 
@@ -46,9 +46,9 @@ def test_what_cannot_be_used_is_named(
     shutil.copytree(sample_dir, root)
     spoil(root)
     with pytest.raises(DataError, match=message) as caught:
-        validate_dataset(read_dataset(root))
+        validate_dataset(load_dataset(root))
     assert "\n" not in str(caught.value)
 
 
 def test_a_whole_data_set_passes(sample_dir: Path) -> None:
-    assert validate_dataset(read_dataset(sample_dir)) is None
+    assert validate_dataset(load_dataset(sample_dir)) is None

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from toolkit.data.layouts import read_dataset
+from toolkit.data.layouts import load_dataset
 from toolkit.data.types import Dataset
 
 Mask = NDArray[np.uint8]
@@ -64,10 +64,10 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def dataset(folder: Path) -> Dataset:
     """The small data set."""
-    return read_dataset(folder)
+    return load_dataset(folder)
 
 
 @pytest.fixture
 def reread(folder: Path) -> Callable[[], Dataset]:
     """Read the small data set again, after it was changed."""
-    return lambda: read_dataset(folder)
+    return lambda: load_dataset(folder)

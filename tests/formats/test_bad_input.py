@@ -252,11 +252,11 @@ def test_full_disk_while_images_are_placed(
 
 KILLED = """
 import os, signal, sys
-from toolkit.data.layouts import read_dataset
+from toolkit.data.layouts import load_dataset
 from toolkit.formats import yolo
 from toolkit.formats.convert import convert
 yolo.write_bytes = lambda path, data: os.kill(os.getpid(), signal.SIGKILL)
-convert(read_dataset(sys.argv[1]), to="yolo", out=sys.argv[2], overwrite=True)
+convert(load_dataset(sys.argv[1]), to="yolo", out=sys.argv[2], overwrite=True)
 """
 
 

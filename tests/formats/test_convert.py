@@ -17,7 +17,7 @@ import yaml
 from formats.conftest import blank, masks, write_png
 from toolkit.data.dataset_cards import prompts_for
 from toolkit.data.images import image_size, read_mask
-from toolkit.data.layouts import read_dataset
+from toolkit.data.layouts import load_dataset
 from toolkit.data.regions import regions_of
 from toolkit.data.splits import Split
 from toolkit.data.types import Dataset
@@ -94,7 +94,7 @@ def test_prompts_come_from_the_data_card(dataset: Dataset, tmp_path: Path) -> No
     dataset.root.rename(root)
     for folder in ("test", "ground_truth"):
         (root / folder / "dent").rename(root / folder / "broken_large")
-    convert(read_dataset(root), to="yolo", out=tmp_path / "out")
+    convert(load_dataset(root), to="yolo", out=tmp_path / "out")
     prompts = yaml.safe_load((tmp_path / "out/data.yaml").read_text())["prompts"]
     assert prompts[0] == prompts_for("bottle", "broken_large")[0] != "broken large"
 

@@ -11,7 +11,7 @@ import yaml
 
 from formats.conftest import masks
 from toolkit.data.images import read_mask, read_mask_values
-from toolkit.data.layouts import read_dataset
+from toolkit.data.layouts import load_dataset
 from toolkit.data.types import Dataset
 from toolkit.formats.convert import convert
 from toolkit.formats.masks import convert_to_masks
@@ -28,7 +28,7 @@ def test_round_trip_is_exact(dataset: Dataset, tmp_path: Path, to: str, connecti
         value = 1 + ["dent", "scratch"].index(name.split("/")[0])
         assert (read_mask_values(back) == (mask > 0) * value).all()
     # and what comes back is a data set again
-    again = read_dataset(tmp_path / "back")
+    again = load_dataset(tmp_path / "back")
     values = yaml.safe_load((tmp_path / "back/mask_values.yaml").read_text())
     report = convert(again, to=to, out=tmp_path / "third", mask_values=values)
     assert report.regions == Counter(scratch=5, dent=4)

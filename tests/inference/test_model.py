@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.leaderboard.standin import Grey, grey  # noqa: F401
+from tests.leaderboards.standin import Grey, grey  # noqa: F401
 from toolkit.data.images import read_rgb
-from toolkit.data.layouts import read_dataset
+from toolkit.data.layouts import load_dataset
 from toolkit.data.splits import make_plan
 from toolkit.errors import DataError, RunError
 from toolkit.inference.model import load_model
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("grey")
 
 @pytest.fixture
 def finished(sample_dir: Path, tmp_path: Path, grey: type[Grey]) -> Run:  # noqa: F811
-    split = make_plan(read_dataset(sample_dir), folds=3).fold(read_dataset(sample_dir), 0)
+    split = make_plan(load_dataset(sample_dir), folds=3).fold(load_dataset(sample_dir), 0)
     return run_training(TrainingTask("grey", "grey", device="cpu"), split, runs=tmp_path / "runs")
 
 

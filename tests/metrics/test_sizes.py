@@ -38,7 +38,7 @@ def test_each_size_by_itself_equals_a_set_of_that_size():
     }
     for size in SIZES:
         for name in ("map50", "map50_95", "ar100"):
-            wanted = getattr(one[size], f"agnostic_{name}")
+            wanted = getattr(one[size], f"class_agnostic_{name}")
             assert ours.class_agnostic_by_size[size][name] == pytest.approx(wanted), (size, name)
     assert ours.class_agnostic_by_size["large"]["map50"] == 0
     assert ours.class_agnostic_map50 < 1

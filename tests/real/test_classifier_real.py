@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from toolkit.config import build_settings, find_config, read_yaml, settings_dict
-from toolkit.data.layouts import read_dataset
+from toolkit.data.layouts import load_dataset
 from toolkit.data.splits import Split, make_plan
 from toolkit.inference.pipeline import predict_samples
 from toolkit.methods.classifier.method import Classifier
@@ -37,7 +37,7 @@ def _fitted(
 def test_the_pretrained_head_separates_defects_from_good(
     tmp_path: Path, bottle_dir: Path, real_home: Path
 ) -> None:
-    dataset = read_dataset(bottle_dir)
+    dataset = load_dataset(bottle_dir)
     split = make_plan(dataset, protocol="supervised").fold(dataset, 0)
     method, run = _fitted(tmp_path, split, finetune_epochs=0)
     assert run.metadata["weights"] == "tf_efficientnet_lite0"
@@ -48,7 +48,7 @@ def test_the_pretrained_head_separates_defects_from_good(
 
 
 def test_four_classes_over_all_folds(tmp_path: Path, bottle_dir: Path, real_home: Path) -> None:
-    dataset = read_dataset(bottle_dir)
+    dataset = load_dataset(bottle_dir)
     plan = make_plan(dataset, protocol="balanced")
     right, scores, truth = [], [], []
     for fold in range(plan.folds):

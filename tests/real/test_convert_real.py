@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from toolkit.data.images import read_mask, read_truth
-from toolkit.data.layouts import read_dataset
+from toolkit.data.layouts import load_dataset
 from toolkit.data.splits import Split, make_plan
 from toolkit.data.types import Dataset
 from toolkit.formats.convert import convert
@@ -20,7 +20,7 @@ PARTS = ("train", "val", "test")
 
 @pytest.fixture(scope="module")
 def bottle(bottle_dir: Path) -> Dataset:
-    return read_dataset(bottle_dir)
+    return load_dataset(bottle_dir)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 
 from toolkit.data.check import check_dataset
 from toolkit.data.info import ImageKind, Info, Range, dataset_info
-from toolkit.data.layouts import read_dataset
+from toolkit.data.layouts import load_dataset
 from toolkit.data.splits import PROTOCOLS, make_plan
 
 pytestmark = pytest.mark.real
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.real
 @pytest.fixture(scope="module")
 def timed_info(bottle_dir: Path) -> tuple[Info, float]:
     started = time.perf_counter()
-    return dataset_info(read_dataset(bottle_dir)), time.perf_counter() - started
+    return dataset_info(load_dataset(bottle_dir)), time.perf_counter() - started
 
 
 def test_counts(timed_info: tuple[Info, float]) -> None:
@@ -61,7 +61,7 @@ def test_info_is_quick(timed_info: tuple[Info, float]) -> None:
 
 
 def test_the_fingerprint_is_stable(bottle_dir: Path, timed_info: tuple[Info, float]) -> None:
-    assert read_dataset(bottle_dir).fingerprint == timed_info[0].fingerprint
+    assert load_dataset(bottle_dir).fingerprint == timed_info[0].fingerprint
 
 
 def test_the_check_finds_nothing(bottle_dir: Path) -> None:
@@ -69,7 +69,7 @@ def test_the_check_finds_nothing(bottle_dir: Path) -> None:
 
 
 def test_every_test_image_is_tested_once(bottle_dir: Path) -> None:
-    dataset = read_dataset(bottle_dir)
+    dataset = load_dataset(bottle_dir)
     sizes = {}
     for protocol in PROTOCOLS:
         plan = make_plan(dataset, protocol=protocol)

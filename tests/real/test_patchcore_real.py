@@ -11,7 +11,7 @@ import pytest
 
 from toolkit.config import settings_dict
 from toolkit.data.images import read_truth
-from toolkit.data.layouts import read_dataset
+from toolkit.data.layouts import load_dataset
 from toolkit.data.splits import make_plan
 from toolkit.inference.pipeline import predict_samples
 from toolkit.methods.scorers.patchcore import PatchCore
@@ -26,7 +26,7 @@ def test_official_protocol(bottle_dir: Path, real_home: Path, tmp_path: Path) ->
     import cv2
     from sklearn.metrics import roc_auc_score
 
-    dataset = read_dataset(bottle_dir)
+    dataset = load_dataset(bottle_dir)
     split = make_plan(dataset, protocol="official").fold(dataset, 0)
     settings = PatchCore.Settings()
     run = Run.create(

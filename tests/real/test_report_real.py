@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.reporting import fake_runs
-from toolkit.data.layouts import read_dataset
+from toolkit.data.layouts import load_dataset
 from toolkit.reporting.write import report
 
 LIMIT = 20e6
@@ -23,7 +23,7 @@ def test_all_folds_stay_under_20_mb(
 ) -> None:
     pytest.importorskip("vl_convert", reason="the PyPI package vl-convert-python is not installed")
     monkeypatch.setattr(fake_runs, "HEAT", 224)
-    dataset = read_dataset(bottle_dir)
+    dataset = load_dataset(bottle_dir)
     for entry, outputs in METHODS.items():
         for fold in range(5):
             fake_runs.make_run(

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from toolkit.data.images import read_rgb
-from toolkit.data.layouts import read_dataset
+from toolkit.data.layouts import load_dataset
 from toolkit.metrics.masks import mask_iou
 
 pytestmark = [pytest.mark.slow, pytest.mark.real]
@@ -36,7 +36,7 @@ def test_box_and_click_masks_equal_those_of_the_stock_predictor(
     from toolkit.methods.sam.prompts import box_prompt, centre_pixel, click_prompt
     from toolkit.methods.sam.targets import region_targets
 
-    sample = read_dataset(bottle_dir).by_id["test/broken_large/000.png"]
+    sample = load_dataset(bottle_dir).by_id["test/broken_large/000.png"]
     (target,) = region_targets([sample])
     assert target.region is not None
     predictor = SamPredictor(mobile_sam)
@@ -77,7 +77,7 @@ def test_ultralytics_segments_a_box_as_we_do_from_an_exported_checkpoint(
     from toolkit.methods.sam.export import save_whole
     from toolkit.methods.sam.targets import region_targets
 
-    sample = read_dataset(bottle_dir).by_id["test/contamination/002.png"]
+    sample = load_dataset(bottle_dir).by_id["test/contamination/002.png"]
     (target,) = region_targets([sample])
     save_whole(mobile_sam, tmp_path / "tuned_mobile_sam.pt")
     x0, y0, x1, y1 = target.box_xyxy
@@ -97,7 +97,7 @@ def test_the_export_of_the_real_model_agrees_with_it_on_real_images(
     pytest.importorskip("onnxruntime")
     from toolkit.methods.sam.export import export_sam
 
-    by_id = read_dataset(bottle_dir).by_id
+    by_id = load_dataset(bottle_dir).by_id
     samples = [by_id["test/broken_large/000.png"], by_id["test/good/000.png"]]
     exported = export_sam(mobile_sam, "mobile-sam", tmp_path, samples)
     assert exported.max_difference < 1e-3

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from toolkit.config import build_settings, settings_dict
-from toolkit.data.layouts import read_dataset
+from toolkit.data.layouts import load_dataset
 from toolkit.data.splits import make_plan
 from toolkit.methods.registry import method_class
 from toolkit.runs.environment import seed_everything
@@ -32,7 +32,7 @@ def test_export_agrees_on_good_and_defective_images(
 ) -> None:
     pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
-    dataset = read_dataset(bottle_dir)
+    dataset = load_dataset(bottle_dir)
     split = make_plan(dataset, protocol="official").fold(dataset, 0)
     split = dataclasses.replace(split, train=split.train[:12], val=split.val[:2])
     cls = method_class(name)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from toolkit.config import settings_dict
-from toolkit.data.layouts import read_dataset
+from toolkit.data.layouts import load_dataset
 from toolkit.data.splits import make_plan
 from toolkit.errors import WeightsError
 from toolkit.inference.pipeline import predict_samples
@@ -31,7 +31,7 @@ def test_a_short_training_finds_defects(
         resolve_weights("pretrained", pretrained_names(settings.model), network=settings.model)
     except WeightsError as error:
         pytest.skip(f"pretrained weights cannot be fetched here: {error}")
-    dataset = read_dataset(bottle_dir)
+    dataset = load_dataset(bottle_dir)
     split = make_plan(dataset).fold(dataset, 0)
     run = Run.create(
         tmp_path, method=name, settings=settings_dict(settings), split={}, data={}, seed=0

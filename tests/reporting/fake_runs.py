@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from toolkit.data.images import read_truth
-from toolkit.data.layouts import read_dataset
+from toolkit.data.layouts import load_dataset
 from toolkit.data.splits import Split, make_plan
 from toolkit.data.types import Dataset, Sample
 from toolkit.prediction import Boxes, Prediction
@@ -50,7 +50,7 @@ def make_run(
         epochs: rows of `results.csv`.
         metadata: additional metadata of the run.
     """
-    dataset = data if isinstance(data, Dataset) else read_dataset(data)
+    dataset = data if isinstance(data, Dataset) else load_dataset(data)
     split = make_plan(dataset, protocol="supervised", folds=folds, seed=plan_seed).fold(
         dataset, fold
     )

@@ -12,7 +12,7 @@ from typing import Any
 
 from tests.reporting.browser import Opened, chromium
 from tests.reporting.fake_runs import make_run
-from toolkit.data.layouts import read_dataset
+from toolkit.data.layouts import load_dataset
 from toolkit.data.synthetic import make_sample
 from toolkit.reporting.write import report
 
@@ -21,7 +21,7 @@ DEFAULT = Path("docs/images/report.png")
 
 def make_page(folder: Path) -> Path:
     """Write a report of four methods on the synthetic sample."""
-    dataset = read_dataset(
+    dataset = load_dataset(
         make_sample(folder / "sample", seed=1, size=256, train_good=12, test_good=12, per_defect=9)
     )
     probe = make_run(folder / "probe", dataset, fold=0)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.reporting.fake_runs import make_run
-from toolkit.data.layouts import read_dataset
+from toolkit.data.layouts import load_dataset
 from toolkit.data.types import Dataset
 from toolkit.errors import DataError, RunError
 from toolkit.reporting.collect import collect_report, read_results
@@ -20,7 +20,7 @@ from toolkit.reporting.collect import collect_report, read_results
 
 @pytest.fixture(scope="module")
 def dataset(sample_dir: Path) -> Dataset:
-    return read_dataset(sample_dir)
+    return load_dataset(sample_dir)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.reporting.fake_runs import make_run
-from toolkit.data.layouts import read_dataset
+from toolkit.data.layouts import load_dataset
 from toolkit.errors import MissingExtraError
 from toolkit.reporting import page
 from toolkit.reporting.page import printable, script_json
@@ -106,7 +106,7 @@ def written(runs: Path, out: Path, **options: Any) -> Tags:
 
 @pytest.mark.usefixtures("plain")
 def test_hostile_names_open_no_tag(tmp_path: Path, sample_dir: Path) -> None:
-    dataset = read_dataset(sample_dir)
+    dataset = load_dataset(sample_dir)
     tame = tmp_path / "tame"
     for i, _ in enumerate(HOSTILE):
         # Different metadata, because rows with equal notes share a line.

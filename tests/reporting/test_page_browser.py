@@ -11,7 +11,7 @@ import pytest
 
 from tests.reporting.browser import TIMEOUT, Opened, chromium
 from tests.reporting.fake_runs import make_run
-from toolkit.data.layouts import read_dataset
+from toolkit.data.layouts import load_dataset
 from toolkit.reporting.write import report
 
 pytest.importorskip("vl_convert", reason="the PyPI package vl-convert-python is not installed")
@@ -39,7 +39,7 @@ def browser() -> Iterator[Any]:
 def report_file(tmp_path_factory: pytest.TempPathFactory, sample_dir: Path) -> Path:
     """Three methods with all kinds of predictions, one wrong twice; budgets; hostile names."""
     folder = tmp_path_factory.mktemp("report")
-    runs, dataset = folder / "runs", read_dataset(sample_dir)
+    runs, dataset = folder / "runs", load_dataset(sample_dir)
     first = make_run(runs, dataset, entry="maps", outputs=["map", "classes"], epochs=3)
     tested = [dataset.by_id[name] for name in first.record["split"]["test"]]
     wrong = [

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from toolkit.data.layouts import read_dataset
+from toolkit.data.layouts import load_dataset
 from toolkit.data.splits import make_plan
 from toolkit.data.types import Dataset, Sample
 from toolkit.errors import RunError
@@ -84,14 +84,14 @@ def make_run(root: Path, dataset: Dataset, fold: int, say: object = plain) -> Ru
 
 @pytest.fixture
 def dataset(sample_dir: Path) -> Dataset:
-    return read_dataset(sample_dir)
+    return load_dataset(sample_dir)
 
 
 def test_twice_the_same_bytes(dataset: Dataset, tmp_path: Path) -> None:
     run = make_run(tmp_path, dataset, 0, full)
     run.finish(evaluate([run], dataset))
     first = (run.path / "metrics.json").read_bytes()
-    run.finish(evaluate([Run.open(run.path)], read_dataset(dataset.root)))
+    run.finish(evaluate([Run.open(run.path)], load_dataset(dataset.root)))
     assert (run.path / "metrics.json").read_bytes() == first
 
 
@@ -265,11 +265,11 @@ def test_a_missing_image_names_it(dataset: Dataset, tmp_path: Path) -> None:
 def test_changed_masks_are_not_the_data_of_the_run(dataset: Dataset, tmp_path: Path) -> None:
     run = make_run(tmp_path / "runs", dataset, 0)
     other = shutil.copytree(dataset.root, tmp_path / dataset.name)
-    assert evaluate([run], read_dataset(other)) == evaluate([run], dataset)  # moved, not changed
+    assert evaluate([run], load_dataset(other)) == evaluate([run], dataset)  # moved, not changed
     masks = sorted((other / "ground_truth").rglob("*.png"))
     shutil.copyfile(masks[0], masks[1])
     with pytest.raises(RunError, match="not the data"):
-        evaluate([run], read_dataset(other))
+        evaluate([run], load_dataset(other))
 
 
 def test_every_level_is_told_by_type_and_by_size(dataset: Dataset, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from toolkit.data.layouts import read_dataset
+from toolkit.data.layouts import load_dataset
 from toolkit.prediction import Prediction
 from toolkit.runs.evaluate import choose_threshold
 from toolkit.runs.prediction_io import write_predictions
@@ -26,7 +26,7 @@ from toolkit.runs.run import Run
 def test_threshold(
     settings: dict[str, Any], expected: float, sample_dir: Path, tmp_path: Path
 ) -> None:
-    dataset = read_dataset(sample_dir)
+    dataset = load_dataset(sample_dir)
     good = [s.id for s in dataset if not s.is_defect][:2]
     defect = next(s.id for s in dataset if s.is_defect)
     ids = [*good, defect]

@@ -56,7 +56,7 @@ def test_normalisation_of_the_original() -> None:
     ],
 )
 def test_foreign_file_is_refused(monkeypatch: pytest.MonkeyPatch, change: str, reason: str) -> None:
-    state = lite0.load_tensors(lite0.fetch(lite0.LITE0_NAME))
+    state = lite0.load_state_dict(lite0.fetch(lite0.LITE0_NAME))
     names = list(state)
     if change == "drop":
         del state[names[-1]]
@@ -65,7 +65,7 @@ def test_foreign_file_is_refused(monkeypatch: pytest.MonkeyPatch, change: str, r
     else:
         order = [names[0], names[2], names[1], *names[3:]]
         state = {name: state[name] for name in order}
-    monkeypatch.setattr(lite0, "load_tensors", lambda path: state)
+    monkeypatch.setattr(lite0, "load_state_dict", lambda path: state)
     with pytest.raises(WeightsError, match=reason):
         lite0.lite0_state_dict()
 

@@ -20,9 +20,9 @@ def benchmark_command(
     jobs: Annotated[int, typer.Option(min=1, help="Trainings side by side; they share cores.")] = 1,
 ) -> None:
     """Train methods on folds and seeds, resume what was interrupted, print the leaderboard."""
-    from toolkit.benchmark.grid import read_benchmark
-    from toolkit.benchmark.study import benchmark
-    from toolkit.leaderboard.board import leaderboard
+    from toolkit.benchmarking.grid import read_benchmark
+    from toolkit.benchmarking.study import benchmark
+    from toolkit.leaderboards.board import leaderboard
 
     result = benchmark(
         read_benchmark(config),

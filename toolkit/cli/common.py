@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 def open_dataset(data: Path | None) -> Dataset:
     """Read the data set `--data`; the synthetic sample, made on first use, if None."""
-    from toolkit.data.layouts import read_dataset
+    from toolkit.data.layouts import load_dataset
 
     if data is None:
         from toolkit.data.synthetic import default_sample
 
         data = default_sample()
         say(f"no --data given: using the synthetic sample in {data}")
-    return read_dataset(data)
+    return load_dataset(data)
 
 
 def open_plan(

@@ -23,8 +23,8 @@ def compare_command(
 ) -> None:
     """Compare two runs image by image, with paired intervals, and draw where they disagree."""
     from toolkit.files import atomic_folder
-    from toolkit.leaderboard.collect import check_record
-    from toolkit.leaderboard.compare import compare_runs, comparison_text, write_plots
+    from toolkit.leaderboards.collect import check_record
+    from toolkit.leaderboards.compare import compare_runs, comparison_text, write_plots
     from toolkit.runs.evaluate import dataset_of
     from toolkit.runs.run import Run
 

@@ -160,11 +160,11 @@ def parse_backgrounds(text: str) -> Backgrounds:
 
 
 def _read(data: Path | None, layout: str) -> Dataset:
-    from toolkit.data.layouts import read_dataset
+    from toolkit.data.layouts import load_dataset
 
     if data is None:
         raise ConfigError("--layout is that of --data: give --data DIR too")
-    return read_dataset(data, layout=layout)
+    return load_dataset(data, layout=layout)
 
 
 def _split(dataset: Dataset, split: str, *, fold: int) -> Split | None:

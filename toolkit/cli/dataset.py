@@ -151,7 +151,7 @@ def download_command(
 
 
 def _open(directory: Path | None, mask_threshold: int | None = None) -> Dataset:
-    from toolkit.data.layouts import read_dataset
+    from toolkit.data.layouts import load_dataset
 
     if directory is None:
         from toolkit.data.synthetic import default_sample
@@ -159,7 +159,7 @@ def _open(directory: Path | None, mask_threshold: int | None = None) -> Dataset:
         with _steps("render") as progress:
             directory = default_sample(progress=progress)
         say(f"no DIR given: using the synthetic sample in {directory}")
-    return read_dataset(directory, mask_threshold=mask_threshold)
+    return load_dataset(directory, mask_threshold=mask_threshold)
 
 
 def _check(directory: Path | None, mask_threshold: int | None = None) -> None:

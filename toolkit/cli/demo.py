@@ -18,13 +18,13 @@ def demo_command(
 ) -> None:
     """Make the sample, convert it, train every method briefly and print the leaderboard."""
     from toolkit.cli.benchmark import benchmark_command
-    from toolkit.data.layouts import read_dataset
+    from toolkit.data.layouts import load_dataset
     from toolkit.data.splits import make_plan
     from toolkit.data.synthetic import default_sample
     from toolkit.formats.convert import convert
 
     folder = default_sample()
-    dataset = read_dataset(folder)
+    dataset = load_dataset(folder)
     say(f"1. the synthetic sample: {len(dataset)} images in {folder}")
     split = make_plan(dataset).fold(dataset, 0)
     for number, form in enumerate(("yolo", "sam"), start=2):

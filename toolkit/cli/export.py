@@ -28,7 +28,7 @@ def export_command(
     ] = False,
 ) -> None:
     """Export a run, and keep the export only if it predicts the same as the run."""
-    from toolkit.data.layouts import read_dataset
+    from toolkit.data.layouts import load_dataset
     from toolkit.errors import ConfigError, did_you_mean
     from toolkit.inference.export import write_export
     from toolkit.methods.registry import load_method
@@ -39,7 +39,7 @@ def export_command(
         raise ConfigError(f"--to {form}: unknown{did_you_mean(form, ['onnx'])}")
     run = Run.open(run_path)
     stored = run.record["data"]
-    dataset = read_dataset(data or stored["root"], layout=stored["layout"])
+    dataset = load_dataset(data or stored["root"], layout=stored["layout"])
     samples = load_scored_predictions(run, dataset, "test").samples
     count = min(images, len(samples))
     # Spread over the test part, so that good and defective images are among them.

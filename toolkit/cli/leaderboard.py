@@ -45,9 +45,9 @@ def leaderboard_command(
     ] = None,
 ) -> None:
     """Compare all finished runs; runs of different splits are in different tables."""
-    from toolkit.leaderboard.board import check_format, leaderboard
-    from toolkit.leaderboard.columns import parse_names
-    from toolkit.leaderboard.documents import write_documents
+    from toolkit.leaderboards.board import check_format, leaderboard
+    from toolkit.leaderboards.columns import parse_names
+    from toolkit.leaderboards.documents import write_documents
 
     check_format(form)
     folders = places or [Path("runs")]
@@ -82,8 +82,8 @@ def evaluate_command(
     """Compute the metrics of runs again from their stored predictions, and replace metrics.json."""
     from toolkit.data.types import Dataset
     from toolkit.errors import ToolkitError
-    from toolkit.leaderboard.board import leaderboard
-    from toolkit.leaderboard.collect import collect
+    from toolkit.leaderboards.board import leaderboard
+    from toolkit.leaderboards.collect import collect
     from toolkit.runs.evaluate import dataset_of, evaluate
 
     found = collect(places)

@@ -203,7 +203,7 @@ def _train(
 ) -> None:
     from toolkit.config import parse_overrides
     from toolkit.errors import ConfigError
-    from toolkit.leaderboard.summary import run_summary
+    from toolkit.leaderboards.summary import run_summary
     from toolkit.training import train
 
     if resume and name is None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from toolkit.data.images import MASK_THRESHOLD, read_mask_and_edges, read_rgb
-from toolkit.data.layouts import read_dataset, unpaired_masks
+from toolkit.data.layouts import load_dataset, unpaired_masks
 from toolkit.data.types import Dataset, Sample
 from toolkit.errors import DataError, printable
 from toolkit.progress import track
@@ -74,7 +74,7 @@ def check_dataset(data: Dataset | Path | str, *, show_progress: bool = False) ->
     Raises:
         DataError: the folder is not a data set.
     """
-    dataset = data if isinstance(data, Dataset) else read_dataset(data)
+    dataset = data if isinstance(data, Dataset) else load_dataset(data)
     findings: list[Finding] = []
     copies: dict[bytes, list[Sample]] = defaultdict(list)
     grey: dict[Path, list[Path]] = defaultdict(list)

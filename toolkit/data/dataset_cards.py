@@ -147,7 +147,7 @@ def class_phrases(dataset: Dataset) -> dict[str, tuple[str, ...]]:
     """Return phrases for each defect type of a data set, the best one first.
 
     Example:
-        >>> class_phrases(read_dataset("mvtec/bottle"))["contamination"][0]
+        >>> class_phrases(load_dataset("mvtec/bottle"))["contamination"][0]
         'contamination inside a bottle'
 
     Raises:

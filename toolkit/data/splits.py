@@ -270,6 +270,37 @@ def make_plan(
     )
 
 
+def make_split(
+    dataset: Dataset,
+    *,
+    protocol: str = "supervised",
+    fold: int = 0,
+    folds: int = 5,
+    seed: int = 0,
+    per_class: int = 20,
+) -> Split:
+    """Split a data set by content and return one fold: training, validation and test part.
+
+    Example:
+        >>> split = toolkit.make_split(toolkit.load_dataset("mvtec/bottle"))  # doctest: +SKIP
+        >>> len(split.train), len(split.val), len(split.test)  # doctest: +SKIP
+        (258, 17, 17)
+
+    Args:
+        dataset: the data set to split.
+        protocol: `supervised`, `official` or `balanced`; see `make_plan`.
+        fold: the fold that is tested.
+        folds: number of folds (`supervised` and `balanced`).
+        seed: decides the order in which images are assigned.
+        per_class: images of each class (`balanced`).
+
+    Raises:
+        DataError: unknown protocol, a class too small for the folds, or no such fold.
+    """
+    plan = make_plan(dataset, protocol=protocol, folds=folds, seed=seed, per_class=per_class)
+    return plan.fold(dataset, fold)
+
+
 def _official(dataset: Dataset, seed: int, seen_images: Collection[str]) -> dict[str, str | int]:
     good = _spare_good(dataset, seed)
     if not good:

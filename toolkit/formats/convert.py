@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from toolkit.data.dataset_cards import prompts_for
+from toolkit.data.layouts import load_dataset
 from toolkit.data.types import Dataset
 from toolkit.errors import ConfigError, DataError, did_you_mean
 from toolkit.files import atomic_folder, write_json
@@ -54,7 +55,7 @@ _PROGRESS_SECONDS = 0.2
 
 
 def convert(
-    dataset: Dataset,
+    dataset: Dataset | Path | str,
     *,
     to: str,
     out: Path | str,
@@ -84,12 +85,12 @@ def convert(
     inputs nor the options have changed, nothing is done and `up_to_date` is set in the report.
 
     Example:
-        >>> report = convert(read_dataset("mvtec/bottle"), to="coco", out="bottle-coco")
+        >>> report = convert(load_dataset("mvtec/bottle"), to="coco", out="bottle-coco")
         >>> report.n_regions
         68
 
     Args:
-        dataset: the data set to convert.
+        dataset: the data set to convert, or its folder.
         to: `yolo`, `yolo-seg`, `coco`, `sam` or `imagefolder`.
         out: the folder to make.
         split: assigns images to parts; None keeps the parts of the data set's authors.
@@ -141,6 +142,8 @@ def convert(
     )
     if to not in WRITERS:
         raise ConfigError(f"--to {to}: unknown format{did_you_mean(to, WRITERS)}")
+    if not isinstance(dataset, Dataset):
+        dataset = load_dataset(dataset)
     bad, problems, stamps = check_files(dataset)
     dataset, split = _without(dataset, split, bad=bad)
     out = Path(out)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from toolkit.leaderboard.columns import column
+from toolkit.leaderboards.columns import column
 from toolkit.metrics.values import Undefined
 from toolkit.reporting.curves import histogram, roc_points
 

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from toolkit.data.layouts import read_dataset
+from toolkit.data.layouts import load_dataset
 from toolkit.data.types import GOOD
 from toolkit.errors import RunError, ToolkitError
 from toolkit.inference.plot import validation_heat_range
-from toolkit.leaderboard.board import Board, leaderboard
-from toolkit.leaderboard.collect import collect
-from toolkit.leaderboard.model import Group, Row
+from toolkit.leaderboards.board import Board, leaderboard
+from toolkit.leaderboards.collect import collect
+from toolkit.leaderboards.model import Group, Row
 from toolkit.progress import Progress, progress
 from toolkit.reporting.curves import sample_map
 from toolkit.reporting.images import heat_map, mask_path, select_boxes, to_base64
@@ -309,7 +309,7 @@ def _first_seed(row: Row, runs: Sequence[Run]) -> list[Run]:
 
 def _relocate(runs: Sequence[Run], data: Path) -> None:
     """Point the runs of this data set to its folder, in memory alone."""
-    dataset = read_dataset(data)
+    dataset = load_dataset(data)
     for run in runs:
         if run.record["data"]["fingerprint"] == dataset.fingerprint:
             run.record["data"].update(root=str(dataset.root), layout=dataset.layout)

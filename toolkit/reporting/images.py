@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from toolkit.data.images import image_size, read_rgb, read_truth
-from toolkit.data.layouts import read_dataset
+from toolkit.data.layouts import load_dataset
 from toolkit.data.types import GOOD, Sample
 from toolkit.errors import ToolkitError
 
@@ -52,7 +52,7 @@ class ImageSource:
     def open(cls, root: Path, *, layout: str, fingerprint: str) -> ImageSource:
         """Open a data set; a missing or incomplete one gives a source without true masks."""
         try:
-            dataset = read_dataset(root, layout=layout)
+            dataset = load_dataset(root, layout=layout)
             changed = dataset.fingerprint != fingerprint
         except ToolkitError:
             return cls(root)

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from toolkit import __version__
 from toolkit.data.types import GOOD
 from toolkit.errors import MissingExtraError
-from toolkit.leaderboard.columns import column
-from toolkit.leaderboard.format import legend, notes, title
+from toolkit.leaderboards.columns import column
+from toolkit.leaderboards.format import legend, notes, title
 from toolkit.reporting import charts, tables
 from toolkit.reporting.images import heat_gradient
 

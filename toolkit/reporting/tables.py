@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from toolkit.data.types import GOOD
-from toolkit.leaderboard.columns import TEXTS, Column, column
-from toolkit.leaderboard.model import Group, Row
+from toolkit.leaderboards.columns import TEXTS, Column, column
+from toolkit.leaderboards.model import Group, Row
 from toolkit.metrics.image import image_metrics
 from toolkit.metrics.values import Undefined, Value
 from toolkit.reporting.collect import MethodResults

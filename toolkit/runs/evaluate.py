@@ -92,10 +92,10 @@ def dataset_of(run: Run, *, moved_to: Path | None = None) -> Dataset:
     Raises:
         DataError: it is not there, or cannot be read.
     """
-    from toolkit.data.layouts import read_dataset
+    from toolkit.data.layouts import load_dataset
 
     data = run.record["data"]
-    return read_dataset(moved_to or data["root"], layout=data["layout"])
+    return load_dataset(moved_to or data["root"], layout=data["layout"])
 
 
 def choose_threshold(run: Run, dataset: Dataset) -> float | None:

@@ -71,11 +71,6 @@ def load_state_dict(
     return _tensors(path, content)
 
 
-def load_tensors(path: Path, *, trust: bool = False) -> dict[str, Tensor]:
-    """Return `load_state_dict(path, allow_pickle=trust)`; goes when no method calls it any more."""
-    return load_state_dict(path, allow_pickle=trust)
-
-
 def copy_matching(
     model: nn.Module, state: Mapping[str, Tensor], *, source: str, strict: bool = False
 ) -> CopyReport:

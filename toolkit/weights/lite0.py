@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from toolkit.errors import WeightsError
-from toolkit.weights.checkpoint import load_tensors
+from toolkit.weights.checkpoint import load_state_dict
 from toolkit.weights.fetch import fetch
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def lite0_state_dict() -> dict[str, Tensor]:
         WeightsError: the file is missing, or number or shapes of its tensors differ.
     """
     path = fetch(LITE0_NAME)
-    return to_timm_names(load_tensors(path), LITE0_NAME, source=str(path))
+    return to_timm_names(load_state_dict(path), LITE0_NAME, source=str(path))
 
 
 def to_timm_names(

@@ -12,7 +12,7 @@ import torch
 
 from toolkit.d4 import ALL
 from toolkit.data.images import read_rgb
-from toolkit.data.layouts import read_dataset
+from toolkit.data.layouts import load_dataset
 from toolkit.methods.classifier.checkpoint import ModelInfo
 from toolkit.methods.classifier.network import build_network
 from toolkit.methods.classifier.predictor import ClassifierPredictor, export_onnx, to_pixels
@@ -69,7 +69,7 @@ def test_onnx_agrees_with_the_run(
     onnxruntime = pytest.importorskip("onnxruntime")
     torch.manual_seed(0)
     model, _ = build_network(network, 4, pooled_layers=layers)
-    samples = read_dataset(sample_dir).samples[:2]
+    samples = load_dataset(sample_dir).samples[:2]
     info = ModelInfo(network, CLASSES, 64, layers, tta)
     exported = export_onnx(model.eval(), info, tmp_path, samples)
     assert exported.max_difference < 1e-3

@@ -16,7 +16,7 @@ from PIL import Image
 
 from toolkit.config import build_settings
 from toolkit.data.images import read_rgb
-from toolkit.data.layouts import read_dataset
+from toolkit.data.layouts import load_dataset
 from toolkit.data.splits import Split, make_plan
 from toolkit.data.types import Dataset, Sample
 from toolkit.errors import ConfigError, DataError
@@ -33,7 +33,7 @@ from toolkit.methods.classifier.train import batches_of, validate
 
 @pytest.fixture(scope="module")
 def dataset(sample_dir: Path) -> Dataset:
-    return read_dataset(sample_dir)
+    return load_dataset(sample_dir)
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,7 @@ def test_the_rows_of_the_published_experiment(number: int, row: tuple[object, ..
 def test_the_benchmarks_name_every_row_and_every_remedy() -> None:
     import typing
 
-    from toolkit.benchmark.grid import read_grid
+    from toolkit.benchmarking.grid import read_grid
 
     experiments = read_grid("benchmark/resnet-experiments")
     published = [e.published["value"] for e in experiments.entries if e.published]

@@ -11,7 +11,7 @@ import torch
 
 from toolkit.config import settings_dict
 from toolkit.data.images import read_rgb
-from toolkit.data.layouts import read_dataset
+from toolkit.data.layouts import load_dataset
 from toolkit.data.splits import Split, make_plan
 from toolkit.errors import ConfigError, WeightsError
 from toolkit.inference.pipeline import predict_samples
@@ -312,7 +312,7 @@ def test_fine_tuning_is_kept_only_where_validation_gains(tmp_path: Path, lr: flo
 
 @pytest.fixture(scope="module")
 def split(sample_dir: Path) -> Split:
-    dataset = read_dataset(sample_dir)
+    dataset = load_dataset(sample_dir)
     return make_plan(dataset, folds=3).fold(dataset, 0)
 
 
@@ -362,7 +362,7 @@ def test_from_folder_to_predictions(tmp_path: Path, split: Split, classes: str) 
 
 
 def test_deepsmote_fills_up_the_training_part(tmp_path: Path, sample_dir: Path) -> None:
-    dataset = read_dataset(sample_dir)
+    dataset = load_dataset(sample_dir)
     split = make_plan(dataset, folds=3).fold(dataset, 0)
     settings = dataclasses.replace(
         TINY, imbalance="deepsmote", deepsmote_size=16, deepsmote_epochs=2, smote_num_neighbors=1,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from toolkit.benchmark.grid import read_benchmark, training_tasks
+from toolkit.benchmarking.grid import read_benchmark, training_tasks
 from toolkit.config import build_settings
 from toolkit.methods.sam.settings import SamSettings
 from toolkit.training import read_method_config

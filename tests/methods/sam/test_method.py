@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from toolkit.config import settings_dict
-from toolkit.data.layouts import read_dataset
+from toolkit.data.layouts import load_dataset
 from toolkit.data.splits import Split, make_plan
 from toolkit.errors import WeightsError
 from toolkit.files import read_json
@@ -37,7 +37,7 @@ print(repr(found.score), int(found.mask.sum()))
 
 @pytest.fixture(scope="module")
 def split(sample_dir: Path) -> Split:
-    dataset = read_dataset(sample_dir)
+    dataset = load_dataset(sample_dir)
     return make_plan(dataset, protocol="supervised").fold(dataset, 0)
 
 

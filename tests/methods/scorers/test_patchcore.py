@@ -13,7 +13,7 @@ from torch import Tensor
 
 from toolkit.config import build_settings, find_config, read_yaml, settings_dict
 from toolkit.data.images import image_size
-from toolkit.data.layouts import read_dataset
+from toolkit.data.layouts import load_dataset
 from toolkit.data.splits import Split, make_plan
 from toolkit.data.types import Sample, file_sha256
 from toolkit.errors import ConfigError, DataError, RunError, WeightsError
@@ -36,7 +36,7 @@ SMALL = PatchCoreSettings(
 
 @pytest.fixture(scope="module")
 def split(sample_dir: Path) -> Split:
-    dataset = read_dataset(sample_dir)
+    dataset = load_dataset(sample_dir)
     return make_plan(dataset, protocol="official").fold(dataset, 0)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from toolkit.config import build_settings, find_config, read_yaml, settings_dict
-from toolkit.data.layouts import read_dataset
+from toolkit.data.layouts import load_dataset
 from toolkit.data.splits import Split, make_plan
 from toolkit.data.types import Sample
 from toolkit.errors import ConfigError, DataError, WeightsError
@@ -37,7 +37,7 @@ _REFUSED = ("devnet", "top_1_percent")
 
 @pytest.fixture(scope="module")
 def split(sample_dir: Path) -> Split:
-    dataset = read_dataset(sample_dir)
+    dataset = load_dataset(sample_dir)
     return make_plan(dataset, folds=3).fold(dataset, 0)
 
 

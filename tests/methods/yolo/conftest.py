@@ -10,7 +10,7 @@ import pytest
 
 from tests.methods.yolo.small import TINY, NewRun
 from toolkit.config import settings_dict
-from toolkit.data.layouts import read_dataset
+from toolkit.data.layouts import load_dataset
 from toolkit.data.splits import Split, make_plan
 from toolkit.errors import WeightsError
 from toolkit.methods.registry import method_class
@@ -21,7 +21,7 @@ from toolkit.weights import resolve
 
 @pytest.fixture
 def split(sample_dir: Path) -> Split:
-    dataset = read_dataset(sample_dir)
+    dataset = load_dataset(sample_dir)
     return make_plan(dataset, folds=3).fold(dataset, 0)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from toolkit.config import settings_dict
-from toolkit.data.layouts import read_dataset
+from toolkit.data.layouts import load_dataset
 from toolkit.data.splits import make_plan
 from toolkit.inference.pipeline import predict_samples
 from toolkit.methods.registry import method_class
@@ -116,7 +116,7 @@ def test_two_processes_train_one_network(
         weights="none", epochs=2, image_size=64, background_images="2", batch=8,
         precision="float32", ultralytics_args={"plots": False}, **settings,
     )  # fmt: skip
-    dataset = read_dataset(sample_dir)
+    dataset = load_dataset(sample_dir)
     split = make_plan(dataset, folds=3).fold(dataset, 0)
     run = Run.create(
         tmp_path, method=name, settings=settings_dict(values), split={}, data={}, seed=3

@@ -11,6 +11,7 @@ import yaml
 
 from tests.methods.yolo.small import NewRun, fit
 from toolkit import ultralytics_env
+from toolkit.data.dataset_cards import class_phrases
 from toolkit.data.splits import Split
 from toolkit.errors import WeightsError
 from toolkit.inference.pipeline import predict_samples
@@ -24,7 +25,7 @@ from toolkit.methods.yolo.text_embeddings import (
     orthonormal_embeddings,
     text_embedding_patch,
 )
-from toolkit.methods.yolo.training_data import class_prompts, write_training_data
+from toolkit.methods.yolo.training_data import write_training_data
 from toolkit.runs.prediction_io import write_predictions
 from toolkit.runs.run import Run
 
@@ -192,7 +193,7 @@ def test_retention_of_classes_known_by_clip(new_run: NewRun, split: Split, tmp_p
     ultralytics_env.prepare()
     base = network.build_network("yolo11n-world", nc=3)
     torch.save({"model": base, "train_args": {}}, tmp_path / "base.pt")
-    phrases = [p for name in split.dataset.classes for p in class_prompts(split)[name]]
+    phrases = [p for name in split.dataset.classes for p in class_phrases(split.dataset)[name]]
     made = orthonormal_embeddings([*phrases, "cat", "dog"])
     stand_in = TextEmbeddings(made.phrases, made.vectors, "CLIP ViT-B/32 (a stand-in)")
     stand_in.save(tmp_path / "clip.safetensors")

@@ -10,6 +10,7 @@ import pytest
 
 from tests.methods.yolo.small import Killed, NewRun, fit, stopped_after
 from toolkit import ultralytics_env
+from toolkit.data.dataset_cards import class_phrases
 from toolkit.data.splits import Split
 from toolkit.errors import ConfigError
 from toolkit.inference.pipeline import predict_samples
@@ -19,7 +20,6 @@ from toolkit.methods.yolo.text_embeddings import (
     load_text_embeddings,
     orthonormal_embeddings,
 )
-from toolkit.methods.yolo.training_data import class_prompts
 from toolkit.runs.run import Run
 
 
@@ -220,7 +220,7 @@ def test_a_training_goes_on_with_the_prompts_it_began_with(
     new_run: NewRun, split: Split, tmp_path: Path
 ) -> None:
     file = tmp_path / "bank.safetensors"
-    phrases = [phrase for group in class_prompts(split).values() for phrase in group]
+    phrases = [phrase for group in class_phrases(split.dataset).values() for phrase in group]
     orthonormal_embeddings(phrases).save(file)
     method, run = new_run("yolo-world", text_embeddings=str(file))
     stopped_after(1, method, run, split)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
+from toolkit.data.dataset_cards import class_phrases
 from toolkit.data.images import read_rgb, read_truth
 from toolkit.data.regions import regions_of
 from toolkit.data.splits import Split
@@ -18,7 +19,6 @@ from toolkit.errors import DataError
 from toolkit.methods.yolo.settings import YoloSettings
 from toolkit.methods.yolo.training_data import (
     check_split,
-    class_prompts,
     flips_and_rotation,
     write_training_data,
 )
@@ -149,7 +149,7 @@ def test_background_images_are_good_training_images(
 
 
 def test_every_class_has_prompts_without_a_slash(split: Split) -> None:
-    prompts = class_prompts(split)
+    prompts = class_phrases(split.dataset)
     assert tuple(prompts) == split.dataset.classes
     assert all(phrases and not any("/" in p for p in phrases) for phrases in prompts.values())
 

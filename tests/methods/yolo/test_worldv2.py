@@ -11,6 +11,7 @@ import pytest
 
 from tests.methods.yolo.small import NewRun, fit
 from toolkit import ultralytics_env
+from toolkit.data.dataset_cards import class_phrases
 from toolkit.data.splits import Split
 from toolkit.inference.pipeline import predict_samples
 from toolkit.methods.yolo import network
@@ -19,7 +20,6 @@ from toolkit.methods.yolo.text_embeddings import (
     load_text_embeddings,
     orthonormal_embeddings,
 )
-from toolkit.methods.yolo.training_data import class_prompts
 
 MODEL = "yolov8s-worldv2"
 SHORT = {
@@ -86,7 +86,7 @@ def test_prompt_tuning_leaves_weights_and_statistics(
     assert "prompts" in changed
     assert changed - {"prompts"} <= (may if train_logit_scale else set())
     assert bool(changed & may) == train_logit_scale
-    prompts = class_prompts(four)
+    prompts = class_phrases(four.dataset)
     phrases = orthonormal_embeddings([phrase for group in prompts.values() for phrase in group])
     start, tuned = (
         class_embeddings(phrases, prompts),

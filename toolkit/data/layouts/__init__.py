@@ -35,7 +35,7 @@ class Layout(Protocol):
 LAYOUTS: dict[str, Layout] = {m.NAME: m for m in (visa, mvtec_ad2, loco, mvtec, folder)}
 
 
-def read_dataset(
+def load_dataset(
     root: Path | str, *, layout: str | None = None, mask_threshold: int | None = None
 ) -> Dataset:
     """Read a data set from a folder, without opening an image.

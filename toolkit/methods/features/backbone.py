@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import ConfigError, WeightsError, did_you_mean
-from toolkit.weights.checkpoint import load_tensors, tensors_sha256
+from toolkit.weights.checkpoint import load_state_dict, tensors_sha256
 from toolkit.weights.lite0 import LITE0_MEAN, LITE0_NAME, LITE0_STD, LITE_NAMES, to_timm_names
 from toolkit.weights.registry import load as registry
 from toolkit.weights.resolve import AUTO, PRETRAINED, ResolvedWeights, resolve_weights
@@ -146,7 +146,7 @@ def load_network_weights(model: nn.Module, name: str, setting: str = PRETRAINED)
         return _fetch_from_timm(model, name, setting)
     resolved = resolve_weights(setting, names, network=name)
     if resolved.path is not None:
-        tensors = load_tensors(resolved.path)
+        tensors = load_state_dict(resolved.path)
         if name in LITE_NAMES:
             tensors = to_timm_names(tensors, name, source=str(resolved.path))
         _fill(model, tensors, str(resolved.path))

@@ -13,7 +13,7 @@ from toolkit.errors import WeightsError
 from toolkit.files import atomic_write
 from toolkit.methods.sam.settings import SamSettings
 from toolkit.runs.run import Run
-from toolkit.weights.checkpoint import load_tensors, tensors_sha256
+from toolkit.weights.checkpoint import load_state_dict, tensors_sha256
 from toolkit.weights.resolve import resolve_weights
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def _read_checkpoint(path: Path) -> Mapping[str, Tensor]:
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     try:
-        state = load_tensors(path)
+        state = load_state_dict(path)
     except WeightsError as error:
         if "can run code" not in str(error):
             raise

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from toolkit.config import read_yaml
-from toolkit.data.dataset_cards import Symmetry, card_names, load_card, prompts_for
+from toolkit.data.dataset_cards import Symmetry, card_names, load_card
 from toolkit.data.images import read_rgb
 from toolkit.data.regions import regions_of
 from toolkit.data.splits import Split
@@ -149,12 +149,6 @@ def symmetry_of(dataset_name: str) -> Symmetry:
     if dataset_name in card_names():
         return load_card(dataset_name).symmetry
     return Symmetry(flips=("horizontal",), rotation="none")
-
-
-def class_prompts(split: Split) -> dict[str, tuple[str, ...]]:
-    """Return the phrases of each defect type, from the data card or from its name."""
-    dataset = split.dataset
-    return {name: prompts_for(dataset.name, name) for name in dataset.classes}
 
 
 def flips_and_rotation(settings: YoloSettings, *, dataset_name: str) -> dict[str, float]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from toolkit import ultralytics_env
+from toolkit.data.dataset_cards import class_phrases
 from toolkit.data.splits import Split
 from toolkit.errors import ConfigError, WeightsError
 from toolkit.methods.yolo import network
@@ -28,7 +29,6 @@ from toolkit.methods.yolo.text_embeddings import (
     orthonormal_embeddings,
     text_embedding_patch,
 )
-from toolkit.methods.yolo.training_data import class_prompts
 from toolkit.runs.run import Run
 
 _CLASSES = "prompts.safetensors"
@@ -59,7 +59,7 @@ class YoloWorld(Detector[YoloWorldSettings]):
         if resumed and stored.is_file():
             embeddings = load_text_embeddings(stored)
         else:
-            prompts = dict(class_prompts(split))
+            prompts = dict(class_phrases(split.dataset))
             if self._background():
                 prompts[self._background()] = (self._background(),)
             phrases = self._embed(prompts, run)

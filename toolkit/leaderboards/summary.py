@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from toolkit.leaderboard.board import leaderboard
+from toolkit.leaderboards.board import leaderboard
 from toolkit.runs.run import Run
 
 

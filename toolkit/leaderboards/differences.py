@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.data.types import GOOD
-from toolkit.leaderboard.columns import column, value_at
-from toolkit.leaderboard.model import Difference, Row
-from toolkit.leaderboard.rows import EntryMetrics
+from toolkit.leaderboards.columns import column, value_at
+from toolkit.leaderboards.model import Difference, Row
+from toolkit.leaderboards.rows import EntryMetrics
 from toolkit.metrics.bootstrap import Interval, image_resamples, interval_of, resample_counts
 from toolkit.metrics.box_bootstrap import Detections, map50_resamples
 from toolkit.metrics.classification import classification_resamples

@@ -7,14 +7,19 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from toolkit.benchmark.executors import Executor, LocalExecutor, ProcessExecutor
-from toolkit.benchmark.grid import BenchmarkConfig, read_benchmark, skipped_budgets, training_tasks
+from toolkit.benchmarking.executors import Executor, LocalExecutor, ProcessExecutor
+from toolkit.benchmarking.grid import (
+    BenchmarkConfig,
+    read_benchmark,
+    skipped_budgets,
+    training_tasks,
+)
 from toolkit.data.splits import Split, SplitPlan, make_plan
 from toolkit.data.types import Dataset
 from toolkit.data.validate import validate_dataset
 from toolkit.errors import RunError, ToolkitError
-from toolkit.leaderboard.benchmark_files import Display, PooledMetrics, write_display
-from toolkit.leaderboard.rows import group_folds
+from toolkit.leaderboards.benchmark_files import Display, PooledMetrics, write_display
+from toolkit.leaderboards.rows import group_folds
 from toolkit.methods.registry import make_method
 from toolkit.progress import naming
 from toolkit.runs.environment import choose_device
@@ -78,9 +83,9 @@ def benchmark(
     if not isinstance(config, BenchmarkConfig):
         config = read_benchmark(str(config))
     if not isinstance(data, Dataset):
-        from toolkit.data.layouts import read_dataset
+        from toolkit.data.layouts import load_dataset
 
-        data = read_dataset(data)
+        data = load_dataset(data)
     if executor is None:
         executor = LocalExecutor() if jobs == 1 else ProcessExecutor(jobs)
     choose_device(device)

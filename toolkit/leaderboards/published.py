@@ -10,7 +10,7 @@ from typing import Any
 from toolkit.config import read_yaml
 from toolkit.errors import ConfigError, did_you_mean
 from toolkit.home import resource
-from toolkit.leaderboard.columns import KNOWN
+from toolkit.leaderboards.columns import KNOWN
 
 FILE = "configs/leaderboard/published.yaml"
 _WORDS = ("method", "data", "source")

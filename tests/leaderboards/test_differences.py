@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.leaderboard.test_render import ROW
-from toolkit.leaderboard.differences import differences, rank_rows
-from toolkit.leaderboard.model import Difference
-from toolkit.leaderboard.rows import EntryMetrics
+from tests.leaderboards.test_render import ROW
+from toolkit.leaderboards.differences import differences, rank_rows
+from toolkit.leaderboards.model import Difference
+from toolkit.leaderboards.rows import EntryMetrics
 from toolkit.metrics import (
     Interval,
     PredictedBoxes,

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from toolkit.leaderboard.format import (
+from toolkit.leaderboards.format import (
     METHOD,
     RANK,
     board_legend,
@@ -30,7 +30,7 @@ from toolkit.leaderboard.format import (
     title,
     top_group_note,
 )
-from toolkit.leaderboard.model import Group, Row
+from toolkit.leaderboards.model import Group, Row
 from toolkit.metrics.values import Undefined, to_json
 
 if TYPE_CHECKING:

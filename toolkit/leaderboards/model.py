@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from toolkit.leaderboard.columns import DEFAULT
-from toolkit.leaderboard.published import Reference
+from toolkit.leaderboards.columns import DEFAULT
+from toolkit.leaderboards.published import Reference
 from toolkit.metrics.values import Value
 
 
@@ -32,7 +32,7 @@ class Row:
         prompted: IoU under true prompts, zero-shot and fine-tuned, where the method reports it
             and the row stands for one run.
         prompts_source: the origin of the text prompts; empty without prompts.
-        forgetting: mAP on the classes of the base model before and after fine-tuning, where
+        retention: mAP on the classes of the base model before and after fine-tuning, where
             measured.
         rank: 1 + the number of rows with a better value in the column of the order; None without a
             value.
@@ -54,7 +54,7 @@ class Row:
     published: Mapping[str, Any] | None = None
     prompted: Mapping[str, Any] = field(default_factory=dict)
     prompts_source: str = ""
-    forgetting: Mapping[str, Any] = field(default_factory=dict)
+    retention: Mapping[str, Any] = field(default_factory=dict)
     rank: int | None = None
     in_top_group: bool = False
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.leaderboard.standin import grey, write_grid  # noqa: F401
-from toolkit.benchmark.study import BenchmarkResult, benchmark
+from tests.leaderboards.standin import grey, write_grid  # noqa: F401
+from toolkit.benchmarking.study import BenchmarkResult, benchmark
 from toolkit.errors import RunError
 from toolkit.files import read_json, write_json
-from toolkit.leaderboard import benchmark_files
-from toolkit.leaderboard.benchmark_files import Display, read_display, write_display
-from toolkit.leaderboard.board import leaderboard
+from toolkit.leaderboards import benchmark_files
+from toolkit.leaderboards.benchmark_files import Display, read_display, write_display
+from toolkit.leaderboards.board import leaderboard
 
 pytestmark = pytest.mark.usefixtures("grey")
 

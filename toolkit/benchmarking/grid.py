@@ -12,7 +12,7 @@ from typing import Any, Literal
 from toolkit.config import build_settings, convert, find_config, read_yaml
 from toolkit.data.splits import Budget
 from toolkit.errors import ConfigError, did_you_mean
-from toolkit.leaderboard.columns import KNOWN, TEXTS
+from toolkit.leaderboards.columns import KNOWN, TEXTS
 from toolkit.methods.registry import method_class
 from toolkit.training import TrainingTask, read_method_config
 

@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 
 from tests.runs.test_evaluate import FOLDS, full, guess, make_run
 from toolkit.cli.main import app
-from toolkit.data.layouts import read_dataset
+from toolkit.data.layouts import load_dataset
 from toolkit.data.types import Dataset, Sample
 from toolkit.errors import RunError
-from toolkit.leaderboard.compare import compare_runs, comparison_text, write_plots
+from toolkit.leaderboards.compare import compare_runs, comparison_text, write_plots
 from toolkit.prediction import Prediction
 from toolkit.runs.evaluate import choose_threshold, evaluate
 from toolkit.runs.run import Run
@@ -23,7 +23,7 @@ from toolkit.runs.run import Run
 
 @pytest.fixture
 def dataset(sample_dir: Path) -> Dataset:
-    return read_dataset(sample_dir)
+    return load_dataset(sample_dir)
 
 
 def scored_by(score: Callable[[Sample], float]) -> object:

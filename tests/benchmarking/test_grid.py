@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from toolkit.benchmark.grid import (
+from toolkit.benchmarking.grid import (
     BenchmarkConfig,
     read_benchmark,
-    read_method_config,
     training_tasks,
 )
 from toolkit.errors import ConfigError
+from toolkit.training import read_method_config
 
 
 @pytest.fixture(autouse=True)

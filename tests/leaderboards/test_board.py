@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from tests.leaderboard.standin import grey  # noqa: F401
-from toolkit.data.layouts import read_dataset
+from tests.leaderboards.standin import grey  # noqa: F401
+from toolkit.data.layouts import load_dataset
 from toolkit.data.splits import make_plan
 from toolkit.errors import RunError
-from toolkit.leaderboard.benchmark_files import Display, benchmark_folder, write_display
-from toolkit.leaderboard.board import leaderboard
-from toolkit.leaderboard.collect import collect
-from toolkit.leaderboard.columns import NOT_GIVEN
+from toolkit.leaderboards.benchmark_files import Display, benchmark_folder, write_display
+from toolkit.leaderboards.board import leaderboard
+from toolkit.leaderboards.collect import collect
+from toolkit.leaderboards.columns import NOT_GIVEN
 from toolkit.runs.prediction_io import read_predictions
 from toolkit.runs.run import Run
 from toolkit.training import TrainingTask, run_training
@@ -31,7 +31,7 @@ TASK = TrainingTask(method="grey", entry="grey", device="cpu", settings={"gives"
 @pytest.fixture
 def make(sample_dir: Path, tmp_path: Path) -> Callable[..., Run]:
     def make(*, data: Path = sample_dir, fold: int = 0, split_seed: int = 0, **change: Any) -> Run:
-        dataset = read_dataset(data)
+        dataset = load_dataset(data)
         split = make_plan(dataset, folds=3, seed=split_seed).fold(dataset, fold)
         return run_training(replace(TASK, fold=fold, **change), split, runs=tmp_path / "runs")
 
@@ -87,9 +87,9 @@ def test_a_row_says_what_was_forgotten_where_it_was_measured(
     make: Callable[..., Run], report: dict[str, Any] | None, said: bool
 ) -> None:
     run = make()
-    run.finish({**run.metrics(), "report": {} if report is None else {"forgetting": report}})
+    run.finish({**run.metrics(), "report": {} if report is None else {"retention": report}})
     ((row,),) = [group.rows for group in leaderboard([run]).groups]
-    assert row.forgetting == (report if said else {})
+    assert row.retention == (report if said else {})
 
 
 def test_another_split_is_another_table(make: Callable[..., Run]) -> None:

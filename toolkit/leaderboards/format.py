@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from toolkit.leaderboard.columns import KNOWN, TEXTS, column
-from toolkit.leaderboard.model import Group, Row
-from toolkit.leaderboard.published import Reference
+from toolkit.leaderboards.columns import KNOWN, TEXTS, column
+from toolkit.leaderboards.model import Group, Row
+from toolkit.leaderboards.published import Reference
 from toolkit.metrics.values import Undefined, Value
 
 METHOD, RANK, TOP = "method", "#", "*"
@@ -89,8 +89,8 @@ def notes(group: Group) -> list[str]:
             source = row.published.get("source", "source not named")
             texts.append((name, f"published {_published(row)}{_of(row.published)} ({source})"))
         texts += [(name, line) for line in prompted_lines(row.prompted)]
-        if row.forgetting:
-            texts.append((name, forgetting_line(row.forgetting)))
+        if row.retention:
+            texts.append((name, retention_line(row.retention)))
     return [*top_group_note(group), *_shared(texts), *_significant_differences(group)]
 
 
@@ -165,7 +165,7 @@ def prompted_lines(prompted: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def forgetting_line(found: Mapping[str, Any]) -> str:
+def retention_line(found: Mapping[str, Any]) -> str:
     """Return what fine-tuning cost on the classes of the base model."""
     if not _has_numbers(found, "classes", "map50_before", "map50_after", "map50_change", "images"):
         return "mAP50 of the classes of the base model: damaged"

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from tests.leaderboard.standin import Grey, GreyPredictor, grey, write_grid  # noqa: F401
-from toolkit.benchmark.executors import LocalExecutor
-from toolkit.benchmark.grid import read_benchmark
-from toolkit.benchmark.study import benchmark
+from tests.leaderboards.standin import Grey, GreyPredictor, grey, write_grid  # noqa: F401
+from toolkit.benchmarking.executors import LocalExecutor
+from toolkit.benchmarking.grid import read_benchmark
+from toolkit.benchmarking.study import benchmark
 from toolkit.data.splits import SplitPlan
 from toolkit.errors import ConfigError, ToolkitError
 from toolkit.files import OutputError
-from toolkit.leaderboard.board import leaderboard
+from toolkit.leaderboards.board import leaderboard
 
 pytestmark = pytest.mark.usefixtures("grey")
 

@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import ConfigError, ToolkitError, did_you_mean
-from toolkit.leaderboard import render
-from toolkit.leaderboard.benchmark_files import (
+from toolkit.leaderboards import render
+from toolkit.leaderboards.benchmark_files import (
     Display,
     PooledMetrics,
     benchmark_folder,
     read_display,
 )
-from toolkit.leaderboard.collect import Collected, check_run, collect
-from toolkit.leaderboard.columns import DEFAULT, TEXTS, check_names, column, expanded
-from toolkit.leaderboard.differences import differences, rank_rows
-from toolkit.leaderboard.model import Group, Row
-from toolkit.leaderboard.published import Reference, published_references
-from toolkit.leaderboard.rows import (
+from toolkit.leaderboards.collect import Collected, check_run, collect
+from toolkit.leaderboards.columns import DEFAULT, TEXTS, check_names, column, expanded
+from toolkit.leaderboards.differences import differences, rank_rows
+from toolkit.leaderboards.model import Group, Row
+from toolkit.leaderboards.published import Reference, published_references
+from toolkit.leaderboards.rows import (
     EntryMetrics,
     entry_metrics,
     entry_name,

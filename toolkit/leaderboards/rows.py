@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from toolkit.errors import RunError
-from toolkit.leaderboard.benchmark_files import Display, PooledMetrics
-from toolkit.leaderboard.columns import KNOWN, TEXTS, column, value_at
-from toolkit.leaderboard.model import Row
+from toolkit.leaderboards.benchmark_files import Display, PooledMetrics
+from toolkit.leaderboards.columns import KNOWN, TEXTS, column, value_at
+from toolkit.leaderboards.model import Row
 from toolkit.metrics.values import MetricError, Undefined, Value
 from toolkit.runs.run import Run
 
@@ -89,7 +89,7 @@ def make_row(seeds: Sequence[EntryMetrics], columns: Iterable[str], display: Dis
             spread[name] = statistics.stdev(known)
     metadata, labels = first.metadata, first.metadata["labels"]
     report = _mapping(seeds[0].metrics, "report")
-    forgetting = _mapping(report, "forgetting")
+    retention = _mapping(report, "retention")
     # The metrics of one fold or seed are not those of a row that stands for several.
     alone = len(seeds) == len(seeds[0].runs) == 1
     return Row(
@@ -108,7 +108,7 @@ def make_row(seeds: Sequence[EntryMetrics], columns: Iterable[str], display: Dis
         prompted=_mapping(report, "prompted") if alone else {},
         prompts_source=str(metadata.get("prompts_source", "")),
         # Without images of old classes there is only the reason.
-        forgetting=forgetting if "map50_change" in forgetting else {},
+        retention=retention if "map50_change" in retention else {},
     )
 
 

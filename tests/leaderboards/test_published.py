@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from toolkit.errors import ConfigError
-from toolkit.leaderboard.published import published_references
+from toolkit.leaderboards.published import published_references
 
 
 def test_the_shipped_figures() -> None:

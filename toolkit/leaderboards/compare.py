@@ -11,7 +11,7 @@ import numpy as np
 
 from toolkit.data.types import Dataset, Sample
 from toolkit.errors import RunError
-from toolkit.leaderboard.rows import entry_name
+from toolkit.leaderboards.rows import entry_name
 from toolkit.metrics.bootstrap import Interval, MaybeInterval, image_difference_intervals
 from toolkit.metrics.image import image_metrics
 from toolkit.metrics.values import Undefined, Value

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from toolkit.benchmark.executors import LocalExecutor, Outcome, ProcessExecutor
+from toolkit.benchmarking.executors import LocalExecutor, Outcome, ProcessExecutor
 from toolkit.errors import DataError, RunError
 
 

@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 from toolkit.errors import ConfigError
-from toolkit.leaderboard.board import Board
-from toolkit.leaderboard.columns import DEFAULT, KNOWN, NOT_GIVEN, TEXTS
-from toolkit.leaderboard.format import headings, prompted_lines
-from toolkit.leaderboard.model import Difference, Group, Row
-from toolkit.leaderboard.published import Reference
-from toolkit.leaderboard.render import escape_markdown
+from toolkit.leaderboards.board import Board
+from toolkit.leaderboards.columns import DEFAULT, KNOWN, NOT_GIVEN, TEXTS
+from toolkit.leaderboards.format import headings, prompted_lines
+from toolkit.leaderboards.model import Difference, Group, Row
+from toolkit.leaderboards.published import Reference
+from toolkit.leaderboards.render import escape_markdown
 
 ROW = Row(
     entry="patchcore",
@@ -118,13 +118,13 @@ def test_a_closed_vocabulary_is_called_so(form: str) -> None:
     assert f"world: score = largest distance; {said}; prompts not CLIP: closed vocab" in text
 
 
-def test_prompts_and_forgetting_are_in_the_data_forms() -> None:
+def test_prompts_and_retention_are_in_the_data_forms() -> None:
     found = {"images": 8, "classes": 2, "map50_before": 0.5, "map50_after": 0.25,
              "map50_change": -0.25}  # fmt: skip
-    world = replace(ROW, prompts_source="not CLIP: closed vocabulary", forgetting=found)
+    world = replace(ROW, prompts_source="not CLIP: closed vocabulary", retention=found)
     (row,) = json.loads(shown(world, form="json"))["groups"][0]["rows"]
     assert row["prompts_source"] == "not CLIP: closed vocabulary"
-    assert row["forgetting"] == found
+    assert row["retention"] == found
     (record,) = csv.DictReader(shown(world, form="csv").splitlines())
     assert record["prompts_source"] == "not CLIP: closed vocabulary"
     said = " ".join(shown(world).split())

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from toolkit.errors import ConfigError, RunError
 from toolkit.files import write_text
-from toolkit.leaderboard.board import Board
-from toolkit.leaderboard.render import short_markdown
+from toolkit.leaderboards.board import Board
+from toolkit.leaderboards.render import short_markdown
 
 _START = re.compile(r"<!-- leaderboard: start (?P<name>\S+)(?P<short> short)? -->\n")
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.leaderboard.standin import Grey, grey, write_grid  # noqa: F401
-from toolkit.benchmark.grid import budgets_of, read_benchmark, skipped_budgets, training_tasks
-from toolkit.benchmark.study import benchmark
-from toolkit.data.layouts import read_dataset
+from tests.leaderboards.standin import Grey, grey, write_grid  # noqa: F401
+from toolkit.benchmarking.grid import budgets_of, read_benchmark, skipped_budgets, training_tasks
+from toolkit.benchmarking.study import benchmark
+from toolkit.data.layouts import load_dataset
 from toolkit.data.splits import make_plan
 from toolkit.errors import ConfigError, RunError
-from toolkit.leaderboard.board import leaderboard
+from toolkit.leaderboards.board import leaderboard
 from toolkit.training import TrainingTask, run_training
 
 pytestmark = pytest.mark.usefixtures("grey")
@@ -92,7 +92,7 @@ def test_all_budgets_stand_in_one_table(sample_dir: Path, tmp_path: Path) -> Non
         ("a", 2),
         ("a", "all"),
     ]
-    types = len(read_dataset(sample_dir).classes)
+    types = len(load_dataset(sample_dir).classes)
     assert [r.metadata["labels"]["train"] for r in result.runs[:2]] == [types, 2 * types]
     board = leaderboard(result)
     assert len(board.groups) == 1
@@ -100,7 +100,7 @@ def test_all_budgets_stand_in_one_table(sample_dir: Path, tmp_path: Path) -> Non
 
 
 def test_a_run_is_not_gone_on_with_under_another_budget(sample_dir: Path, tmp_path: Path) -> None:
-    dataset = read_dataset(sample_dir)
+    dataset = load_dataset(sample_dir)
     split = make_plan(dataset, folds=3).fold(dataset, 0)
     task = TrainingTask(
         method="grey", entry="a", name="one", device="cpu", budget=1, base_entry="a"

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.leaderboard.test_render import GROUP, REFERENCE, ROW
+from tests.leaderboards.test_render import GROUP, REFERENCE, ROW
 from toolkit.errors import ConfigError, RunError
-from toolkit.leaderboard.board import Board
-from toolkit.leaderboard.documents import write_documents
-from toolkit.leaderboard.model import Difference
+from toolkit.leaderboards.board import Board
+from toolkit.leaderboards.documents import write_documents
+from toolkit.leaderboards.model import Difference
 
 ROWS = (
     replace(ROW, rank=1, seeds=(0, 1), spread={"auroc": 0.01}),
