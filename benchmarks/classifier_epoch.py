@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from toolkit.config import build_settings, settings_dict
 from toolkit.data.layouts import load_dataset
-from toolkit.data.splits import make_plan
+from toolkit.data.protocols import make_plan
 from toolkit.methods.classifier import train
 from toolkit.methods.classifier.method import Classifier
 from toolkit.methods.classifier.settings import ClassifierSettings

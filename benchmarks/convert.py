@@ -28,7 +28,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from toolkit.data import images
+from toolkit.data import decoding
 from toolkit.data.layouts import load_dataset
 from toolkit.data.types import Dataset
 from toolkit.formats.convert import convert
@@ -130,12 +130,12 @@ def without_kornia(work: Callable[[], object]) -> Callable[[], object]:
     """Return the same work as it is where `kornia_rs` is not installed."""
 
     def slower() -> None:
-        known = images._kornia
-        images._kornia = lambda: None
+        known = decoding._kornia
+        decoding._kornia = lambda: None
         try:
             work()
         finally:
-            images._kornia = known
+            decoding._kornia = known
 
     return slower
 

@@ -28,7 +28,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from toolkit.config import build_settings, parse_overrides, settings_dict
 from toolkit.data.layouts import load_dataset
-from toolkit.data.splits import Split, make_plan
+from toolkit.data.protocols import make_plan
+from toolkit.data.splits import Split
 from toolkit.methods.scorers.patchcore import PatchCore, PatchCoreSettings
 from toolkit.runs.environment import (
     environment,

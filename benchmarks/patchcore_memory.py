@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from toolkit.config import build_settings, parse_overrides, settings_dict
 from toolkit.data.layouts import load_dataset
-from toolkit.data.splits import make_plan
+from toolkit.data.protocols import make_plan
 from toolkit.methods.scorers import patchcore
 from toolkit.runs.environment import environment, peak_memory_bytes, seed_everything
 from toolkit.runs.run import Run

@@ -172,7 +172,7 @@ def run_folds(options: argparse.Namespace) -> None:
     import torch
 
     from toolkit.config import parse_overrides, settings_dict
-    from toolkit.data.splits import make_plan
+    from toolkit.data.protocols import make_plan
     from toolkit.files import write_json
     from toolkit.methods.registry import make_method
     from toolkit.runs.environment import keep_freed_memory, peak_memory_bytes, seed_everything

@@ -20,7 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from toolkit.config import build_settings
 from toolkit.data.layouts import load_dataset
-from toolkit.data.splits import Split, make_plan
+from toolkit.data.protocols import make_plan
+from toolkit.data.splits import Split
 from toolkit.errors import ToolkitError
 from toolkit.methods.registry import method_class
 from toolkit.methods.yolo.settings import YoloSettings, parse_background_images

@@ -13,7 +13,8 @@ import pytest
 from tests.leaderboards.standin import Grey, grey  # noqa: F401
 from toolkit.config import build_settings
 from toolkit.data.layouts import load_dataset
-from toolkit.data.splits import Split, make_plan
+from toolkit.data.protocols import make_plan
+from toolkit.data.splits import Split
 from toolkit.errors import ConfigError, DataError, RunError, ToolkitError, WeightsError
 from toolkit.runs.prediction_io import read_predictions
 from toolkit.runs.run import Run

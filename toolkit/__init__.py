@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from toolkit.benchmarking.study import benchmark
     from toolkit.data.layouts import load_dataset
-    from toolkit.data.splits import Split, make_split
+    from toolkit.data.protocols import make_split
+    from toolkit.data.splits import Split
     from toolkit.data.types import Dataset, Sample
     from toolkit.formats.convert import convert
     from toolkit.inference.model import load_model
@@ -64,7 +65,7 @@ _MODULES = {
     "leaderboard": "toolkit.leaderboards.board",
     "load_dataset": "toolkit.data.layouts",
     "load_model": "toolkit.inference.model",
-    "make_split": "toolkit.data.splits",
+    "make_split": "toolkit.data.protocols",
     "report": "toolkit.reporting.write",
     "train": "toolkit.training",
 }

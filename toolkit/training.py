@@ -113,7 +113,8 @@ def train(
         WeightsError: pretrained weights cannot be had.
     """
     from toolkit.data.layouts import load_dataset
-    from toolkit.data.splits import SplitPlan, make_plan
+    from toolkit.data.protocols import make_plan
+    from toolkit.data.splits import SplitPlan
     from toolkit.data.validate import validate_dataset
 
     if resume and name is None:

@@ -11,7 +11,7 @@ from tests.leaderboards.standin import Grey, grey, write_grid  # noqa: F401
 from toolkit.benchmarking.grid import budgets_of, read_benchmark, skipped_budgets, training_tasks
 from toolkit.benchmarking.study import benchmark
 from toolkit.data.layouts import load_dataset
-from toolkit.data.splits import make_plan
+from toolkit.data.protocols import make_plan
 from toolkit.errors import ConfigError, RunError
 from toolkit.leaderboards.board import leaderboard
 from toolkit.training import TrainingTask, run_training

@@ -54,7 +54,7 @@ def test_deepsmote_writes_an_image_folder(tmp_path: Path, penalty: str) -> None:
 @pytest.mark.slow
 def test_a_data_set_gives_its_training_part(tmp_path: Path, sample_dir: Path) -> None:
     from toolkit.data.layouts import load_dataset
-    from toolkit.data.splits import make_plan
+    from toolkit.data.protocols import make_plan
 
     output = _run(
         "deepsmote", "--data", sample_dir, "--out", tmp_path / "out", "--size", 16, "--epochs", 1,

@@ -122,7 +122,7 @@ def test_a_benchmark_on_damaged_data_runs_nothing(
     toolkit: Toolkit, sample_dir: Path, tmp_path: Path, how: str
 ) -> None:
     data, file = damaged(sample_dir, tmp_path / "data", how)
-    grid = write_grid(tmp_path, [{"name": "a"}], folds="all", split_folds=3)
+    grid = write_grid(tmp_path, [{"name": "a"}], folds="all", n_folds=3)
     status, out, err = toolkit("benchmark", grid, "--data", data)
     assert status == 2
     assert out == ""

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from toolkit.data import images
+from toolkit.data import decoding, images
 from toolkit.data.check import check_dataset
 from toolkit.data.images import image_size, read_mask, read_rgb, whole_image_size
 from toolkit.data.layouts import load_dataset
@@ -74,8 +74,8 @@ def test_bombs_are_refused(
 ) -> None:
     path = tmp_path / "x.png"
     path.write_bytes(bomb(*size, bits=bits))
-    for kornia in (images._kornia(), None):
-        monkeypatch.setattr(images, "_kornia", lambda found=kornia: found)
+    for kornia in (decoding._kornia(), None):
+        monkeypatch.setattr(decoding, "_kornia", lambda found=kornia: found)
         with pytest.raises(DataError, match="TOOLKIT_MAX_PIXELS") as caught:
             read(path)
         assert "\n" not in str(caught.value)

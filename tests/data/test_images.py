@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from toolkit.data import images
+from toolkit.data import decoding
 from toolkit.data.images import (
     image_size,
     is_image_file,
@@ -78,7 +78,7 @@ def test_every_kind_of_mask(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, quick: bool
 ) -> None:
     if not quick:
-        monkeypatch.setattr(images, "_kornia", lambda: None)
+        monkeypatch.setattr(decoding, "_kornia", lambda: None)
     name, make = KINDS[kind]
     make().save(tmp_path / name)
     mask = read_mask(tmp_path / name)
@@ -106,7 +106,7 @@ def test_values_survive(tmp_path: Path, dtype: type) -> None:
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P"])
 def test_read_rgb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, quick: bool) -> None:
     if not quick:
-        monkeypatch.setattr(images, "_kornia", lambda: None)
+        monkeypatch.setattr(decoding, "_kornia", lambda: None)
     pixels = np.random.default_rng(0).integers(0, 255, (30, 40, 3), dtype=np.uint8)
     image = Image.fromarray(pixels).convert(mode)
     image.save(tmp_path / "i.png")
@@ -151,7 +151,7 @@ def test_damaged_files_are_named(
     read: Callable[[Path], object],
 ) -> None:
     if not quick:
-        monkeypatch.setattr(images, "_kornia", lambda: None)
+        monkeypatch.setattr(decoding, "_kornia", lambda: None)
     path = tmp_path / "bad.png"
     path.write_bytes(data)
     with pytest.raises(DataError, match=r"bad\.png: not a readable"):

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from tests.data.made import BOTTLE, Row, dataset_of, rows_of
 from toolkit.data.layouts import load_dataset
-from toolkit.data.splits import PROTOCOLS, Split, SplitPlan, make_plan, part_counts
+from toolkit.data.protocols import make_plan
+from toolkit.data.splits import PROTOCOLS, Split, SplitPlan, part_counts
 from toolkit.data.types import Dataset, Sample
 from toolkit.errors import DataError, ToolkitError
 

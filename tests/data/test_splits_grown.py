@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.data.made import BOTTLE, dataset_of
-from toolkit.data.splits import make_plan
+from toolkit.data.protocols import make_plan
 
 
 @pytest.mark.parametrize("added", [1, 10, 50])

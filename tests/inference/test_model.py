@@ -14,7 +14,7 @@ from PIL import Image
 from tests.leaderboards.standin import Grey, grey  # noqa: F401
 from toolkit.data.images import read_rgb
 from toolkit.data.layouts import load_dataset
-from toolkit.data.splits import make_plan
+from toolkit.data.protocols import make_plan
 from toolkit.errors import DataError, RunError
 from toolkit.inference.model import load_model
 from toolkit.methods.base import Predictor

@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 
 from tests.leaderboards.standin import grey  # noqa: F401
 from toolkit.data.layouts import load_dataset
-from toolkit.data.splits import make_plan
+from toolkit.data.protocols import make_plan
 from toolkit.errors import RunError
 from toolkit.leaderboards.benchmark_files import Display, benchmark_folder, write_display
 from toolkit.leaderboards.board import leaderboard

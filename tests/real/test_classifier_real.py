@@ -9,7 +9,8 @@ import torch
 
 from toolkit.config import build_settings, find_config, read_yaml, settings_dict
 from toolkit.data.layouts import load_dataset
-from toolkit.data.splits import Split, make_plan
+from toolkit.data.protocols import make_plan
+from toolkit.data.splits import Split
 from toolkit.inference.pipeline import predict_samples
 from toolkit.methods.classifier.method import Classifier
 from toolkit.methods.classifier.settings import ClassifierSettings

@@ -9,7 +9,8 @@ import pytest
 
 from toolkit.data.images import read_mask, read_truth
 from toolkit.data.layouts import load_dataset
-from toolkit.data.splits import Split, make_plan
+from toolkit.data.protocols import make_plan
+from toolkit.data.splits import Split
 from toolkit.data.types import Dataset
 from toolkit.formats.convert import convert
 from toolkit.formats.masks import convert_to_masks

@@ -10,7 +10,8 @@ import pytest
 from toolkit.data.check import check_dataset
 from toolkit.data.info import ImageKind, Info, Range, dataset_info
 from toolkit.data.layouts import load_dataset
-from toolkit.data.splits import PROTOCOLS, make_plan
+from toolkit.data.protocols import make_plan
+from toolkit.data.splits import PROTOCOLS
 
 pytestmark = pytest.mark.real
 

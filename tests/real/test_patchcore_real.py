@@ -12,7 +12,7 @@ import pytest
 from toolkit.config import settings_dict
 from toolkit.data.images import read_truth
 from toolkit.data.layouts import load_dataset
-from toolkit.data.splits import make_plan
+from toolkit.data.protocols import make_plan
 from toolkit.inference.pipeline import predict_samples
 from toolkit.methods.scorers.patchcore import PatchCore
 from toolkit.metrics.pixel import pixel_metrics

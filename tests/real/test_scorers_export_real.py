@@ -10,7 +10,7 @@ import pytest
 
 from toolkit.config import build_settings, settings_dict
 from toolkit.data.layouts import load_dataset
-from toolkit.data.splits import make_plan
+from toolkit.data.protocols import make_plan
 from toolkit.methods.registry import method_class
 from toolkit.runs.environment import seed_everything
 from toolkit.runs.run import Run

@@ -11,7 +11,8 @@ import numpy as np
 
 from toolkit.data.images import read_truth
 from toolkit.data.layouts import load_dataset
-from toolkit.data.splits import Split, make_plan
+from toolkit.data.protocols import make_plan
+from toolkit.data.splits import Split
 from toolkit.data.types import Dataset, Sample
 from toolkit.prediction import Boxes, Prediction
 from toolkit.runs.prediction_io import write_predictions

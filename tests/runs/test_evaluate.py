@@ -13,7 +13,7 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from toolkit.data.layouts import load_dataset
-from toolkit.data.splits import make_plan
+from toolkit.data.protocols import make_plan
 from toolkit.data.types import Dataset, Sample
 from toolkit.errors import RunError
 from toolkit.metrics.threshold import f1_threshold

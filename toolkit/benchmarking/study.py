@@ -14,7 +14,8 @@ from toolkit.benchmarking.grid import (
     skipped_budgets,
     training_tasks,
 )
-from toolkit.data.splits import Split, SplitPlan, make_plan
+from toolkit.data.protocols import make_plan
+from toolkit.data.splits import Split, SplitPlan
 from toolkit.data.types import Dataset
 from toolkit.data.validate import validate_dataset
 from toolkit.errors import RunError, ToolkitError

@@ -29,7 +29,8 @@ def open_plan(
     per_class: int = 20, seen_images: Collection[str] = (),
 ) -> SplitPlan:  # fmt: skip
     """Read the split file `--split`, or make the split of the protocol."""
-    from toolkit.data.splits import SplitPlan, make_plan
+    from toolkit.data.protocols import make_plan
+    from toolkit.data.splits import SplitPlan
 
     if split is not None:
         return SplitPlan.read(split)

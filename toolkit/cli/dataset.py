@@ -101,7 +101,7 @@ def split_command(
 ) -> None:
     """Write the split file that makes runs comparable, and print the counts."""
     from toolkit.cli.dataset_tables import print_plan
-    from toolkit.data.splits import make_plan
+    from toolkit.data.protocols import make_plan
     from toolkit.files import OutputError
 
     dataset = _open(directory)

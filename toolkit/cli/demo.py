@@ -19,7 +19,7 @@ def demo_command(
     """Make the sample, convert it, train every method briefly and print the leaderboard."""
     from toolkit.cli.benchmark import benchmark_command
     from toolkit.data.layouts import load_dataset
-    from toolkit.data.splits import make_plan
+    from toolkit.data.protocols import make_plan
     from toolkit.data.synthetic import default_sample
     from toolkit.formats.convert import convert
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from toolkit.data.decoding import max_pixels
 from toolkit.data.images import (
     LOSSY_SUFFIXES,
-    max_pixels,
     read_mask_and_edges,
     read_mask_values,
     whole_image_size,

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
-from toolkit.data.images import image_size, is_image_file, max_pixels
+from toolkit.data.decoding import max_pixels
+from toolkit.data.images import image_size, is_image_file
 from toolkit.errors import DataError, printable
 from toolkit.formats.coco import Rle, decode_rle
 from toolkit.formats.pipeline import PARTS

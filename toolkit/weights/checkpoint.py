@@ -6,12 +6,13 @@ import hashlib
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit import ultralytics_env
+from toolkit.data.types import file_sha256
 from toolkit.errors import WeightsError
-from toolkit.weights.local import checkpoint_sha256
 from toolkit.weights.registry import trusted_hashes
 
 if TYPE_CHECKING:
@@ -69,6 +70,20 @@ def load_state_dict(
     else:
         content = _load_torch(path, allow_pickle=allow_pickle, pickle_option=pickle_option)
     return _tensors(path, content)
+
+
+def checkpoint_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file; an unchanged file is read once per process.
+
+    Every task of a benchmark checks its checkpoint, and ViT-H has 2.5 GB.
+    """
+    stat = path.stat()
+    return _cached_sha256(path.resolve(), stat.st_size, stat.st_mtime_ns, stat.st_ino)
+
+
+@lru_cache(maxsize=64)
+def _cached_sha256(path: Path, size: int, mtime_ns: int, inode: int) -> str:
+    return file_sha256(path)
 
 
 def copy_matching(

@@ -13,7 +13,8 @@ from filelock import FileLock
 from toolkit.download import DownloadError, DownloadProgress, UnreachableError, discard, download
 from toolkit.errors import MissingExtraError, WeightsError
 from toolkit.files import OutputError, atomic_write, write_text
-from toolkit.weights.local import checkpoint_sha256, find, place, recorded_hash_file, verify
+from toolkit.weights.checkpoint import checkpoint_sha256
+from toolkit.weights.local import find, place, recorded_hash_file, verify
 from toolkit.weights.mirrors import fetch_members
 from toolkit.weights.registry import Weights, get
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from toolkit.data.types import file_sha256
 from toolkit.errors import WeightsError
 from toolkit.home import weights_dir
+from toolkit.weights.checkpoint import checkpoint_sha256, load_state_dict, tensors_sha256
 from toolkit.weights.registry import Weights, get
 
 State = Literal["ok", "rebuilt", "unpinned", "damaged", "missing"]
@@ -34,20 +33,6 @@ class Status:
     path: Path
     state: State
     detail: str
-
-
-def checkpoint_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file; an unchanged file is read once per process.
-
-    Every task of a benchmark checks its checkpoint, and ViT-H has 2.5 GB.
-    """
-    stat = path.stat()
-    return _cached_sha256(path.resolve(), stat.st_size, stat.st_mtime_ns, stat.st_ino)
-
-
-@lru_cache(maxsize=64)
-def _cached_sha256(path: Path, size: int, mtime_ns: int, inode: int) -> str:
-    return file_sha256(path)
 
 
 def place(entry: Weights) -> Path:
@@ -137,7 +122,6 @@ def verify(name: str) -> Status:
     status = check(entry, path)
     if status.state != "rebuilt":
         return status
-    from toolkit.weights.checkpoint import load_state_dict, tensors_sha256
 
     found = tensors_sha256(load_state_dict(path))
     if found != entry.tensors_sha256:

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import MissingExtraError, WeightsError
 from toolkit.files import atomic_write, write_json
-from toolkit.weights.checkpoint import tensors_sha256
-from toolkit.weights.local import checkpoint_sha256, provenance_file
+from toolkit.weights.checkpoint import checkpoint_sha256, tensors_sha256
+from toolkit.weights.local import provenance_file
 from toolkit.weights.mobile_sam_network import (
     EMBEDDING_SIZE,
     IMAGE_SIZE,

@@ -17,7 +17,8 @@ from PIL import Image
 from toolkit.config import build_settings
 from toolkit.data.images import read_rgb
 from toolkit.data.layouts import load_dataset
-from toolkit.data.splits import Split, make_plan
+from toolkit.data.protocols import make_plan
+from toolkit.data.splits import Split
 from toolkit.data.types import Dataset, Sample
 from toolkit.errors import ConfigError, DataError
 from toolkit.home import cache_dir

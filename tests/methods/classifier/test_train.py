@@ -12,7 +12,8 @@ import torch
 from toolkit.config import settings_dict
 from toolkit.data.images import read_rgb
 from toolkit.data.layouts import load_dataset
-from toolkit.data.splits import Split, make_plan
+from toolkit.data.protocols import make_plan
+from toolkit.data.splits import Split
 from toolkit.errors import ConfigError, WeightsError
 from toolkit.inference.pipeline import predict_samples
 from toolkit.methods.classifier import train as train_module

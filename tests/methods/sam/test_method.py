@@ -12,7 +12,8 @@ import torch
 
 from toolkit.config import settings_dict
 from toolkit.data.layouts import load_dataset
-from toolkit.data.splits import Split, make_plan
+from toolkit.data.protocols import make_plan
+from toolkit.data.splits import Split
 from toolkit.errors import WeightsError
 from toolkit.files import read_json
 from toolkit.methods.sam.method import Sam

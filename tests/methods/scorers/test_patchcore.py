@@ -14,7 +14,8 @@ from torch import Tensor
 from toolkit.config import build_settings, find_config, read_yaml, settings_dict
 from toolkit.data.images import image_size
 from toolkit.data.layouts import load_dataset
-from toolkit.data.splits import Split, make_plan
+from toolkit.data.protocols import make_plan
+from toolkit.data.splits import Split
 from toolkit.data.types import Sample, file_sha256
 from toolkit.errors import ConfigError, DataError, RunError, WeightsError
 from toolkit.files import read_json, write_json

@@ -12,7 +12,8 @@ import pytest
 
 from toolkit.config import build_settings, find_config, read_yaml, settings_dict
 from toolkit.data.layouts import load_dataset
-from toolkit.data.splits import Split, make_plan
+from toolkit.data.protocols import make_plan
+from toolkit.data.splits import Split
 from toolkit.data.types import Sample
 from toolkit.errors import ConfigError, DataError, WeightsError
 from toolkit.inference.pipeline import predict_samples

@@ -11,7 +11,8 @@ import pytest
 from tests.methods.yolo.small import TINY, NewRun
 from toolkit.config import settings_dict
 from toolkit.data.layouts import load_dataset
-from toolkit.data.splits import Split, make_plan
+from toolkit.data.protocols import make_plan
+from toolkit.data.splits import Split
 from toolkit.errors import WeightsError
 from toolkit.methods.registry import method_class
 from toolkit.methods.yolo import text_embeddings

@@ -11,7 +11,7 @@ import pytest
 
 from toolkit.config import settings_dict
 from toolkit.data.layouts import load_dataset
-from toolkit.data.splits import make_plan
+from toolkit.data.protocols import make_plan
 from toolkit.inference.pipeline import predict_samples
 from toolkit.methods.registry import method_class
 from toolkit.methods.yolo.ddp import JOB, TrainingJob, inherited_job, publish_job
