@@ -29,46 +29,56 @@ class ClassifierSettings:
     )
     image_size: int = setting(224, "images are resized to a square of this many pixels")
     grayscale: Literal["repeat", "refuse"] = setting(
-        "repeat", "grayscale images: repeat their channel three times, or refuse them"
+        "repeat",
+        "grayscale images: repeat their channel three times, or refuse them",
+        advanced=True,
     )
     pooled_layers: tuple[str, ...] = setting(
         (),
         "layers, such as blocks.4,blocks.6, whose average- and max-pooled maps are the features; "
         "the network's own pooled output if empty",
+        advanced=True,
     )
     augmentations: int = setting(
         1, "flips and quarter turns (1 to 8) of each image that the head learns from while the "
         "other layers are frozen",
-    )  # fmt: skip
+     advanced=True)  # fmt: skip
     tta: bool = setting(
         False, "average the prediction over all eight flips and quarter turns (8 times slower)"
     )
-    head_epochs: int = setting(20, "epochs of the head alone, on features that are computed once")
-    head_lr: float = setting(3e-3, "learning rate of the head epochs")
+    head_epochs: int = setting(
+        20, "epochs of the head alone, on features that are computed once", advanced=True
+    )
+    head_lr: float = setting(3e-3, "learning rate of the head epochs", advanced=True)
     finetune_epochs: int = setting(12, "epochs of fine-tuning after the head epochs")
     lr: float = setting(1e-4, "learning rate at the start of fine-tuning")
     schedule: Literal["constant", "cosine", "linear"] = setting(
-        "cosine", "decay of the learning rate to zero"
+        "cosine", "decay of the learning rate to zero", advanced=True
     )
-    optimizer: Literal["adam", "adamw", "sgd"] = setting("adamw", "optimizer; sgd has momentum 0.9")
-    weight_decay: float = setting(0.01, "weight decay of the optimizer")
-    batch: int = setting(16, "images per step")
+    optimizer: Literal["adam", "adamw", "sgd"] = setting(
+        "adamw", "optimizer; sgd has momentum 0.9", advanced=True
+    )
+    weight_decay: float = setting(0.01, "weight decay of the optimizer", advanced=True)
+    batch: int = setting(16, "images per step", advanced=True)
     samples_per_epoch: int = setting(
-        64, "images drawn for an epoch; 0 draws as many as the training part has"
+        64, "images drawn for an epoch; 0 draws as many as the training part has", advanced=True
     )
     train_layers: Literal["head", "last-block", "all"] = setting(
-        "all", "layers that fine-tuning trains"
+        "all", "layers that fine-tuning trains", advanced=True
     )
     batch_norm: Literal["train", "frozen", "recalibrated"] = setting(
         "frozen",
         "batch norm statistics of trained layers: train them, keep them, or train them and "
         "recompute them from all training images before each validation",
+        advanced=True,
     )
     augmentation_strength: Literal["none", "light", "strong"] = setting(
-        "strong", "random rotation, scale, shift and lighting while fine-tuning"
+        "strong", "random rotation, scale, shift and lighting while fine-tuning", advanced=True
     )
-    mixup: float = setting(0.0, "alpha of mixup while fine-tuning; 0 is off")
-    label_smoothing: float = setting(0.0, "share of each label that is spread over all classes")
+    mixup: float = setting(0.0, "alpha of mixup while fine-tuning; 0 is off", advanced=True)
+    label_smoothing: float = setting(
+        0.0, "share of each label that is spread over all classes", advanced=True
+    )
     imbalance: Literal[
         "none",
         "sampler",
@@ -81,27 +91,44 @@ class ClassifierSettings:
         "smote",
         "deepsmote",
     ] = setting("sampler", "remedy for class imbalance; see docs/classifier.md")
-    effective_beta: float = setting(0.999, "beta of effective-number")
-    focal_gamma: float = setting(2.0, "gamma of focal")
-    logit_tau: float = setting(1.0, "tau of logit-adjustment")
-    retrain_epochs: int = setting(30, "last epochs, in which crt and smote train a new head")
-    smote_num_neighbors: int = setting(5, "nearest neighbors k of smote and deepsmote")
-    deepsmote_size: int = setting(32, "side in pixels of the images that deepsmote makes")
-    deepsmote_epochs: int = setting(150, "epochs of the encoder and decoder of deepsmote")
+    effective_beta: float = setting(0.999, "beta of effective-number", advanced=True)
+    focal_gamma: float = setting(2.0, "gamma of focal", advanced=True)
+    logit_tau: float = setting(1.0, "tau of logit-adjustment", advanced=True)
+    retrain_epochs: int = setting(
+        30, "last epochs, in which crt and smote train a new head", advanced=True
+    )
+    smote_num_neighbors: int = setting(
+        5, "nearest neighbors k of smote and deepsmote", advanced=True
+    )
+    deepsmote_size: int = setting(
+        32, "side in pixels of the images that deepsmote makes", advanced=True
+    )
+    deepsmote_epochs: int = setting(
+        150, "epochs of the encoder and decoder of deepsmote", advanced=True
+    )
     deepsmote_penalty: Literal["paper", "reconstruction", "none"] = setting(
-        "paper", "penalty term of deepsmote: of the paper, of its published code, or none"
+        "paper",
+        "penalty term of deepsmote: of the paper, of its published code, or none",
+        advanced=True,
     )
     precision: Literal["float32", "bfloat16", "auto"] = setting(
-        "float32", "number format of fine-tuning; auto is bfloat16 where the processor computes it"
+        "float32",
+        "number format of fine-tuning; auto is bfloat16 where the processor computes it",
+        advanced=True,
     )
     monitor: Literal["auroc", "balanced-accuracy", "loss", "last", "none"] = setting(
         "auroc",
         "validation figure that chooses the epoch; auroc decides ties by balanced accuracy; last "
         "keeps the last epoch; none too, and trains on the validation images as well",
+        advanced=True,
     )
-    validate_every: int = setting(1, "epochs between validations; the last epoch has one")
+    validate_every: int = setting(
+        1, "epochs between validations; the last epoch has one", advanced=True
+    )
     patience: int = setting(
-        0, "stop after so many epochs without a better validation figure; 0 never stops"
+        0,
+        "stop after so many epochs without a better validation figure; 0 never stops",
+        advanced=True,
     )
 
     def __post_init__(self) -> None:

@@ -16,14 +16,22 @@ class FeatureSettings:
 
     backbone: str = setting(LITE0_NAME, "network of timm or torchvision whose features are used")
     weights: str = setting("pretrained", "pretrained, auto, none (random), or a state dict file")
-    layers: tuple[str, ...] = setting((), "layers whose features are used; empty: the default ones")
+    layers: tuple[str, ...] = setting(
+        (), "layers whose features are used; empty: the default ones", advanced=True
+    )
     image_size: int = setting(448, "side in pixels to which images are resized")
-    patch_size: int = setting(3, "side, in cells, of the neighbourhood that is averaged; odd")
-    feature_stride: int = setting(16, "pixels per cell of the feature grid; 0: the finest layer's")
+    patch_size: int = setting(
+        3, "side, in cells, of the neighbourhood that is averaged; odd", advanced=True
+    )
+    feature_stride: int = setting(
+        16, "pixels per cell of the feature grid; 0: the finest layer's", advanced=True
+    )
     image_score: Literal["max", "top_1_percent"] = setting(
         "max", "image score: maximum of the map, or mean of its highest 1 %"
     )
-    sigma: float = setting(4.0, "smoothing of the anomaly map, in pixels of the resized image")
+    sigma: float = setting(
+        4.0, "smoothing of the anomaly map, in pixels of the resized image", advanced=True
+    )
     target_fpr: float = setting(
         0.0, "threshold that flags this share of good validation images; 0: that of the best F1"
     )

@@ -36,18 +36,26 @@ _BATCH = 16  # half of it defective, as in the paper
 class DevNetSettings(FeatureSettings):
     """Settings of DevNet."""
 
-    hidden: int = setting(64, "width of the hidden layer that scores a patch; 0: none")
+    hidden: int = setting(
+        64, "width of the hidden layer that scores a patch; 0: none", advanced=True
+    )
     topk_fraction: float = setting(0.02, "fraction of patches whose mean is the image's score")
-    margin: float = setting(5.0, "deviations by which a defect has to stand out (paper: 5)")
+    margin: float = setting(
+        5.0, "deviations by which a defect has to stand out (paper: 5)", advanced=True
+    )
     steps: int = setting(400, "steps of training, each on 8 good and 8 defective images")
-    lr: float = setting(1e-3, "learning rate")
-    weight_decay: float = setting(0.01, "weight decay")
-    whitening: float = setting(0.01, "shrinkage of the whitening of each layer's features")
+    lr: float = setting(1e-3, "learning rate", advanced=True)
+    weight_decay: float = setting(0.01, "weight decay", advanced=True)
+    whitening: float = setting(
+        0.01, "shrinkage of the whitening of each layer's features", advanced=True
+    )
     synthetic_defects: Literal["auto", "always", "never"] = setting(
         "auto", "make defects (CutPaste, Perlin): where none is labelled, always, or never"
     )
-    synthetic_defects_count: int = setting(64, "number of synthetic defects")
-    max_images: int = setting(2000, "good images held in memory at most; more are drawn evenly")
+    synthetic_defects_count: int = setting(64, "number of synthetic defects", advanced=True)
+    max_images: int = setting(
+        2000, "good images held in memory at most; more are drawn evenly", advanced=True
+    )
 
     def __post_init__(self) -> None:
         """Reject values that nothing can be learned with.

@@ -30,9 +30,15 @@ class FeatureAutoencoderSettings(FeatureSettings):
     width: int = setting(64, "channels of the hidden layers")
     bottleneck: int = setting(24, "channels of the narrowest layer, at half the resolution")
     epochs: int = setting(15, "passes over the good images")
-    lr: float = setting(2e-3, "learning rate at the start; it falls to zero along a cosine")
-    whitening: float = setting(0.01, "shrinkage of the whitening of each layer's features")
-    max_images: int = setting(2000, "good images held in memory at most; more are drawn evenly")
+    lr: float = setting(
+        2e-3, "learning rate at the start; it falls to zero along a cosine", advanced=True
+    )
+    whitening: float = setting(
+        0.01, "shrinkage of the whitening of each layer's features", advanced=True
+    )
+    max_images: int = setting(
+        2000, "good images held in memory at most; more are drawn evenly", advanced=True
+    )
 
     def __post_init__(self) -> None:
         """Reject values that nothing can be learned with.

@@ -44,29 +44,47 @@ class PatchCoreSettings(FeatureSettings):
     """Settings of PatchCore; docs/experiments/scorers.md has the tables they were chosen by."""
 
     image_size: int = setting(320, "side in pixels to which images are resized")
-    feature_stride: int = setting(8, "pixels per cell of the feature grid; 0: the finest layer's")
+    feature_stride: int = setting(
+        8, "pixels per cell of the feature grid; 0: the finest layer's", advanced=True
+    )
     whitening: float | None = setting(
-        0.1, "shrinkage of the whitening of each layer's features; none: no whitening"
+        0.1,
+        "shrinkage of the whitening of each layer's features; none: no whitening",
+        advanced=True,
     )
     coreset_size: int = setting(2000, "patches in the bank at most")
-    coreset_sampling_ratio: float = setting(0.1, "fraction of all patches in the bank at most")
+    coreset_sampling_ratio: float = setting(
+        0.1, "fraction of all patches in the bank at most", advanced=True
+    )
     coreset: Literal["approximate", "exact"] = setting(
-        "approximate", "greedy choice within groups (fast), or over all patches"
+        "approximate", "greedy choice within groups (fast), or over all patches", advanced=True
     )
-    projection_dim: int = setting(64, "dimensions in which the coreset is chosen; 0: all")
-    max_patches: int = setting(100_000, "patches held in memory at most; more are sampled evenly")
+    projection_dim: int = setting(
+        64, "dimensions in which the coreset is chosen; 0: all", advanced=True
+    )
+    max_patches: int = setting(
+        100_000, "patches held in memory at most; more are sampled evenly", advanced=True
+    )
     pca_dim: int = setting(
-        48, "principal axes along which patches are compared; 0, or with whitening: all"
+        48,
+        "principal axes along which patches are compared; 0, or with whitening: all",
+        advanced=True,
     )
-    num_neighbors: int = setting(1, "nearest patches whose mean distance is a patch's score")
+    num_neighbors: int = setting(
+        1, "nearest patches whose mean distance is a patch's score", advanced=True
+    )
     num_reweight_neighbors: int = setting(
-        9, "neighbours that reweight the image score max (paper: 9); 0: none"
+        9, "neighbours that reweight the image score max (paper: 9); 0: none", advanced=True
     )
     image_score: Literal["max", "top_1_percent"] = setting(
         "top_1_percent", "image score: reweighted maximum, or mean of the map's highest 1 %"
     )
-    sigma: float = setting(3.0, "smoothing of the anomaly map, in pixels of the resized image")
-    base_run: str = setting("", "run whose bank is extended: only images new to it are embedded")
+    sigma: float = setting(
+        3.0, "smoothing of the anomaly map, in pixels of the resized image", advanced=True
+    )
+    base_run: str = setting(
+        "", "run whose bank is extended: only images new to it are embedded", advanced=True
+    )
 
     def __post_init__(self) -> None:
         """Reject a memory that holds nothing, and a search for nothing.

@@ -37,11 +37,11 @@ class PatchCorePlusSettings(PatchCoreSettings):
     defect_weight: float = setting(
         1.0, "a patch equal to a known defect scores 1 + defect_weight times as much"
     )
-    defect_patches: int = setting(4000, "defect patches kept at most, drawn evenly")
+    defect_patches: int = setting(4000, "defect patches kept at most, drawn evenly", advanced=True)
     synthetic_defects: Literal["auto", "always", "never"] = setting(
         "auto", "make defects (CutPaste, Perlin): where none is labelled, always, or never"
     )
-    synthetic_defects_count: int = setting(64, "number of synthetic defects")
+    synthetic_defects_count: int = setting(64, "number of synthetic defects", advanced=True)
 
     def __post_init__(self) -> None:
         """Reject values that nothing can be learned with.
