@@ -112,14 +112,14 @@ def test_the_rows_of_the_published_experiment(number: int, row: tuple[object, ..
 def test_the_benchmarks_name_every_row_and_every_remedy() -> None:
     import typing
 
-    from toolkit.benchmarking.grid import read_grid
+    from toolkit.benchmarking.grid import read_benchmark
 
-    experiments = read_grid("benchmark/resnet-experiments")
+    experiments = read_benchmark("benchmark/resnet-experiments")
     published = [e.published["value"] for e in experiments.entries if e.published]
     assert published == [0.5, 0.375, 0.875, 0.75, 0.75, 0.69, 0.75, 0.75]
     assert experiments.folds == (0, 1, 2, 3, 4)
     remedies = typing.get_args(typing.get_type_hints(ClassifierSettings)["imbalance"])
-    study = read_grid("benchmark/long-tail")
+    study = read_benchmark("benchmark/long-tail")
     assert [e.settings["imbalance"] for e in study.entries] == list(remedies)
     assert study.folds == (0, 1, 2, 3, 4)
 
