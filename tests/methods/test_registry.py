@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 import pytest
 
+from toolkit.benchmarking.grid import read_benchmark
 from toolkit.config import settings_dict
 from toolkit.errors import ConfigError
 from toolkit.home import resource
@@ -63,6 +64,12 @@ def test_every_shipped_config_fits_its_method(config: str) -> None:
     method, settings, source = read_method_config(config, {})
     assert config.split("/")[0] in (method, "resnet")
     make_method(method, settings, source=source)
+
+
+@pytest.mark.parametrize("config", sorted(resource("configs/benchmark").glob("*.yaml")), ids=str)
+def test_every_shipped_benchmark_fits_its_methods(config: Path) -> None:
+    for entry in read_benchmark(str(config)).entries:
+        make_method(entry.method, entry.settings, source=entry.source)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -60,6 +60,10 @@ def _options(
         raise typer.Exit
 
 
+# Some releases of Typer bring their own copy of click, so the class is found through Typer.
+_UsageError: Any = typer.BadParameter.__base__
+
+
 def main() -> None:
     """Run the command line; an error that the user can fix is one line and exit status 2.
 
@@ -71,7 +75,16 @@ def main() -> None:
     words = sys.argv[1:]
     debug = "--debug" in words
     try:
-        app(args=["--debug", *(w for w in words if w != "--debug")] if debug else words)
+        # Not standalone: Typer would frame an error in a box of several lines.
+        status = app(
+            args=["--debug", *(w for w in words if w != "--debug")] if debug else words,
+            standalone_mode=False,
+        )
+        if isinstance(status, int):
+            sys.exit(status)
+    except _UsageError as error:
+        command = f"; see: {error.ctx.command_path} --help" if error.ctx else ""
+        _exit(f"{error.format_message().rstrip('.')}{command}", 2)
     except ToolkitError as error:
         if debug:
             raise
