@@ -83,6 +83,9 @@ def main() -> None:
         if isinstance(status, int):
             sys.exit(status)
     except _UsageError as error:
+        if not error.format_message():  # no arguments at all: the help
+            error.show()
+            sys.exit(2)
         command = f"; see: {error.ctx.command_path} --help" if error.ctx else ""
         _exit(f"{error.format_message().rstrip('.')}{command}", 2)
     except ToolkitError as error:

@@ -12,6 +12,7 @@ import pytest
 
 from tests.methods.yolo.small import Killed, NewRun
 from toolkit import ultralytics_env
+from toolkit.data.dataset_cards import class_phrases
 from toolkit.data.splits import Split
 from toolkit.data.types import file_sha256
 from toolkit.errors import ConfigError, DataError, ToolkitError, WeightsError
@@ -21,7 +22,6 @@ from toolkit.methods.yolo.text_embeddings import (
     load_text_embeddings,
     orthonormal_embeddings,
 )
-from toolkit.methods.yolo.training_data import class_prompts
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_retention_data_is_read_before_training(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The report needs it, and after a training it would be too late to correct it."""
-    phrases = [phrase for group in class_prompts(split).values() for phrase in group]
+    phrases = [phrase for group in class_phrases(split.dataset).values() for phrase in group]
     made = orthonormal_embeddings([*phrases, *known])
     bank = TextEmbeddings(made.phrases, made.vectors, "CLIP ViT-B/32 (a stand-in)")
     bank.save(tmp_path / "bank.safetensors")
