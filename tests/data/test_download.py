@@ -13,7 +13,7 @@ import yaml
 
 from tests.data.loopback import ARCHIVE, BLOCK, FILES, Server, serving, tar_xz
 from toolkit.data.dataset_cards import folder_fingerprint, load_card, mismatch
-from toolkit.data.download import download
+from toolkit.data.download import download_dataset
 from toolkit.errors import DataError
 
 
@@ -62,7 +62,7 @@ def _tree(folder: Path) -> dict[str, bytes]:
 
 def _get(tmp_path: Path, **options: object) -> Path:
     options = {"accept_licence": True, **options}
-    return download("tiny", target=tmp_path / "out" / "tiny", **options)  # type: ignore[arg-type]
+    return download_dataset("tiny", target=tmp_path / "out" / "tiny", **options)  # type: ignore[arg-type]
 
 
 def _left(tmp_path: Path) -> set[str]:
@@ -137,7 +137,7 @@ def test_begins_again_where_it_cannot_go_on(
     old = random.Random(9).randbytes(len(right) + size)
     server.body, server.cuts, server.tag = old, [4 * BLOCK, 0], tag and '"v1"'
     _card(home, server.url)
-    with pytest.raises(DataError, match="run the command again"):
+    with pytest.raises(DataError, match="repeat to continue"):
         _get(tmp_path)
     server.body, server.tag, server.ranges = right, tag, ranges
     assert _tree(_get(tmp_path)) == FILES
@@ -149,7 +149,7 @@ def test_begins_again_where_the_file_has_become_shorter(
     """Without a tag the server can only answer 416: there is no byte at that place."""
     server.tag, server.cuts = None, [4 * BLOCK, 0]
     _card(home, server.url)
-    with pytest.raises(DataError, match="run the command again"):
+    with pytest.raises(DataError, match="repeat to continue"):
         _get(tmp_path)
     short = {name: content[:6_000] for name, content in FILES.items()}
     server.body = tar_xz(short)
@@ -201,7 +201,7 @@ def test_what_is_not_the_promised_data_is_removed(
     [
         ({"status": 404}, "404"),
         ({"status": 503}, "503"),
-        ({"kind": "text/html; charset=utf-8"}, "web page instead of an archive"),
+        ({"kind": "text/html; charset=utf-8"}, "web page instead of the file"),
     ],
 )
 def test_refusals_keep_what_was_there(
@@ -235,12 +235,12 @@ def test_licence_must_be_accepted(tmp_path: Path, home: Path, server: Server) ->
 
 def test_mvtec_licence_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"CC BY-NC-SA 4\.0.*--accept-licence"):
-        download("bottle", target=tmp_path / "bottle", accept_licence=False)
+        download_dataset("bottle", target=tmp_path / "bottle", accept_licence=False)
 
 
 def test_the_sample_is_made_not_downloaded(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="toolkit dataset sample"):
-        download("sample", target=tmp_path / "sample", accept_licence=True)
+        download_dataset("sample", target=tmp_path / "sample", accept_licence=True)
 
 
 @pytest.mark.parametrize("top", ["tiny/", "mvtec_anomaly_detection/tiny/"])

@@ -129,7 +129,7 @@ def download_command(
 ) -> None:
     """Download a public data set, verify it, unpack it safely and check it."""
     from toolkit.data.dataset_cards import load_card
-    from toolkit.data.download import download
+    from toolkit.data.download import download_dataset
     from toolkit.home import datasets_dir
 
     card = load_card(category)
@@ -139,7 +139,7 @@ def download_command(
     if card.citation is not None:
         say(f"cite: {card.citation}")
     with _megabytes("unpack" if archive is not None else "download") as progress:
-        folder = download(
+        folder = download_dataset(
             category,
             target=out if out is not None else datasets_dir() / category,
             accept_licence=accept_licence,
