@@ -108,7 +108,7 @@ def test_an_interrupted_download_goes_on_in_the_next_call(
 ) -> None:
     server.cuts = [4 * BLOCK, 0]  # the second attempt brings nothing: no third one
     _card(home, server.url)
-    with pytest.raises(DataError, match=f"cut off after {4 * BLOCK} bytes; run the command"):
+    with pytest.raises(DataError, match=f"cut off after {4 * BLOCK} bytes; repeat to continue"):
         _get(tmp_path)
     assert _left(tmp_path) == {"tiny.archive.part", "tiny.archive.part.json"}
     seen: list[int] = []
