@@ -21,9 +21,8 @@ class D4:
     """One of the eight transforms that move pixels without mixing them.
 
     Example:
-        >>> D4(turns=1).apply(np.array([[1, 2], [3, 4]]))
-        array([[2, 4],
-               [1, 3]])
+        >>> D4(turns=1).apply(np.array([[1, 2], [3, 4]])).tolist()
+        [[2, 4], [1, 3]]
 
     Attributes:
         mirrored: whether left and right are exchanged, after turning.

@@ -80,8 +80,7 @@ def main() -> None:
             args=["--debug", *(w for w in words if w != "--debug")] if debug else words,
             standalone_mode=False,
         )
-        if isinstance(status, int):
-            sys.exit(status)
+        sys.exit(status if isinstance(status, int) else 0)
     except _UsageError as error:
         if not error.format_message():  # no arguments at all: the help
             error.show()
@@ -104,7 +103,7 @@ def main() -> None:
         if debug or not _is_broken_library(error):
             raise
         _exit(f"{error.name or 'a library'} cannot be loaded{_details(error)}; reinstall it", 2)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         _exit("interrupted; continue a named run or a benchmark with --resume", 130)
 
 
