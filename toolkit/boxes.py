@@ -19,7 +19,8 @@ def box_iou(
     """Return the intersection over union of every box with every other one.
 
     Example:
-        >>> box_iou(np.array([[0, 0, 2, 2]]), np.array([[1, 0, 3, 2], [5, 5, 6, 6]])).round(3).tolist()
+        >>> others = np.array([[1, 0, 3, 2], [5, 5, 6, 6]])
+        >>> box_iou(np.array([[0, 0, 2, 2]]), others).round(3).tolist()
         [[0.333, 0.0]]
 
     Args:
