@@ -16,9 +16,10 @@ from toolkit.data.layouts import load_dataset
 from toolkit.data.protocols import make_plan
 from toolkit.data.splits import Split
 from toolkit.errors import ConfigError, DataError, RunError, ToolkitError, WeightsError
+from toolkit.runs.evaluate import evaluate
 from toolkit.runs.prediction_io import read_predictions
 from toolkit.runs.run import Run
-from toolkit.training import TrainingTask, labels_used, run_training, score
+from toolkit.training import TrainingTask, labels_used, run_training
 
 pytestmark = pytest.mark.usefixtures("grey")
 TASK = TrainingTask(method="grey", entry="grey", name="one", device="cpu")
@@ -281,5 +282,16 @@ def test_scoring_again_gives_the_same_bytes(split: Split, tmp_path: Path) -> Non
     first = (run.path / "metrics.json").read_bytes()
     (run.path / "metrics.json").unlink()
     shutil.rmtree(run.path / "weights")  # stored predictions alone
-    run.finish(score(Run.open(run.path), split.dataset))
+    run.finish(evaluate(run.path, split.dataset))
     assert (run.path / "metrics.json").read_bytes() == first
+
+
+def test_two_processes_do_not_train_the_same_run(
+    split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fit_twice(self: Grey, split: Split, run: Run) -> None:
+        run_training(TASK, split, runs=tmp_path, resume=True)
+
+    monkeypatch.setattr(Grey, "fit", fit_twice)
+    with pytest.raises(RunError, match="another process is training this run"):
+        run_training(TASK, split, runs=tmp_path)

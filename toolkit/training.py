@@ -12,7 +12,7 @@ from toolkit.config import find_config, read_yaml, settings_dict
 from toolkit.data.splits import Budget, Split
 from toolkit.data.types import Dataset
 from toolkit.errors import ConfigError, DataError, MissingExtraError, RunError, WeightsError
-from toolkit.files import read_json, write_json
+from toolkit.files import write_json
 from toolkit.inference.pipeline import predict_samples
 from toolkit.methods.base import Method
 from toolkit.methods.registry import make_method, method_class
@@ -25,11 +25,10 @@ from toolkit.runs.environment import (
     peak_memory_bytes,
     seed_everything,
 )
-from toolkit.runs.evaluate import evaluate
+from toolkit.runs.evaluate import REPORT, evaluate
 from toolkit.runs.prediction_io import write_predictions
 from toolkit.runs.run import Run
 
-REPORT = "report.json"
 _SEEDS = 2**32  # what every generator of random numbers takes
 
 
@@ -167,6 +166,14 @@ def run_training(task: TrainingTask, split: Split, *, runs: Path, resume: bool =
     run, new = _open_run(task, method, split, runs, resume=resume)
     if run.finished:
         return run
+    with run.lock():
+        run = Run.open(run.path)  # another process may have finished it before
+        if not run.finished:
+            _train(method, split, run, entry=task.entry, new=new)
+    return run
+
+
+def _train(method: Method[Any], split: Split, run: Run, *, entry: str, new: bool) -> None:
     seed_everything(run.seed)
     keep_freed_memory()
     forget_peak_memory()
@@ -184,12 +191,11 @@ def run_training(task: TrainingTask, split: Split, *, runs: Path, resume: bool =
     for part in ("val", "test"):
         samples = split.val if part == "val" else split.test
         predictions = predict_samples(predictor, samples)
-        tracked = track(predictions, f"{task.entry}: predict {part}", len(samples))
+        tracked = track(predictions, f"{entry}: predict {part}", len(samples))
         write_predictions(run.predictions, part, tracked)
     write_json(run.path / REPORT, dict(method.report(split, run)))
     run.update_metadata(peak_memory_mb=round(peak_memory_bytes() / 2**20))
-    run.finish(score(run, split.dataset))
-    return run
+    run.finish(evaluate(run, split.dataset))
 
 
 def read_method_config(name: str, overrides: Mapping[str, Any]) -> tuple[str, dict[str, Any], str]:
@@ -207,15 +213,6 @@ def read_method_config(name: str, overrides: Mapping[str, Any]) -> tuple[str, di
         raise ConfigError(f"{file}: no 'method:' line; see the files in configs/")
     method = str(content.pop("method"))
     return method, {**content, **overrides}, str(file)
-
-
-def score(run: Run, dataset: Dataset) -> dict[str, Any]:
-    """Return the run's metrics from its stored predictions."""
-    metrics = evaluate([run], dataset)
-    report = run.path / REPORT
-    if report.is_file():
-        metrics["report"] = read_json(report)
-    return metrics
 
 
 def _open_run(

@@ -15,9 +15,9 @@ from toolkit.data.protocols import make_plan
 from toolkit.data.splits import Split
 from toolkit.data.types import Dataset, Sample
 from toolkit.prediction import Boxes, Prediction
+from toolkit.runs.evaluate import evaluate
 from toolkit.runs.prediction_io import write_predictions
 from toolkit.runs.run import Run
-from toolkit.training import score
 
 HEAT = 64
 
@@ -83,7 +83,7 @@ def make_run(
         run.add_result({"epoch": epoch, "lr": 0.1, "train_loss": 1 / epoch, "val_auroc": 0.5})
     for part in ("val", "test"):
         write_predictions(run.predictions, part, _predict(split, part, outputs, wrong, seed))
-    run.finish(score(run, dataset))
+    run.finish(evaluate(run, dataset))
     return run
 
 

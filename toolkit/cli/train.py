@@ -203,7 +203,7 @@ def _train(
 ) -> None:
     from toolkit.config import parse_overrides
     from toolkit.errors import ConfigError
-    from toolkit.leaderboards.summary import run_summary
+    from toolkit.leaderboards.board import leaderboard
     from toolkit.training import train
 
     if resume and name is None:
@@ -211,4 +211,4 @@ def _train(
     settings.update(parse_overrides(set_ or []))
     run = train(method, open_dataset(data), resume=resume, name=name, **options, **settings)
     say(f"run: {run.path}")
-    print(run_summary(run))
+    print(leaderboard(run))
