@@ -55,7 +55,7 @@ def test_fit_and_predict_leave_a_complete_run(
     assert run.metadata["epochs_done"] == 2
     assert run.metadata["precision"] in ("bfloat16", "float32")
     logged = (run.path / "log.txt").read_text()
-    assert "from scratch: pretrained weights out of reach (not reachable" in logged
+    assert "from scratch: pretrained weights could not be fetched (not reachable" in logged
     assert ("since CLIP cannot be had" in logged) == (name == "yolo-world")
     rows = run.results()
     assert [row["epoch"] for row in rows] == ["1", "2"]
