@@ -11,6 +11,7 @@ import typer
 from toolkit import __version__
 from toolkit.cli.benchmark import benchmark_command
 from toolkit.cli.cache import cache_app
+from toolkit.cli.calibrate import calibrate_command
 from toolkit.cli.compare import compare_command
 from toolkit.cli.convert import convert_command
 from toolkit.cli.dataset import dataset_app
@@ -38,6 +39,7 @@ app.command("convert")(convert_command)
 app.add_typer(finetune_app, name="finetune")
 app.add_typer(train_app, name="train")
 app.command("predict")(predict_command)
+app.command("calibrate")(calibrate_command)
 app.command("evaluate")(evaluate_command)
 app.command("export")(export_command)
 app.command("benchmark")(benchmark_command)

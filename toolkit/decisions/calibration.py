@@ -152,10 +152,11 @@ def clopper_pearson(count: int, total: int, *, confidence: float = 0.95) -> tupl
         (0.0, 0.1684)
 
     Raises:
-        DataError: not 0 <= count <= total, or nothing was counted.
+        DataError: not 0 <= count <= total, nothing was counted, or a confidence outside 0 to 1.
     """
     from scipy.stats import beta
 
+    _check_share("confidence", confidence)
     if not 0 <= count <= total or total < 1:
         raise DataError(f"{count} of {total}: an interval needs at least one trial")
     tail = (1 - confidence) / 2

@@ -72,13 +72,15 @@ def cheapest_threshold(
     if not 0 <= defect_rate <= 1:
         raise DataError(f"defect_rate={defect_rate}: must be from 0 to 1")
     levels = np.unique(np.concatenate([good, defect]))
-    thresholds = np.concatenate(
-        [levels[:1], (levels[1:] + levels[:-1]) / 2, [np.nextafter(levels[-1], np.inf)]]
-    )
+    middle = levels[:-1] / 2 + levels[1:] / 2
+    # Between two neighbouring floats the middle rounds to one of them, perhaps the wrong one.
+    middle = np.where(middle > levels[:-1], middle, levels[1:])
+    thresholds = np.concatenate([levels[:1], middle, [np.nextafter(levels[-1], np.inf)]])
     escapes = np.searchsorted(np.sort(defect), thresholds, side="left") / len(defect)
     overkill = 1 - np.searchsorted(np.sort(good), thresholds, side="left") / len(good)
     costs = defect_rate * cost_escape * escapes + (1 - defect_rate) * cost_false_alarm * overkill
-    best = int(costs.argmin())
+    # Of equal costs, which rounding may part, the first: the lowest threshold.
+    best = int(np.flatnonzero(costs <= costs.min() * (1 + 1e-12))[0])
     return CheapestThreshold(
         value=float(thresholds[best]),
         expected_cost=float(costs[best]),
