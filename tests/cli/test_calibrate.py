@@ -39,7 +39,9 @@ def test_calibrate_and_predict(finished: Run, good: Path) -> None:
     words = [line.split()[0] for line in result.stdout.splitlines()]
     assert set(words[:60]) == {"OK", "REVIEW"}
     assert words[60:] == ["NOK"] * 3
-    records = [json.loads(line) for line in Path("predictions/predictions.jsonl").open()]
+    records = [
+        json.loads(line) for line in Path("predictions/predictions.jsonl").read_text().splitlines()
+    ]
     assert [r["outcome"] for r in records] == words
     assert records[-1]["p_value"] == 1 / 61
 

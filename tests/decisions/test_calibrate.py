@@ -181,7 +181,7 @@ def test_a_score_that_is_not_finite(
     model: Model, good: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(GreyPredictor, "predict", lambda self, images: [Prediction(float("nan"))])
-    with pytest.raises(RunError, match="the score of 000.png is nan"):
+    with pytest.raises(RunError, match=r"the score of 000\.png is nan"):
         calibrate(model, good)
 
 

@@ -85,7 +85,7 @@ def calibrate(
 
     Raises:
         DataError: fewer than two good images, an image that the run was trained on, one that is
-            both good and defective, one that cannot be read, a rate outside 0 to 1, a negative cost.
+            both good and defective or cannot be read, a rate outside 0 to 1, a negative cost.
         ConfigError: `max_reviews` below `max_false_alarms`, or prices without defects.
         RunError: the run does not record its training images, or a score is not finite.
     """
@@ -189,9 +189,9 @@ def _unused(
             images[digest] = image
     if trained:
         raise DataError(
-            f"{Path(folder) / trained[0]}: the run was trained on this image ({len(trained)} such in "
-            "this folder), whose score is therefore too low; calibrate with images that were held "
-            "back"
+            f"{Path(folder) / trained[0]}: the run was trained on this image ({len(trained)} such "
+            "in this folder), whose score is therefore too low; calibrate with images that were "
+            "held back"
         )
     return images, duplicates
 

@@ -81,7 +81,7 @@ class CalibrationCard:
         if self.model["sha256"] != model_sha256(run):
             raise RunError(
                 f"{self.path or 'card'}: was made for another model "
-                f"({self.model['method']}/{self.model['name']}), not for {run.path}; make one with: "
+                f"({self.model['method']}/{self.model['name']}), not for {run.path}; make one with "
                 f"toolkit calibrate {run.path} --good FOLDER"
             )
 

@@ -69,8 +69,8 @@ def _threshold_lines(found: Threshold, name: str) -> Iterator[str]:
     )
     if not found.holds_request:
         yield (
-            f"{percent(found.max_false_alarms)} cannot be promised with {found.n_good} good images: "
-            f"it takes {found.n_needed}"
+            f"{percent(found.max_false_alarms)} cannot be promised with {found.n_good} good "
+            f"images: it takes {found.n_needed}"
         )
 
 
@@ -134,7 +134,7 @@ def _jpeg(result: Result) -> str:
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }}
+body {{ font: 16px/1.5 sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }}
 figure {{ display: inline-block; margin: 0 1rem 1rem 0; width: 11rem; vertical-align: top; }}
 img {{ width: 100%; }} figcaption {{ font-size: 12px; overflow-wrap: anywhere; }}
 </style></head><body>
