@@ -13,7 +13,7 @@ from PIL import Image
 
 from tests.leaderboards.standin import Grey, GreyPredictor, grey  # noqa: F401
 from toolkit.data.layouts import load_dataset
-from toolkit.data.splits import make_plan
+from toolkit.data.protocols import make_plan
 from toolkit.decisions.calibrate import Prices, calibrate
 from toolkit.decisions.calibration import false_alarm_threshold
 from toolkit.decisions.card import CalibrationCard, model_sha256, training_sha256
