@@ -8,8 +8,10 @@ from importlib import import_module
 import pytest
 
 MODULES = (
-    "toolkit.array_cache", "toolkit.boxes", "toolkit.config", "toolkit.d4", "toolkit.errors",
-    "toolkit.files", "toolkit.progress", "toolkit.weights.checkpoint", "toolkit.weights.resolve",
+    "toolkit.array_cache", "toolkit.boxes", "toolkit.config", "toolkit.d4",
+    "toolkit.decisions.calibration", "toolkit.decisions.costs", "toolkit.decisions.drift",
+    "toolkit.decisions.outcomes", "toolkit.decisions.page", "toolkit.errors", "toolkit.files",
+    "toolkit.progress", "toolkit.weights.checkpoint", "toolkit.weights.resolve",
 )  # fmt: skip
 
 

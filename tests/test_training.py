@@ -15,6 +15,7 @@ from toolkit.config import build_settings
 from toolkit.data.layouts import load_dataset
 from toolkit.data.protocols import make_plan
 from toolkit.data.splits import Split
+from toolkit.data.types import file_sha256
 from toolkit.errors import ConfigError, DataError, RunError, ToolkitError, WeightsError
 from toolkit.runs.evaluate import evaluate
 from toolkit.runs.prediction_io import read_predictions
@@ -42,6 +43,7 @@ def test_the_run_directory_is_complete(split: Split, tmp_path: Path) -> None:
     assert stored == json.loads(json.dumps(run.record))
     assert stored["data"]["fingerprint"] == split.dataset.fingerprint
     assert stored["split"]["test"] == [s.id for s in split.test]
+    assert stored["split"]["train_sha256"] == sorted({file_sha256(s.image) for s in split.train})
     assert stored["metadata"]["entry"] == "grey"
     assert stored["metadata"]["fit_seconds"] >= 0
     assert stored["metadata"]["peak_memory_mb"] > 1

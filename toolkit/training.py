@@ -245,6 +245,7 @@ def _open_run(
             "train": [s.id for s in split.train],
             "val": [s.id for s in split.val],
             "test": [s.id for s in split.test],
+            "train_sha256": sorted({split.dataset.content[s.id] for s in split.train}),
         },
         data={
             "name": split.dataset.name,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from toolkit.data.layouts import load_dataset
@@ -138,12 +139,31 @@ def test_each_fold_is_judged_at_the_choose_threshold_its_own_validation_part(
     assert said["image"]["decisions"]["accuracy"] == pytest.approx(right / n_test)
 
 
+def test_wrong_decisions_are_counted_with_exact_intervals(dataset: Dataset, tmp_path: Path) -> None:
+    runs = [make_run(tmp_path, dataset, fold) for fold in range(FOLDS)]
+    metrics = evaluate(runs, dataset)
+    decisions, found = metrics["image"]["decisions"], metrics["at_threshold"]
+    assert (found["escapes"], found["overkill"]) == (decisions["fn"], decisions["fp"])
+    for name, count, total in (
+        ("escape_rate", decisions["fn"], metrics["image"]["n_defect"]),
+        ("overkill_rate", decisions["fp"], metrics["image"]["n_good"]),
+    ):
+        wanted = binomtest(count, total).proportion_ci(0.95, method="exact")
+        assert found[name] == count / total
+        interval = metrics["intervals"][name]
+        assert (interval["low"], interval["high"]) == pytest.approx((wanted.low, wanted.high))
+    sizes = [len(run.record["split"]["val"]) for run in runs]
+    assert found["val_images"] == found["val_good"] + found["val_defect"] == min(sizes)
+
+
 def test_no_validation_images_no_decisions(dataset: Dataset, tmp_path: Path) -> None:
     run = make_run(tmp_path, dataset, 0)
     run.record["split"]["val"] = []
     said = evaluate([run], dataset)
     assert said["thresholds"] == [None]
     assert said["image"]["decisions"]["value"] is None
+    assert said["at_threshold"]["escapes"]["value"] is None
+    assert said["at_threshold"]["val_images"] == 0
     assert isinstance(said["image"]["auroc"], float)
 
 

@@ -11,11 +11,13 @@ import typer
 from toolkit import __version__
 from toolkit.cli.benchmark import benchmark_command
 from toolkit.cli.cache import cache_app
+from toolkit.cli.calibrate import calibrate_command
 from toolkit.cli.compare import compare_command
 from toolkit.cli.convert import convert_command
 from toolkit.cli.dataset import dataset_app
 from toolkit.cli.demo import demo_command
 from toolkit.cli.doctor import doctor_command
+from toolkit.cli.drift import drift_command
 from toolkit.cli.export import export_command
 from toolkit.cli.imbalance import imbalance_app
 from toolkit.cli.leaderboard import evaluate_command, leaderboard_command
@@ -38,6 +40,8 @@ app.command("convert")(convert_command)
 app.add_typer(finetune_app, name="finetune")
 app.add_typer(train_app, name="train")
 app.command("predict")(predict_command)
+app.command("calibrate")(calibrate_command)
+app.command("drift")(drift_command)
 app.command("evaluate")(evaluate_command)
 app.command("export")(export_command)
 app.command("benchmark")(benchmark_command)

@@ -19,6 +19,10 @@ def predict_command(
     out: Annotated[Path, typer.Option("--out", help="Folder for plots and JSON Lines.")] = Path(
         "predictions"
     ),
+    calibration: Annotated[
+        Path | None,
+        typer.Option("--calibration", help="Card of toolkit calibrate: decide OK, REVIEW or NOK."),
+    ] = None,
 ) -> None:
     """Predict images: print a decision for each, write plots and predictions.jsonl.
 
@@ -33,7 +37,7 @@ def predict_command(
         say(f"left out: {error}")
         errors.append(error)
 
-    model = load_model(run)
+    model = load_model(run, calibration=calibration)
     results = model.predict(images, stream=True, on_error=report_error)
     for result in write_results(results, out, classes=model.classes):
         print(result.summary())

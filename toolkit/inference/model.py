@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
+from toolkit.decisions.card import CalibrationCard
 from toolkit.errors import DataError, RunError
 from toolkit.inference.plot import validation_heat_range
 from toolkit.inference.result import Result
@@ -36,15 +37,22 @@ class Model:
 
     Attributes:
         run: the run.
-        threshold: its image-level threshold; None if its validation part was empty.
+        calibration: its calibration card; None without one.
+        threshold: its image-level threshold, that of the card if there is one; None if its
+            validation part was empty.
         classes: names of the classes that its boxes have; empty if it does not detect.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, calibration: CalibrationCard | None = None) -> None:
         metrics = run.metrics()  # refuses a run that is not finished
+        if calibration is not None:
+            calibration.check_model(run)
         keep_freed_memory()
         self.run = run
-        self.threshold: float | None = metrics["thresholds"][0]
+        self.calibration = calibration
+        self.threshold: float | None = (
+            metrics["thresholds"][0] if calibration is None else calibration.nok.value
+        )
         self.classes = tuple(sorted(metrics.get("boxes", {}).get("ap50_by_class", {})))
         self._predictor = load_method(run).load(run)
 
@@ -97,6 +105,7 @@ class Model:
                     name=image.name,
                     path=image.path,
                     heat_range=self._heat_range if prediction.anomaly_map is not None else None,
+                    calibration=self.calibration,
                 )
 
     @cached_property
@@ -104,7 +113,9 @@ class Model:
         return validation_heat_range(self.run)
 
 
-def load_model(run: str | Path | Run) -> Model:
+def load_model(
+    run: str | Path | Run, *, calibration: str | Path | CalibrationCard | None = None
+) -> Model:
     """Load a finished run, ready to predict.
 
     Example:
@@ -114,12 +125,17 @@ def load_model(run: str | Path | Run) -> Model:
 
     Args:
         run: the run, or its directory.
+        calibration: a calibration card of this run, or its file: its thresholds replace that of
+            the run, and results have an outcome OK, REVIEW or NOK and a p-value.
 
     Raises:
-        RunError: no run there, not finished, or of an older schema.
+        RunError: no run there, not finished, or of an older schema; the card is damaged or of
+            another model.
         WeightsError: its weights are missing or damaged.
     """
-    return Model(run if isinstance(run, Run) else Run.open(Path(run)))
+    if isinstance(calibration, str | Path):
+        calibration = CalibrationCard.read(calibration)
+    return Model(run if isinstance(run, Run) else Run.open(Path(run)), calibration)
 
 
 def _decoded(

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from toolkit.decisions.card import CalibrationCard
+from toolkit.decisions.outcomes import Outcome, outcome
 from toolkit.inference.plot import overlay, save_picture
 from toolkit.prediction import Boxes, Prediction
 
@@ -32,10 +34,12 @@ class Result:
     Attributes:
         prediction: the raw output of the method.
         image: RGB, uint8 array (H, W, 3).
-        threshold: image-level threshold of the run; None if it has none.
+        threshold: image-level threshold, of the calibration card or else of the run; None if there
+            is none.
         name: name of the image in its source.
         path: file of the image; None for an array.
         heat_range: anomaly-map values that are drawn without colour and in full colour.
+        calibration: the calibration card that the model was loaded with; None without one.
     """
 
     prediction: Prediction
@@ -44,6 +48,7 @@ class Result:
     name: str = "image"
     path: Path | None = None
     heat_range: tuple[float, float] | None = field(default=None, repr=False)
+    calibration: CalibrationCard | None = field(default=None, repr=False)
 
     @property
     def score(self) -> float:
@@ -54,6 +59,23 @@ class Result:
     def is_defect(self) -> bool | None:
         """Whether the score reaches the threshold, or is NaN; None if the run has no threshold."""
         return None if self.threshold is None else not self.score < self.threshold
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """OK, NOK, or REVIEW between two calibrated thresholds; None without a threshold."""
+        if self.calibration is not None:
+            return self.calibration.outcome(self.score)
+        if self.threshold is None:
+            return None
+        return outcome(self.score, nok_threshold=self.threshold)
+
+    @property
+    def p_value(self) -> float | None:
+        """Conformal p-value among the good images of the calibration; None without one.
+
+        Of good products at most the share a has a p-value of a or less.
+        """
+        return None if self.calibration is None else self.calibration.p_value(self.score)
 
     @property
     def boxes(self) -> Boxes | None:
@@ -126,6 +148,9 @@ class Result:
             "threshold": self.threshold,
             "is_defect": self.is_defect,
         }
+        if self.calibration is not None:
+            record["outcome"] = self.calibration.outcome(self.score).value
+            record["p_value"] = self.p_value
         if self.class_probabilities is not None:
             record["class_probabilities"] = {
                 k: float(v) for k, v in self.class_probabilities.items()
@@ -140,7 +165,10 @@ class Result:
 
     def summary(self) -> str:
         """Return one line: the decision, the score, what was found, and the image."""
-        decision = {None: "?", True: "defect", False: "good"}[self.is_defect]
+        if self.calibration is not None:
+            decision = self.calibration.outcome(self.score).value
+        else:
+            decision = {None: "?", True: "defect", False: "good"}[self.is_defect]
         boxes = self.boxes
         found = ""
         if boxes is not None:

@@ -23,7 +23,7 @@ class Column:
         about: one phrase for the legend; empty where the heading is enough.
         digits: decimal places.
         lower_is_better: whether small values come first.
-        interval: name of its bootstrap interval in `metrics.json`; empty where there is none.
+        interval: name of its interval in `metrics.json`; empty where there is none.
     """
 
     name: str
@@ -46,6 +46,13 @@ def _classes(name: str, heading: str, path: str, about: str) -> Column:
     return Column(name, heading, whole, about, interval=whole)
 
 
+def _wrong(name: str, heading: str, about: str, *, rate: bool = False) -> Column:
+    return Column(
+        name, heading, f"at_threshold.{name}", about, digits=3 if rate else 0, lower_is_better=True,
+        interval=name if rate else "",
+    )  # fmt: skip
+
+
 def _cost(name: str, heading: str, path: str, about: str, digits: int = 0) -> Column:
     return Column(name, heading, f"speed.{path}", about, digits=digits, lower_is_better=True)
 
@@ -65,6 +72,14 @@ _ALL = (
     _image("recall", "recall", "decisions.recall", _AT_THRESHOLD),
     _image("fpr", "FPR", "decisions.false_alarm_rate", "share of good images flagged at the "
            "threshold", lower=True),
+    _wrong("escapes", "escapes", "defective images below the threshold"),
+    _wrong("overkill", "overkill", "good images at or above the threshold"),
+    _wrong("escape_rate", "escape rate", "share of defective images below the threshold; its "
+           "interval is that of Clopper and Pearson", rate=True),
+    _wrong("overkill_rate", "overkill rate", "share of good images at or above the threshold; its "
+           "interval is that of Clopper and Pearson", rate=True),
+    Column("val_images", "val images", "at_threshold.val_images",
+           "validation images that the threshold was chosen with", digits=0),
     _image("tpr_at_fpr_1", "TPR@FPR1%", "tpr_at_fpr_1", "recall at 1 % false alarms"),
     _image("tpr_at_fpr_5", "TPR@FPR5%", "tpr_at_fpr_5", "recall at 5 % false alarms"),
     _image("fpr_at_tpr_95", "FPR@TPR95%", "fpr_at_tpr_95", "false-alarm rate at 95 % recall",

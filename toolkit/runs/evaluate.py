@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 
 from toolkit.data.types import GOOD, Dataset, Sample
+from toolkit.decisions.calibration import clopper_pearson
 from toolkit.errors import RunError
 from toolkit.files import read_json
-from toolkit.metrics.bootstrap import image_intervals
+from toolkit.metrics.bootstrap import Interval, MaybeInterval, image_intervals
 from toolkit.metrics.classification import classification_intervals, classification_metrics
-from toolkit.metrics.image import flagged, image_metrics
+from toolkit.metrics.image import NO_DEFECT, NO_GOOD, NO_THRESHOLD, flagged, image_metrics
 from toolkit.metrics.threshold import f1_threshold, false_alarm_threshold
 from toolkit.metrics.values import MetricError, to_json
 from toolkit.prediction import Prediction
@@ -165,10 +166,13 @@ def _evaluate(
     truths = [measure_truth(s) for s in samples]
     image.update(_by_size(scores, is_defect, threshold, truths))
     images = _images(samples, truths, scores, threshold)
+    at_threshold, exact = _at_threshold(runs, dataset, scores, is_defect, threshold)
+    intervals.update(exact)
     metrics: dict[str, Any] = {
         "schema": SCHEMA,
         "thresholds": thresholds,
         "image": image,
+        "at_threshold": at_threshold,
         "intervals": intervals,
         "images": images,
         "speed": {**_speed(parts), **costs(runs)},
@@ -199,6 +203,40 @@ def _evaluate(
         intervals.update(maps.intervals)
     result: dict[str, Any] = to_json(metrics)
     return result
+
+
+def _at_threshold(
+    runs: Sequence[Run],
+    dataset: Dataset,
+    scores: NDArray[np.float64],
+    is_defect: NDArray[np.bool_],
+    threshold: NDArray[np.float64] | None,
+) -> tuple[dict[str, Any], dict[str, MaybeInterval]]:
+    """Return wrong decisions as counts and shares, with the Clopper-Pearson intervals of these.
+
+    `val_good` and `val_defect` are the images that the threshold was chosen with; of several folds,
+    those of the fold that has the fewest.
+    """
+    found: dict[str, Any] = {}
+    intervals: dict[str, MaybeInterval] = {}
+    is_flagged = None if threshold is None else flagged(scores, threshold)
+    for count, rate, concerned, wrong, missing in (
+        ("escapes", "escape_rate", is_defect, False, NO_DEFECT),
+        ("overkill", "overkill_rate", ~is_defect, True, NO_GOOD),
+    ):
+        total = int(concerned.sum())
+        if is_flagged is None or not total:
+            found[count] = found[rate] = intervals[rate] = missing if not total else NO_THRESHOLD
+            continue
+        found[count] = int((is_flagged[concerned] == wrong).sum())
+        found[rate] = found[count] / total
+        intervals[rate] = Interval(*clopper_pearson(found[count], total))
+    ids = [[dataset.by_id[name] for name in run.record["split"]["val"]] for run in runs]
+    fewest = min(ids, key=len)
+    found["val_defect"] = sum(sample.is_defect for sample in fewest)
+    found["val_good"] = len(fewest) - found["val_defect"]
+    found["val_images"] = len(fewest)
+    return found, intervals
 
 
 def _by_size(

@@ -61,7 +61,8 @@ class Run:
             root: the folder of all runs.
             method: name of the method.
             settings: the method's settings, as plain values.
-            split: `hash`, `protocol`, `fold` and the sample ids of each part.
+            split: `hash`, `protocol`, `fold`, the sample ids of each part, and `train_sha256`, the
+                SHA-256 of the training images.
             data: `name`, `root` and `fingerprint` of the data set.
             seed: seed of all random numbers.
             device: torch device.

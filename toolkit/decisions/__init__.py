@@ -1,0 +1,1 @@
+"""Decisions with a stated risk: calibrated thresholds, outcomes, costs, drift."""
