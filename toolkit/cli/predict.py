@@ -19,6 +19,14 @@ def predict_command(
     out: Annotated[Path, typer.Option("--out", help="Folder for plots and JSON Lines.")] = Path(
         "predictions"
     ),
+    engine: Annotated[
+        str,
+        typer.Option(
+            "--engine",
+            metavar="auto|torch|onnxruntime|openvino",
+            help="What the network runs in; auto: the fastest that agrees with torch.",
+        ),
+    ] = "torch",
 ) -> None:
     """Predict images: print a decision for each, write plots and predictions.jsonl.
 
@@ -33,10 +41,10 @@ def predict_command(
         say(f"left out: {error}")
         errors.append(error)
 
-    model = load_model(run)
+    model = load_model(run, engine=engine)
     results = model.predict(images, stream=True, on_error=report_error)
     for result in write_results(results, out, classes=model.classes):
         print(result.summary())
-    say(f"threshold {model.threshold}; plots and {PREDICTIONS} are in {out}")
+    say(f"engine {model.engine}; threshold {model.threshold}; plots and {PREDICTIONS} are in {out}")
     if errors:
         raise typer.Exit(1)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 from toolkit.errors import DataError, RunError
+from toolkit.inference.engines import check_engine, use_engine
 from toolkit.inference.plot import validation_heat_range
 from toolkit.inference.result import Result
 from toolkit.inference.sources import SourceImage, iterate_source
@@ -38,15 +39,18 @@ class Model:
         run: the run.
         threshold: its image-level threshold; None if its validation part was empty.
         classes: names of the classes that its boxes have; empty if it does not detect.
+        engine: what its network runs in: `torch`, or an engine and its precision, such as
+            `openvino float32`.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, *, engine: str = "torch") -> None:
+        check_engine(engine)
         metrics = run.metrics()  # refuses a run that is not finished
         keep_freed_memory()
         self.run = run
         self.threshold: float | None = metrics["thresholds"][0]
         self.classes = tuple(sorted(metrics.get("boxes", {}).get("ap50_by_class", {})))
-        self._predictor = load_method(run).load(run)
+        self._predictor, self.engine = use_engine(load_method(run).load(run), run, engine)
 
     @overload
     def __call__(self, source: Any, *, stream: Literal[False] = False) -> list[Result]: ...
@@ -104,7 +108,7 @@ class Model:
         return validation_heat_range(self.run)
 
 
-def load_model(run: str | Path | Run) -> Model:
+def load_model(run: str | Path | Run, *, engine: str = "torch") -> Model:
     """Load a finished run, ready to predict.
 
     Example:
@@ -114,12 +118,18 @@ def load_model(run: str | Path | Run) -> Model:
 
     Args:
         run: the run, or its directory.
+        engine: what its network runs in: `torch`, `onnxruntime`, `openvino`, or `auto` for the
+            fastest that is installed and agrees with torch; see docs/engines.md. Only `torch` gives
+            the stored predictions again bit by bit.
 
     Raises:
+        ConfigError: there is no such engine, or the method runs in torch alone.
+        MissingExtraError: the engine is not installed.
+        ParityError: the named engine disagrees with torch.
         RunError: no run there, not finished, or of an older schema.
         WeightsError: its weights are missing or damaged.
     """
-    return Model(run if isinstance(run, Run) else Run.open(Path(run)))
+    return Model(run if isinstance(run, Run) else Run.open(Path(run)), engine=engine)
 
 
 def _decoded(
