@@ -15,6 +15,7 @@ _DESCRIPTIONS = {
     "embeddings": "SAM image embeddings, 2 MiB per image and view",
     "features": "features of frozen networks",
     "classifier-features": "pooled features of the classifier's frozen layers",
+    "engines": "networks of runs for ONNX Runtime and OpenVINO",
     "resized": "images at the classifier's input size",
     "ultralytics": "settings of Ultralytics",
 }

@@ -23,6 +23,14 @@ def predict_command(
         Path | None,
         typer.Option("--calibration", help="Card of toolkit calibrate: decide OK, REVIEW or NOK."),
     ] = None,
+    engine: Annotated[
+        str,
+        typer.Option(
+            "--engine",
+            metavar="auto|torch|onnxruntime|openvino",
+            help="What the network runs in; auto: the fastest that agrees with torch.",
+        ),
+    ] = "torch",
 ) -> None:
     """Predict images: print a decision for each, write plots and predictions.jsonl.
 
@@ -37,10 +45,10 @@ def predict_command(
         say(f"left out: {error}")
         errors.append(error)
 
-    model = load_model(run, calibration=calibration)
+    model = load_model(run, calibration=calibration, engine=engine)
     results = model.predict(images, stream=True, on_error=report_error)
     for result in write_results(results, out, classes=model.classes):
         print(result.summary())
-    say(f"threshold {model.threshold}; plots and {PREDICTIONS} are in {out}")
+    say(f"engine {model.engine}; threshold {model.threshold}; plots and {PREDICTIONS} are in {out}")
     if errors:
         raise typer.Exit(1)

@@ -135,7 +135,8 @@ def evidence(p_values: NDArray[np.float64]) -> NDArray[np.float64]:
         running = np.logaddexp(running, np.log(stake / n_bets)) + bets
         waiting = np.log(_EARLY / (t + _EARLY))
         found[..., i] = np.logaddexp(np.logaddexp.reduce(running, axis=-1), waiting)
-    return found / np.log(10)
+    log10: NDArray[np.float64] = found / np.log(10)
+    return log10
 
 
 def kolmogorov_smirnov(scores: Scores, good_scores: Scores) -> tuple[float, float]:

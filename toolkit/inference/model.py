@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 from toolkit.decisions.card import CalibrationCard
 from toolkit.errors import DataError, RunError
+from toolkit.inference.engines import check_engine, use_engine
 from toolkit.inference.plot import validation_heat_range
 from toolkit.inference.result import Result
 from toolkit.inference.sources import SourceImage, iterate_source
@@ -41,9 +42,14 @@ class Model:
         threshold: its image-level threshold, that of the card if there is one; None if its
             validation part was empty.
         classes: names of the classes that its boxes have; empty if it does not detect.
+        engine: what its network runs in: `torch`, or an engine and its precision, such as
+            `openvino float32`.
     """
 
-    def __init__(self, run: Run, calibration: CalibrationCard | None = None) -> None:
+    def __init__(
+        self, run: Run, calibration: CalibrationCard | None = None, *, engine: str = "torch"
+    ) -> None:
+        check_engine(engine)
         metrics = run.metrics()  # refuses a run that is not finished
         if calibration is not None:
             calibration.check_model(run)
@@ -54,7 +60,7 @@ class Model:
             metrics["thresholds"][0] if calibration is None else calibration.nok.value
         )
         self.classes = tuple(sorted(metrics.get("boxes", {}).get("ap50_by_class", {})))
-        self._predictor = load_method(run).load(run)
+        self._predictor, self.engine = use_engine(load_method(run).load(run), run, engine)
 
     @overload
     def __call__(self, source: Any, *, stream: Literal[False] = False) -> list[Result]: ...
@@ -114,7 +120,10 @@ class Model:
 
 
 def load_model(
-    run: str | Path | Run, *, calibration: str | Path | CalibrationCard | None = None
+    run: str | Path | Run,
+    *,
+    calibration: str | Path | CalibrationCard | None = None,
+    engine: str = "torch",
 ) -> Model:
     """Load a finished run, ready to predict.
 
@@ -127,15 +136,22 @@ def load_model(
         run: the run, or its directory.
         calibration: a calibration card of this run, or its file: its thresholds replace that of
             the run, and results have an outcome OK, REVIEW or NOK and a p-value.
+        engine: what its network runs in: `torch`, `onnxruntime`, `openvino`, or `auto` for the
+            fastest that is installed and agrees with torch; see docs/engines.md. Only `torch` gives
+            the stored predictions again bit by bit.
 
     Raises:
+        ConfigError: there is no such engine, or the method runs in torch alone.
+        MissingExtraError: the engine is not installed.
+        ParityError: the named engine disagrees with torch.
         RunError: no run there, not finished, or of an older schema; the card is damaged or of
             another model.
         WeightsError: its weights are missing or damaged.
     """
     if isinstance(calibration, str | Path):
         calibration = CalibrationCard.read(calibration)
-    return Model(run if isinstance(run, Run) else Run.open(Path(run)), calibration)
+    opened = run if isinstance(run, Run) else Run.open(Path(run))
+    return Model(opened, calibration, engine=engine)
 
 
 def _decoded(

@@ -6,11 +6,12 @@ A new method is one package with a `Method`, its `Settings` and a `Predictor`, o
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
 
 from toolkit.data.splits import Split
 from toolkit.data.types import Sample
@@ -21,10 +22,34 @@ from toolkit.runs.run import Run
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from torch import nn
 
+P = TypeVar("P", bound="Predictor")
 S = TypeVar("S")
 
 Labels = Literal["none", "image", "box", "mask"]
+
+
+Engine: TypeAlias = "Callable[[NDArray[np.uint8]], list[NDArray[np.float32]]]"
+"""A network in an inference engine: from an image (1, H, W, 3) to the outputs of its `Graph`."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The network of a predictor, for inference engines.
+
+    Attributes:
+        module: in evaluation mode, on the CPU: from an RGB image, uint8 tensor (1, H, W, 3) of the
+            network's input size, to a tuple of float32 tensors.
+        example: an input, uint8 array (1, H, W, 3).
+        outputs: names of the outputs.
+        any_size: whether height and width of the input may differ from the example's.
+    """
+
+    module: nn.Module
+    example: NDArray[np.uint8]
+    outputs: tuple[str, ...]
+    any_size: bool = False
 
 
 class Predictor(ABC):
@@ -36,9 +61,13 @@ class Predictor(ABC):
     Class attributes:
         batch_size: images that go through the network together where the caller has several; 1
             where a batch is no faster than one image after the other.
+
+    Attributes:
+        engine: what runs the network of `graph` instead of torch; None for torch.
     """
 
     batch_size: int = 1
+    engine: Engine | None = None
 
     @abstractmethod
     def predict(self, images: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
@@ -47,6 +76,16 @@ class Predictor(ABC):
         Args:
             images: RGB, uint8 arrays (H, W, 3), of any sizes.
         """
+
+    def graph(self) -> Graph | None:
+        """Return the network for an inference engine; None where it runs in torch alone."""
+        return None
+
+    def with_engine(self: P, engine: Engine) -> P:
+        """Return a copy whose network of `graph` runs in an engine."""
+        other = copy.copy(self)
+        other.engine = engine
+        return other
 
 
 @dataclass(frozen=True)

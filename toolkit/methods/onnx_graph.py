@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 _OPSET = 17
 
 
-def write_graph(
+def write_onnx(
     network: nn.Module,
     inputs: Mapping[str, Tensor],
     outputs: Sequence[str],
     path: Path,
     *,
     dynamic_axes: Mapping[str, Mapping[int, str]] | None = None,
-) -> Any:
-    """Export a network by tracing and open the file.
+) -> None:
+    """Write a network as an ONNX file by tracing.
 
     Args:
         network: in evaluation mode, on the CPU.
@@ -35,15 +35,11 @@ def write_graph(
         path: the file.
         dynamic_axes: per input, the axes whose size may differ.
 
-    Returns:
-        An `onnxruntime.InferenceSession` on the CPU.
-
     Raises:
         MissingExtraError: ONNX is not installed.
     """
     try:
         import onnx  # noqa: F401 - torch's exporter needs it
-        import onnxruntime
     except ImportError as error:
         raise MissingExtraError(
             error.name or "onnx", extra="onnx", purpose="export to ONNX"
@@ -64,4 +60,29 @@ def write_graph(
             opset_version=_OPSET,
             dynamo=False,
         )
+
+
+def write_graph(
+    network: nn.Module,
+    inputs: Mapping[str, Tensor],
+    outputs: Sequence[str],
+    path: Path,
+    *,
+    dynamic_axes: Mapping[str, Mapping[int, str]] | None = None,
+) -> Any:
+    """Write a network as an ONNX file and open it; arguments as of `write_onnx`.
+
+    Returns:
+        An `onnxruntime.InferenceSession` on the CPU.
+
+    Raises:
+        MissingExtraError: ONNX or ONNX Runtime is not installed.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingExtraError(
+            error.name or "onnxruntime", extra="onnx", purpose="export to ONNX"
+        ) from error
+    write_onnx(network, inputs, outputs, path, dynamic_axes=dynamic_axes)
     return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])

@@ -39,7 +39,7 @@ def environment() -> dict[str, Any]:
         "processor": _processor(),
         "cores": usable_cores(),
         "memory_gb": round(_memory_bytes() / 2**30, 1),
-        "packages": {name: _version(name) for name in _PACKAGES},
+        "packages": {name: package_version(name) for name in _PACKAGES},
     }
 
 
@@ -165,7 +165,8 @@ def _glibc() -> Any:
     return library if hasattr(library, "gnu_get_libc_version") else None
 
 
-def _version(name: str) -> str | None:
+def package_version(name: str) -> str | None:
+    """Return the version of an installed package; None if it is not installed."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from toolkit.data.images import read_rgb
 from toolkit.files import write_text
 from toolkit.imbalance.image_folder import resize_square
-from toolkit.methods.base import Exported, Predictor
+from toolkit.methods.base import Exported, Graph, Predictor
 from toolkit.methods.classifier.network import anomaly_scores, tta_transforms
 from toolkit.methods.onnx_graph import write_graph
 from toolkit.prediction import Prediction
@@ -53,6 +53,9 @@ class ClassifierPredictor(Predictor):
 
     def logits(self, image: NDArray[np.uint8]) -> Tensor:
         """Return the logits (1, K), float32, of an RGB uint8 image (H, W, 3)."""
+        if self.engine is not None:
+            small = resize_square(image, self._info.image_size)
+            return torch.from_numpy(self.engine(small[None])[0])
         with torch.inference_mode():
             pixels = to_pixels(image, self._info.image_size)
             return self._model.tta_logits(pixels, self._transforms).cpu()
@@ -64,6 +67,12 @@ class ClassifierPredictor(Predictor):
             score=float(anomaly_scores(logits)[0]),
             class_probabilities=dict(zip(self._info.classes, probabilities, strict=True)),
         )
+
+    def graph(self) -> Graph:
+        """Return the network with normalization and TTA, from the resized image to logits."""
+        side = self._info.image_size
+        module = _LogitsOfImage(self._model, tta=self._info.tta).eval()
+        return Graph(module, np.zeros((1, side, side, 3), np.uint8), (_OUTPUT,))
 
 
 def to_pixels(image: NDArray[np.uint8], size: int) -> Tensor:
@@ -80,6 +89,13 @@ class _LogitsInUse(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.model.tta_logits(images, self.transforms)
+
+
+class _LogitsOfImage(_LogitsInUse):
+    """The same from the resized image, uint8 (1, side, side, 3)."""
+
+    def forward(self, image: Tensor) -> tuple[Tensor]:  # type: ignore[override]
+        return (super().forward(image.permute(0, 3, 1, 2).float() / 255),)
 
 
 def export_onnx(

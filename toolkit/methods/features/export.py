@@ -28,8 +28,8 @@ _TOLERANCE = 1e-3
 _OUTPUTS = ("cells", "anomaly_map", "score")
 
 
-class Graph(nn.Module):
-    """From resized pixels to the scores of cells, pixels and image.
+class CellScores(nn.Module):
+    """From resized pixels to the scores of the cells, and of the image where the head has one.
 
     Args:
         predictor: of the run, on the CPU.
@@ -37,19 +37,39 @@ class Graph(nn.Module):
 
     def __init__(self, predictor: ScorerPredictor) -> None:
         super().__init__()
-        self.kernel: Tensor
         self.network = predictor.extractor.backbone.network
         self._extractor, self._head = predictor.extractor, predictor.head
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Return cells (rows, columns) and score (1,) of an image, uint8 (1, side, side, 3)."""
+        cells, score = self.scored(image.permute(0, 3, 1, 2).float())
+        return (cells,) if score is None else (cells, score.reshape(1))
+
+    def scored(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return cells and score of pixels, float32 (1, 3, side, side) from 0 to 255."""
+        extractor = self._extractor
+        maps = extractor.backbone.feature_maps(extractor.normalised(pixels))
+        scores, score = self._head(extractor.aligned(maps))
+        return scores.reshape(extractor.grid_hw), score
+
+
+class PixelScores(CellScores):
+    """From resized pixels to the scores of cells, pixels and image.
+
+    Args:
+        predictor: of the run, on the CPU.
+    """
+
+    def __init__(self, predictor: ScorerPredictor) -> None:
+        super().__init__(predictor)
+        self.kernel: Tensor
         self._settings = predictor.settings
         self.register_buffer("kernel", torch.from_numpy(gaussian(self._settings.sigma)))
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return cells (rows, columns), anomaly map (side, side) and score (1,)."""
-        extractor = self._extractor
-        maps = extractor.backbone.feature_maps(extractor.normalised(pixels))
-        scores, score = self._head(extractor.aligned(maps))
-        cells = scores.reshape(extractor.grid_hw)
-        side = extractor.image_size
+        cells, score = self.scored(pixels)
+        side = self._extractor.image_size
         anomaly_map = self._smooth(resample(cells[None, None], (side, side)))[0, 0]
         if score is None:
             score = self._score_of(anomaly_map)
@@ -86,7 +106,7 @@ def export_scorer(predictor: ScorerPredictor, out: Path, samples: Sequence[Sampl
     extractor, settings = predictor.extractor, predictor.settings
     side = extractor.image_size
     session = write_graph(
-        Graph(predictor).eval(),
+        PixelScores(predictor).eval(),
         {"pixels": torch.zeros(1, 3, side, side)},
         _OUTPUTS,
         out / "model.onnx",

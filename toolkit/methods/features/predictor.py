@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from toolkit.methods.base import Predictor
+from toolkit.methods.base import Graph, Predictor
 from toolkit.methods.features.anomaly_map import image_score, smooth, to_image_grid
 from toolkit.methods.features.extractor import FeatureExtractor
 from toolkit.methods.features.settings import FeatureSettings
@@ -52,13 +52,32 @@ class ScorerPredictor(Predictor):
         import torch
 
         side = self.settings.image_size
-        with torch.inference_mode():
-            scores, score = self.head(self.extractor(image))
-            cells = scores.view(self.extractor.grid_hw).cpu().numpy()
+        score: Tensor | NDArray[np.float32] | None
+        if self.engine is None:
+            with torch.inference_mode():
+                scores, score = self.head(self.extractor(image))
+                cells = scores.view(self.extractor.grid_hw).cpu().numpy()
+        else:
+            cells, *whole = self.engine(self.extractor.resized(image)[None])
+            score = whole[0] if whole else None
         anomaly_map = smooth(to_image_grid(cells, (side, side)), self.settings.sigma)
         return Prediction(
             score=image_score(anomaly_map, self.settings.image_score)
             if score is None
-            else float(score),
+            else score.item(),
             anomaly_map=anomaly_map,
         )
+
+    def graph(self) -> Graph:
+        """Return extractor and head as one network, from the resized image to cells and score."""
+        import numpy as np
+        import torch
+
+        from toolkit.methods.features.export import CellScores
+
+        side = self.settings.image_size
+        example = np.zeros((1, side, side, 3), np.uint8)
+        module = CellScores(self).eval()
+        with torch.inference_mode():
+            outputs = ("cells", "score")[: len(module(torch.from_numpy(example)))]
+        return Graph(module, example, outputs)

@@ -14,7 +14,7 @@ from toolkit.d4 import D4, IDENTITY
 from toolkit.data.images import read_rgb
 from toolkit.data.types import Sample
 from toolkit.files import write_text
-from toolkit.methods.base import Exported, Predictor
+from toolkit.methods.base import Exported, Graph, Predictor
 from toolkit.prediction import Boxes, Prediction
 
 if TYPE_CHECKING:
@@ -100,10 +100,14 @@ class YoloPredictor(Predictor):
 
         names = self.network.names
         padded = self._letterbox(image=image)
-        pixels = np.ascontiguousarray(padded.transpose(2, 0, 1))[None]
         with torch.inference_mode():
-            batch = torch.from_numpy(pixels).to(self.device).float() / 255
-            candidates = _candidates(self.network(batch))
+            if self.engine is not None:
+                outputs = self.engine(np.ascontiguousarray(padded[None]))
+                candidates = torch.cat([torch.from_numpy(one) for one in outputs], dim=1)
+            else:
+                pixels = np.ascontiguousarray(padded.transpose(2, 0, 1))[None]
+                batch = torch.from_numpy(pixels).to(self.device).float() / 255
+                candidates = _candidates(self.network(batch))
             if self.background:
                 index = list(names.values()).index(self.background)
                 candidates = drop_background(candidates, index=index)
@@ -115,12 +119,19 @@ class YoloPredictor(Predictor):
                 max_det=_MAX_BOXES,
                 nc=len(names),
             )
-            xyxy = ops.scale_boxes(batch.shape[2:], found[:, :4], image.shape[:2])
+            xyxy = ops.scale_boxes(padded.shape[:2], found[:, :4], image.shape[:2])
         return Boxes(
             xyxy=xyxy.cpu().numpy().astype(np.float32),
             scores=found[:, 4].cpu().numpy().astype(np.float32),
             labels=tuple(names[int(index)] for index in found[:, 5].tolist()),
         )
+
+    def graph(self) -> Graph:
+        """Return the network, from the padded image to candidates, boxes and scores apart."""
+        module = candidates_of_image(self.network)
+        example = np.zeros((1, self.side, self.side, 3), np.uint8)
+        names = ("candidates",) if module.end_to_end else ("boxes", "scores")
+        return Graph(module, example, names, any_size=True)
 
     def export(self, out: Path, samples: Sequence[Sample]) -> Exported:
         """Write `model.onnx` and `model.json`, which describes input and output.
@@ -296,3 +307,29 @@ def _candidates(output: Any) -> Tensor:
     """Return the candidates of a detector's output, which may be a tuple."""
     candidates: Tensor = output[0] if isinstance(output, tuple) else output
     return candidates
+
+
+def candidates_of_image(network: Any) -> Any:
+    """Return a copy of a detector as a module for `Graph`, for images of any size.
+
+    It has an attribute `end_to_end`: whether the detector's output needs no suppression.
+    """
+    from copy import deepcopy
+
+    from torch import nn
+
+    class CandidatesOfImage(nn.Module):
+        """From an image, uint8 (1, H, W, 3), to boxes and scores of its candidates."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = deepcopy(network)
+            head = self.network.model[-1]
+            head.export, head.format, head.dynamic = True, "onnx", True
+            self.end_to_end = bool(getattr(head, "end2end", False))
+
+        def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+            found = _candidates(self.network(image.permute(0, 3, 1, 2).float() / 255))
+            return (found,) if self.end_to_end else (found[:, :4], found[:, 4:])
+
+    return CandidatesOfImage().eval()

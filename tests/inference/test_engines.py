@@ -1,0 +1,291 @@
+"""Inference engines: they agree with torch, and their files are made once and never used stale."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import toolkit
+from tests.cli.command import run as command
+from tests.inference.test_all_methods import SMALL
+from tests.leaderboards.standin import Grey, grey  # noqa: F401
+from toolkit.data.layouts import load_dataset
+from toolkit.data.splits import make_plan
+from toolkit.errors import ConfigError, MissingExtraError, RunError
+from toolkit.home import cache_dir
+from toolkit.inference import engines
+from toolkit.inference.export import ParityError
+from toolkit.methods import onnx_graph
+from toolkit.methods.base import Predictor
+from toolkit.runs.run import Run
+from toolkit.training import TrainingTask, run_training
+
+ENGINES = ("onnxruntime", "openvino")
+for _engine in ENGINES:
+    pytest.importorskip(_engine)
+
+Train = Callable[..., Run]
+
+
+@pytest.fixture(scope="module")
+def train(tmp_path_factory: pytest.TempPathFactory, sample_dir: Path) -> Train:
+    """Train a small run once per method and settings."""
+    runs: dict[str, Run] = {}
+    folder = tmp_path_factory.mktemp("runs")
+
+    def trained(method: str, **settings: Any) -> Run:
+        key = f"{method} {settings}"
+        if key not in runs:
+            values = {**SMALL[method], **settings}
+            runs[key] = toolkit.train(method, sample_dir, runs=folder, device="cpu", **values)
+        return runs[key]
+
+    return trained
+
+
+@pytest.fixture
+def images(sample_dir: Path) -> list[Path]:
+    return sorted(sample_dir.rglob("test/*/*.png"))[::4]
+
+
+@pytest.fixture
+def run(train: Train) -> Run:
+    return train("padim")
+
+
+def _forbid_writing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("the files were made again")
+
+    monkeypatch.setattr(onnx_graph, "write_onnx", refuse)
+
+
+def _folders() -> list[Path]:
+    return sorted((cache_dir() / "engines").iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        *((name, {}) for name in sorted(set(SMALL) - {"sam"})),
+        ("patchcore", {"image_score": "max"}),
+        ("classifier", {"tta": True}),
+        ("yolo", {"tta": True}),
+    ],
+)
+def test_an_engine_agrees_with_torch(
+    method: str, settings: dict[str, Any], engine: str, train: Train, images: list[Path]
+) -> None:
+    run = train(method, **settings)
+    before = {f: f.read_bytes() for f in sorted(run.path.rglob("*")) if f.is_file()}
+    wide = np.random.default_rng(0).integers(0, 256, (50, 120, 3), np.uint8)
+    sources = [*images, wide]
+    model = toolkit.load_model(run, engine=engine)
+    assert model.engine.split()[0] == engine
+    for found, wanted in zip(model(sources), toolkit.load_model(run)(sources), strict=True):
+        assert found.score == pytest.approx(wanted.score, rel=1e-3, abs=1e-3)
+        assert found.is_defect == wanted.is_defect
+        assert found.class_probabilities == pytest.approx(wanted.class_probabilities, abs=1e-3)
+        if wanted.anomaly_map is not None:
+            largest = float(np.abs(wanted.anomaly_map).max())
+            np.testing.assert_allclose(found.anomaly_map, wanted.anomaly_map, atol=1e-3 * largest)
+        if wanted.boxes is not None and found.boxes is not None:
+            assert found.boxes.scores == pytest.approx(wanted.boxes.scores, abs=1e-3)
+    assert {f: f.read_bytes() for f in sorted(run.path.rglob("*")) if f.is_file()} == before
+
+
+def test_a_second_process_uses_the_files(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    toolkit.load_model(run, engine="openvino")
+    assert "making the engine files" in capfd.readouterr().err
+    program = (
+        "import sys, toolkit; print(toolkit.load_model(sys.argv[1], engine='openvino').engine)"
+    )
+    program = f"import torch; torch.set_num_threads({torch.get_num_threads()}); {program}"
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(run.path)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "openvino float32"
+    assert "engine files" not in done.stderr
+
+
+def test_auto_takes_the_fastest_that_agrees(run: Run, images: list[Path]) -> None:
+    toolkit.load_model(run, engine="onnxruntime")
+    (folder,) = _folders()
+    record = json.loads((folder / "engine.json").read_text())
+    assert record["checked"] == "4 validation images"
+    times = {name: one["seconds"] for name, one in record["engines"].items() if one["passed"]}
+    times["torch"] = record["torch_seconds"]
+    model = toolkit.load_model(run, engine="auto")
+    assert model.engine == min(times, key=times.__getitem__)
+    assert len(model(images)) == len(images)
+
+
+def test_other_weights_have_other_files(
+    train: Train, run: Run, images: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    toolkit.load_model(run, engine="onnxruntime")
+    (first,) = _folders()
+    other = train("padim", seed=7)
+    model = toolkit.load_model(other, engine="onnxruntime")
+    (second,) = set(_folders()) - {first}
+    wanted = toolkit.load_model(other)(images)
+    assert [r.score for r in model(images)] == pytest.approx([r.score for r in wanted], rel=1e-3)
+
+    shutil.rmtree(second)
+    shutil.copytree(first, second)
+    model = toolkit.load_model(other, engine="onnxruntime")
+    assert f"{second}: not what was made from {other.path}" in capsys.readouterr().err
+    assert [r.score for r in model(images)] == pytest.approx([r.score for r in wanted], rel=1e-3)
+
+
+@pytest.mark.parametrize("damage", ["other network", "truncated", "no record", "no network"])
+def test_files_from_elsewhere_are_made_again(
+    damage: str, run: Run, images: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted = toolkit.load_model(run, engine="onnxruntime")(images)
+    (folder,) = _folders()
+    path = folder / "model.onnx"
+    if damage == "other network":
+        onnx_graph.write_onnx(torch.nn.ReLU(), {"x": torch.zeros(1, 64, 64, 3)}, ["y"], path)
+    elif damage == "truncated":
+        path.write_bytes(path.read_bytes()[:-100])
+    elif damage == "no record":
+        (folder / "engine.json").unlink()
+    else:
+        path.unlink()
+    capsys.readouterr()
+    found = toolkit.load_model(run, engine="onnxruntime")(images)
+    assert "making it again" in capsys.readouterr().err
+    assert [r.score for r in found] == [r.score for r in wanted]
+
+
+@pytest.mark.parametrize(
+    ("engine", "package", "extra"),
+    [("onnxruntime", "onnxruntime", "onnx"), ("openvino", "openvino", "openvino"),
+     ("openvino", "onnx", "openvino")],
+)  # fmt: skip
+def test_an_engine_that_is_not_installed_is_named_with_its_extra(
+    engine: str, package: str, extra: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    message = rf"^{package} is needed to predict .*pip install 'inspection-toolkit\[{extra}\]'$"
+    with pytest.raises(MissingExtraError, match=message):
+        toolkit.load_model(run, engine=engine)
+
+
+def test_auto_without_an_engine_is_torch(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for package in ENGINES:
+        monkeypatch.setitem(sys.modules, package, None)
+    assert toolkit.load_model(run, engine="auto").engine == "torch"
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("engine torch: no other engine is installed (pip install")
+
+
+def test_one_engine_is_enough(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert toolkit.load_model(run, engine="openvino").engine == "openvino float32"
+
+
+def test_an_engine_that_differs_is_not_used(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened = engines.open_engine
+
+    def twice(path: Path, name: str) -> Any:
+        engine = opened(path, name)
+        return lambda image: [2 * one for one in engine(image)]
+
+    monkeypatch.setattr(engines, "open_engine", twice)
+    with pytest.raises(ParityError, match=r"openvino differs from torch.*use: --engine auto"):
+        toolkit.load_model(run, engine="openvino")
+    capsys.readouterr()
+    assert toolkit.load_model(run, engine="auto").engine == "torch"
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("engine torch: no other engine is faster and agrees")
+
+
+def test_a_network_that_is_no_onnx(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("unsupported operator\nmore")
+
+    monkeypatch.setattr(onnx_graph, "write_onnx", fail)
+    with pytest.raises(RunError, match=r"cannot be written as ONNX \(unsupported operator\)"):
+        toolkit.load_model(run, engine="openvino")
+    assert toolkit.load_model(run, engine="auto").engine == "torch"
+    assert "engine torch: " in capsys.readouterr().err
+
+
+def test_a_cache_that_cannot_be_written(
+    run: Run, images: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache_dir().parent.mkdir(parents=True, exist_ok=True)
+    cache_dir().write_text("a file where the folder should be")
+    model = toolkit.load_model(run, engine="openvino")
+    assert "the next process makes the engine files again" in capsys.readouterr().err
+    wanted = [r.score for r in toolkit.load_model(run)(images)]
+    assert [r.score for r in model(images)] == pytest.approx(wanted, rel=1e-3)
+
+
+def test_noise_takes_the_place_of_images_that_are_gone(sample_dir: Path, tmp_path: Path) -> None:
+    shutil.copytree(sample_dir, tmp_path / "data")
+    run = toolkit.train("padim", tmp_path / "data", runs=tmp_path, device="cpu", **SMALL["padim"])
+    shutil.rmtree(tmp_path / "data")
+    assert toolkit.load_model(run, engine="openvino").engine == "openvino float32"
+    (folder,) = _folders()
+    assert json.loads((folder / "engine.json").read_text())["checked"] == "4 images of noise"
+
+
+def test_an_engine_that_does_not_exist(run: Run) -> None:
+    with pytest.raises(ConfigError, match=r"engine openvin: unknown; did you mean 'openvino'\?"):
+        toolkit.load_model(run, engine="openvin")
+
+
+def test_a_run_of_another_device(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Nothing(Predictor):
+        predict = None  # type: ignore[assignment]
+
+    monkeypatch.setattr(Run, "device", "cuda:0")
+    with pytest.raises(ConfigError, match=r"predicts on cuda:0.*use: --engine torch"):
+        engines.use_engine(Nothing, run, "openvino")  # type: ignore[arg-type]
+    assert engines.use_engine(Nothing, run, "auto")[1] == "torch"  # type: ignore[arg-type]
+
+
+def test_a_method_that_runs_in_torch_alone(
+    sample_dir: Path,
+    tmp_path: Path,
+    grey: type[Grey],  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    split = make_plan(load_dataset(sample_dir), folds=3).fold(load_dataset(sample_dir), 0)
+    run = run_training(TrainingTask("grey", "grey", device="cpu"), split, runs=tmp_path)
+    with pytest.raises(ConfigError, match="grey runs in torch alone; use: --engine torch"):
+        toolkit.load_model(run, engine="openvino")
+    capsys.readouterr()
+    assert toolkit.load_model(run, engine="auto").engine == "torch"
+    assert capsys.readouterr().err == "engine torch: grey runs in torch alone\n"
+
+
+def test_the_command(
+    run: Run, images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = command("predict", run.path, images[0], "--engine", "openvino")
+    assert result.exit_code == 0
+    assert "engine openvino float32; threshold" in result.stderr
+    _forbid_writing(monkeypatch)
+    assert command("predict", run.path, images[0], "--engine", "openvino").exit_code == 0
