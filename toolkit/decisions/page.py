@@ -33,7 +33,7 @@ def card_page(calibration: Calibration) -> str:
     """Return the card as an HTML page that holds its pictures."""
     card = calibration.card
     first, *lines = card_lines(card)
-    parts = [f"<h1>Calibration of {html.escape(first)}</h1>", "<ul>"]
+    parts = [f"<h1>{html.escape(first)}</h1>", "<ul>"]
     parts += [f"<li>{html.escape(line)}</li>" for line in lines]
     parts += ["</ul>", *_pictures("Good images of the highest scores", calibration.worst_good)]
     parts += _pictures("Defective images that escape", calibration.escaped)
