@@ -19,7 +19,7 @@ from tests.cli.command import run as command
 from tests.inference.test_all_methods import SMALL
 from tests.leaderboards.standin import Grey, grey  # noqa: F401
 from toolkit.data.layouts import load_dataset
-from toolkit.data.splits import make_plan
+from toolkit.data.protocols import make_plan
 from toolkit.errors import ConfigError, MissingExtraError, RunError
 from toolkit.home import cache_dir
 from toolkit.inference import engines
