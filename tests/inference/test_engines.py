@@ -95,7 +95,9 @@ def test_an_engine_agrees_with_torch(
     assert model.engine.split()[0] == engine
     for found, wanted in zip(model(sources), toolkit.load_model(run)(sources), strict=True):
         assert found.score == pytest.approx(wanted.score, rel=1e-3, abs=1e-3)
-        assert found.is_defect == wanted.is_defect
+        assert wanted.threshold is not None
+        if abs(wanted.score - wanted.threshold) > 1e-5:  # it is the score of a validation image
+            assert found.is_defect == wanted.is_defect
         assert found.class_probabilities == pytest.approx(wanted.class_probabilities, abs=1e-3)
         if wanted.anomaly_map is not None:
             largest = float(np.abs(wanted.anomaly_map).max())
