@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from toolkit.benchmarking.categories import load_categories
 from toolkit.benchmarking.executors import Executor, LocalExecutor, ProcessExecutor
 from toolkit.benchmarking.grid import (
     BenchmarkConfig,
@@ -17,7 +18,6 @@ from toolkit.benchmarking.grid import (
 from toolkit.data.protocols import make_plan
 from toolkit.data.splits import Split, SplitPlan
 from toolkit.data.types import Dataset
-from toolkit.data.validate import validate_dataset
 from toolkit.errors import RunError, ToolkitError
 from toolkit.leaderboards.benchmark_files import Display, PooledMetrics, write_display
 from toolkit.leaderboards.rows import group_folds
@@ -35,8 +35,8 @@ class BenchmarkResult:
     """The runs of a benchmark; iterating over it yields them.
 
     Attributes:
-        runs: the finished runs, in the order of the benchmark file.
-        errors: one for each task that failed.
+        runs: the finished runs, category by category, in the order of the benchmark file.
+        errors: one for each task that failed, and for each category that cannot be used.
     """
 
     runs: tuple[Run, ...]
@@ -51,7 +51,7 @@ class BenchmarkResult:
 
 def benchmark(
     config: str | Path | BenchmarkConfig,
-    data: str | Path | Dataset,
+    data: str | Path | Dataset | Sequence[str | Path | Dataset],
     *,
     runs: str | Path = "runs",
     device: str = "auto",
@@ -62,7 +62,8 @@ def benchmark(
     """Train every method of a benchmark on every fold and seed; finished runs are kept.
 
     An interrupted benchmark is resumed by calling it again. The error of one task does not end the
-    others.
+    others. Of several data sets (categories) each has its runs in a sub-folder of its name; one
+    that cannot be used is left out, and its error is among those of the result.
 
     Example:
         >>> result = benchmark("benchmark/demo", "mvtec/bottle")  # doctest: +SKIP
@@ -70,7 +71,8 @@ def benchmark(
 
     Args:
         config: benchmark file, name of one that ships, or its content.
-        data: folder of the data set, or the data set.
+        data: folder of the data set, or the data set; a list of several, or one folder that holds
+            the folders of several.
         runs: folder of all runs; those of the benchmark lie in a folder of its name.
         device: `auto`, `cpu`, `cuda` or `mps`.
         jobs: trainings side by side, each in a process of its own.
@@ -83,10 +85,6 @@ def benchmark(
     """
     if not isinstance(config, BenchmarkConfig):
         config = read_benchmark(str(config))
-    if not isinstance(data, Dataset):
-        from toolkit.data.layouts import load_dataset
-
-        data = load_dataset(data)
     if executor is None:
         executor = LocalExecutor() if jobs == 1 else ProcessExecutor(jobs)
     choose_device(device)
@@ -95,16 +93,59 @@ def benchmark(
         for role in entry.reads:
             if role not in method.inputs:
                 raise RunError(f"{entry.name}: {entry.method} takes no {role}; remove it")
-    validate_dataset(data)
+    for entry in config.entries:
+        skipped = skipped_budgets(entry.name, entry.method, config.label_budgets)
+        if skipped is not None:
+            say(skipped)
     folder = Path(runs) / config.name
-    plan = _plan(config, data, folder / SPLIT_FILE)
+    found = load_categories(data)
+    if isinstance(found, Dataset):
+        plan = _plan(config, found, folder / SPLIT_FILE)
+        return _run_all(config, found, plan, folder, device=device, executor=executor, say=say)
+    categories, broken = found
+    plans = {}
+    for dataset in categories:  # all are split before the first run
+        try:
+            plans[dataset.name] = _plan(config, dataset, folder / dataset.name / SPLIT_FILE)
+        except ToolkitError as error:
+            broken[dataset.name] = error
+    errors = [ToolkitError(f"{name}: {problem}") for name, problem in broken.items()]
+    for line in errors:
+        say(f"left out: {line}")
+    if not plans:
+        raise next(iter(broken.values()))
+    finished: list[Run] = []
+    for dataset in categories:
+        if dataset.name not in plans:
+            continue
+        result = _run_all(
+            config,
+            dataset,
+            plans[dataset.name],
+            folder / dataset.name,
+            device=device,
+            executor=executor,
+            say=lambda line, name=dataset.name: say(f"{name}: {line}"),  # type: ignore[misc]
+        )
+        finished += result.runs
+        errors += [ToolkitError(f"{dataset.name}: {failed}") for failed in result.errors]
+    return BenchmarkResult(tuple(finished), tuple(errors))
+
+
+def _run_all(
+    config: BenchmarkConfig,
+    data: Dataset,
+    plan: SplitPlan,
+    folder: Path,
+    *,
+    device: str,
+    executor: Executor,
+    say: Callable[[str], None],
+) -> BenchmarkResult:
+    """Run all tasks on one data set."""
     displays = {e.name: Display(config.columns, e.published) for e in config.entries}
     write_display(folder, displays)
     tasks = training_tasks(config, device=device)
-    for entry in config.entries:
-        line = skipped_budgets(entry.name, entry.method, config.label_budgets)
-        if line is not None:
-            say(line)
     splits = {fold: plan.fold(data, fold) for fold in {task.fold for task in tasks}}
     finished: dict[str, Run] = {}
     errors: list[ToolkitError] = []

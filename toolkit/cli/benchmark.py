@@ -13,7 +13,11 @@ from toolkit.cli.common import open_dataset, say
 def benchmark_command(
     config: Annotated[str, typer.Argument(help="Benchmark file, or a shipped name.")],
     data: Annotated[
-        Path | None, typer.Option("--data", help="Data set; default: synthetic sample.")
+        list[Path] | None,
+        typer.Option(
+            "--data",
+            help="Data set, or a folder of several; repeatable. Default: synthetic sample.",
+        ),
     ] = None,
     runs: Annotated[Path, typer.Option("--runs", help="Folder of all runs.")] = Path("runs"),
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")] = "auto",
@@ -26,7 +30,7 @@ def benchmark_command(
 
     result = benchmark(
         read_benchmark(config),
-        open_dataset(data),
+        data or open_dataset(None),
         runs=runs,
         device=device,
         jobs=jobs,

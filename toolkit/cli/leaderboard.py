@@ -30,6 +30,9 @@ def leaderboard_command(
     intervals: Annotated[
         bool, typer.Option("--intervals", help="Print every 95 % interval, not only one column's.")
     ] = False,
+    by_category: Annotated[
+        bool, typer.Option("--by-category", help="Print each data set's own table.")
+    ] = False,
     seeds: Annotated[
         str, typer.Option("--seeds", help="pooled (mean ± std in one row) or each.")
     ] = "pooled",
@@ -44,7 +47,7 @@ def leaderboard_command(
         str | None, typer.Option("--name", help="Name in the markers; default: that of the folder.")
     ] = None,
 ) -> None:
-    """Compare all finished runs; runs of different splits are in different tables."""
+    """Compare all finished runs; several data sets are columns of one table, with their mean."""
     from toolkit.leaderboards.board import check_format, leaderboard
     from toolkit.leaderboards.columns import parse_names
     from toolkit.leaderboards.documents import write_documents
@@ -58,6 +61,7 @@ def leaderboard_command(
         seeds=seeds,
         published=with_published,
         all_intervals=intervals,
+        by_category=by_category,
     )
     if write:
         named = name or folders[0].resolve().name

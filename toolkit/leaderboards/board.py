@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import ConfigError, ToolkitError, did_you_mean
-from toolkit.leaderboards import render
+from toolkit.leaderboards import overview_render, render
 from toolkit.leaderboards.benchmark_files import (
     Display,
     PooledMetrics,
@@ -20,6 +21,7 @@ from toolkit.leaderboards.collect import Collected, check_run, collect
 from toolkit.leaderboards.columns import DEFAULT, TEXTS, check_names, column, expanded
 from toolkit.leaderboards.differences import differences, rank_rows
 from toolkit.leaderboards.model import Group, Row
+from toolkit.leaderboards.overview import Overview, Table, make_overviews
 from toolkit.leaderboards.published import Reference, published_references
 from toolkit.leaderboards.rows import (
     EntryMetrics,
@@ -50,10 +52,15 @@ class Board:
     Attributes:
         groups: one table each.
         left_out: one line for each run that cannot be used.
+        overviews: tables of one row per method and one column per category, where the same
+            methods ran on several data sets.
+        by_category: display each group by itself, and no overview.
     """
 
     groups: tuple[Group, ...]
     left_out: tuple[str, ...] = ()
+    overviews: tuple[Overview, ...] = ()
+    by_category: bool = False
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -70,7 +77,13 @@ class Board:
             ConfigError: another format.
         """
         check_format(form)
-        return FORMATS[form](self.groups, self.left_out)
+        if form == "json":
+            return json.dumps(self.to_dict(), indent=2, allow_nan=False)
+        if self.by_category or not self.overviews:
+            return FORMATS[form](self.groups, self.left_out)
+        covered = {id(group) for one in self.overviews for group in one.groups}
+        others = [group for group in self.groups if id(group) not in covered]
+        return overview_render.FORMATS[form](self.overviews, others, self.left_out)
 
     def to_markdown(self) -> str:
         """Return the leaderboard in Markdown."""
@@ -78,7 +91,10 @@ class Board:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the leaderboard as JSON values."""
-        return render.as_dict(self.groups, self.left_out)
+        content = render.as_dict(self.groups, self.left_out)
+        if self.overviews:
+            content["overviews"] = [overview_render.as_dict(one) for one in self.overviews]
+        return content
 
 
 def check_format(form: str) -> None:
@@ -99,6 +115,7 @@ def leaderboard(
     seeds: str = "pooled",
     published: bool = False,
     all_intervals: bool = False,
+    by_category: bool = False,
 ) -> Board:
     """Compare finished runs: pool the folds of each entry, average its seeds, sort and rank.
 
@@ -121,6 +138,8 @@ def leaderboard(
         seeds: `pooled` (mean and standard deviation in one row) or `each` (a row for each).
         published: add rows of published results on the same data.
         all_intervals: display every interval, and not only that of the column of the order.
+        by_category: where methods ran on several data sets, display the table of each, and not one
+            table with a column for each.
 
     Raises:
         RunError: a place does not exist or holds no run.
@@ -159,11 +178,11 @@ def leaderboard(
         check_names(columns or (), everything, option="--columns")
         check_names([sort] if sort is not None else [], everything, option="--sort")
     references = published_references() if published else ()
-    groups = []
+    tables: list[Table] = []
     for _, entries in sorted(comparable.items(), key=lambda item: item[0]):
         requested = tuple(columns) if columns is not None else displays.columns(entries)
         first = next((name for name in displays.columns(entries) if name not in TEXTS), SORT)
-        groups.append(
+        tables.append(
             _group(
                 group_seeds(entries, pooled=seeds == "pooled"),
                 displays,
@@ -173,7 +192,12 @@ def leaderboard(
                 all_intervals=all_intervals,
             )
         )
-    return Board(groups=tuple(groups), left_out=tuple(dict.fromkeys(left_out)))
+    return Board(
+        groups=tuple(group for group, _ in tables),
+        left_out=tuple(dict.fromkeys(left_out)),
+        overviews=make_overviews(tables, references),
+        by_category=by_category,
+    )
 
 
 def _collected(runs: Run | Path | str | Iterable[Run | Path | str] | Collected) -> Collected:
@@ -216,7 +240,7 @@ def _group(
     sort: str,
     references: Sequence[Reference],
     all_intervals: bool,
-) -> Group:
+) -> Table:
     columns = expanded(columns, [one.metrics for seeds in entries for one in seeds])
     needed = dict.fromkeys([*columns, sort])
     made = [make_row(seeds, needed, displays.of(seeds[0].runs[0])) for seeds in entries]
@@ -227,7 +251,7 @@ def _group(
     record = runs[0].record
     machine = record.get("environment", {})
     data = record["data"]["name"]
-    return Group(
+    group = Group(
         data=data,
         protocol=record["split"]["protocol"],
         split_hash=record["split"]["hash"],
@@ -244,6 +268,7 @@ def _group(
         references=tuple(one for one in references if data in one.covers),
         all_intervals=all_intervals,
     )
+    return group, [entries[i] for i in order]
 
 
 def _sort_key(row: Row, sort: str) -> tuple[bool, float, str]:

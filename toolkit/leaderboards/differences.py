@@ -20,6 +20,22 @@ from toolkit.metrics.classification import classification_resamples
 from toolkit.metrics.values import Undefined
 
 
+def resampled_values(
+    entries: Sequence[Sequence[EntryMetrics]], sort: str
+) -> list[NDArray[np.float64] | None]:
+    """Return one column of each row on the resamples that the rows share.
+
+    Args:
+        entries: the rows, each with its seeds.
+        sort: name of the column.
+
+    Returns:
+        float64[resamples] per row; None where the column cannot be resampled.
+    """
+    resamples = _Resamples(entries, sort)
+    return [resamples.values(seeds) for seeds in entries]
+
+
 def differences(entries: Sequence[Sequence[EntryMetrics]], sort: str) -> tuple[Difference, ...]:
     """Compare each two rows of a group in one column.
 

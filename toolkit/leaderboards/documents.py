@@ -69,7 +69,10 @@ def written_into(text: str, *, name: str, board: Board, source: Path) -> str:
         following = _START.search(text, found.end())
         if end < 0 or (following is not None and following.start() < end):
             raise ConfigError(f"{source}: '<!-- leaderboard: end {name} -->' is missing; add it")
-        text_between = short_markdown(board.groups) if found["short"] else board.to_markdown()
+        if found["short"] and (board.by_category or not board.overviews):
+            text_between = short_markdown(board.groups)
+        else:
+            text_between = board.to_markdown()
         parts += [text[place : found.end()], f"\n{text_between}\n\n"]
         place = end
     return "".join([*parts, text[place:]])

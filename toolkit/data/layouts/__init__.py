@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from toolkit.data.layouts import folder, loco, mvtec, mvtec_ad2, visa
-from toolkit.data.layouts.tree import left_over
+from toolkit.data.layouts.tree import image_files, left_over, subfolders
 from toolkit.data.types import Dataset
 from toolkit.errors import DataError, did_you_mean, printable
 
@@ -60,6 +60,26 @@ def load_dataset(
         samples = tuple(replace(s, mask_threshold=mask_threshold) for s in dataset)
         dataset = replace(dataset, samples=samples)
     return dataset
+
+
+def find_datasets(root: Path) -> list[Path]:
+    """Return the folders of the data sets directly below a folder, sorted.
+
+    A folder with images that is of no known layout is among them, so that reading it names what is
+    wrong; folders without images are left out.
+
+    Args:
+        root: a folder such as `mvtec`, with the categories of MVTec AD.
+
+    Returns:
+        An empty list if the folder is a data set itself, or no data set lies directly below it.
+    """
+    if not root.is_dir() or _recognised(root):
+        return []
+    inner = subfolders(root)
+    if not any(map(_recognised, inner)):
+        return []
+    return [folder for folder in inner if _recognised(folder) or image_files(folder)]
 
 
 def _layout_of(root: Path, name: str | None) -> Layout:
