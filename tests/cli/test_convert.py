@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from toolkit.cli.convert import parse_backgrounds
 from toolkit.cli.main import app
-from toolkit.errors import ConfigError, ToolkitError
+from toolkit.errors import ToolkitError
 from toolkit.formats.report import Report
 
 runner = CliRunner()
@@ -95,20 +94,6 @@ def test_wrong_options(sample_dir: Path, tmp_path: Path, words: list[str], said:
     with pytest.raises(ToolkitError, match=said):
         run(*words, *data, "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    ("text", "value"), [("all", "all"), ("12", 12), ("0", 0), ("0.1", 0.1), ("1.0", 1.0)]
-)
-def test_backgrounds(text: str, value: object) -> None:
-    found = parse_backgrounds(text)
-    assert found == value
-    assert type(found) is type(value)
-
-
-def test_backgrounds_must_be_a_number() -> None:
-    with pytest.raises(ConfigError):
-        parse_backgrounds("some")
 
 
 def test_import_is_light() -> None:

@@ -13,7 +13,7 @@ from toolkit.errors import ConfigError, printable
 if TYPE_CHECKING:
     from toolkit.data.splits import Split
     from toolkit.data.types import Dataset
-    from toolkit.formats.options import Backgrounds, Images
+    from toolkit.formats.options import Images
     from toolkit.formats.report import Report
 
 _MAX_PROBLEMS = 50
@@ -107,7 +107,7 @@ def convert_command(
         _print_report(_back_to_masks(data, out=out, overwrite=overwrite))
         return
     from toolkit.formats.convert import convert
-    from toolkit.formats.options import read_classes, read_mask_values
+    from toolkit.formats.options import parse_backgrounds, read_classes, read_mask_values
     from toolkit.formats.report import recall_hashes
     from toolkit.progress import progress
 
@@ -120,7 +120,7 @@ def convert_command(
         out=target,
         split=_split(dataset, split, fold=fold),
         images=cast("Images", images),
-        backgrounds=parse_backgrounds(backgrounds),
+        backgrounds=parse_backgrounds(backgrounds, option="--backgrounds"),
         connectivity=connectivity,
         min_area=min_area,
         merge_distance=merge_distance,
@@ -141,22 +141,6 @@ def convert_command(
     _print_report(report)
     if report.problems:
         raise typer.Exit(1)
-
-
-def parse_backgrounds(text: str) -> Backgrounds:
-    """Parse `--backgrounds`: `all`, a count such as 20, or a share such as 0.1.
-
-    Raises:
-        ConfigError: it is none of these.
-    """
-    if text == "all":
-        return "all"
-    try:
-        return int(text) if text.isdigit() else float(text)
-    except ValueError as error:
-        raise ConfigError(
-            f"--backgrounds {text}: use a count, a share of the training part below 1, or all"
-        ) from error
 
 
 def _read(data: Path | None, layout: str) -> Dataset:

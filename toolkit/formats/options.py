@@ -21,6 +21,33 @@ _MAX_SIDE = 65_535
 _YAML_WORDS = frozenset({"y", "yes", "n", "no", "true", "false", "on", "off", "null", "~"})
 
 
+def parse_backgrounds(text: str, *, option: str) -> Backgrounds:
+    """Parse a number of good images: `all`, a count such as 20, or a share below 1 such as 0.1.
+
+    Example:
+        >>> parse_backgrounds("0.25", option="--backgrounds"), parse_backgrounds("12.0", option="")
+        (0.25, 12)
+
+    Args:
+        text: what the user wrote.
+        option: name of the option or setting, for the message.
+
+    Raises:
+        ConfigError: it is none of these.
+    """
+    if text == "all":
+        return "all"
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if number.is_integer() and number >= 0:
+        return int(number)
+    if 0 < number < 1:
+        return number
+    raise ConfigError(f"{option}={text}: use a count, a share of the training part below 1, or all")
+
+
 @dataclass(frozen=True)
 class Options:
     """Settings of a conversion, apart from source and target.

@@ -11,8 +11,9 @@ import pytest
 from toolkit import ultralytics_env
 from toolkit.config import build_settings, find_config, read_yaml
 from toolkit.errors import ConfigError
+from toolkit.formats.options import parse_backgrounds
 from toolkit.methods.yolo.method import Yolo
-from toolkit.methods.yolo.settings import YoloSettings, YoloWorldSettings, parse_background_images
+from toolkit.methods.yolo.settings import YoloSettings, YoloWorldSettings
 from toolkit.methods.yolo.world import YoloWorld
 
 
@@ -28,7 +29,7 @@ from toolkit.methods.yolo.world import YoloWorld
     ],
 )
 def test_backgrounds_are_a_count_a_share_or_all(text: str, expected: object) -> None:
-    choice = parse_background_images(text)
+    choice = parse_backgrounds(text, option="background_images")
     assert choice == expected
     assert type(choice) is type(expected)
 
@@ -36,7 +37,7 @@ def test_backgrounds_are_a_count_a_share_or_all(text: str, expected: object) -> 
 @pytest.mark.parametrize("text", ["some", "-1", "1.5", "nan", ""])
 def test_other_backgrounds_are_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="background_images="):
-        parse_background_images(text)
+        parse_backgrounds(text, option="background_images")
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,7 @@ from typing import Any, Literal
 
 from toolkit.config import convert, setting
 from toolkit.errors import ConfigError
-
-BackgroundImages = int | float | Literal["all"]
+from toolkit.formats.options import parse_backgrounds
 
 # Arguments of Ultralytics that this project sets itself; another value would break the run.
 RESERVED = frozenset(
@@ -153,7 +152,7 @@ class YoloSettings:
             for name in names:
                 if not accepts(getattr(self, name)):
                     raise ConfigError(f"{name}={getattr(self, name)}: must be {expected}")
-        parse_background_images(self.background_images)
+        parse_backgrounds(self.background_images, option="background_images")
         parse_degrees(self.degrees)
 
     def _check_ultralytics_args(self) -> None:
@@ -223,22 +222,6 @@ def _ultralytics_arguments() -> frozenset[str]:
         return frozenset()
     text = (Path(found.origin).parent / "cfg/default.yaml").read_text(encoding="utf-8")
     return frozenset(yaml.safe_load(text))
-
-
-def parse_background_images(text: str) -> BackgroundImages:
-    """Parse the setting `background_images`: `all`, a number of images, or a share below 1.
-
-    Raises:
-        ConfigError: it is none of these.
-    """
-    if text == "all":
-        return "all"
-    number = _number(text)
-    if 0 <= number < 1:
-        return number
-    if number.is_integer() and number >= 1:
-        return int(number)
-    raise ConfigError(f"background_images={text}: use a number, a share below 1, or all")
 
 
 def parse_degrees(text: str) -> float | Literal["auto"]:

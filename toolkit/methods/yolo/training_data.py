@@ -16,11 +16,12 @@ from toolkit.data.splits import Split
 from toolkit.errors import DataError
 from toolkit.files import write_text
 from toolkit.formats.convert import convert
+from toolkit.formats.options import parse_backgrounds
 from toolkit.formats.polygons import INSET, outline
 from toolkit.inference.plot import save_picture
 from toolkit.methods.yolo.copy_paste import pasted_images
 from toolkit.methods.yolo.predictor import resize_longest
-from toolkit.methods.yolo.settings import YoloSettings, parse_background_images, parse_degrees
+from toolkit.methods.yolo.settings import YoloSettings, parse_degrees
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -101,7 +102,7 @@ def write_training_data(
         out=out,
         split=replace(split, test=()),
         images="link",
-        backgrounds=parse_background_images(settings.background_images),
+        backgrounds=parse_backgrounds(settings.background_images, option="background_images"),
         overwrite=True,
         strict=True,
     )
