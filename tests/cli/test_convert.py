@@ -82,7 +82,7 @@ def test_bad_input_gives_status_1(sample_dir: Path, tmp_path: Path) -> None:
     [
         (["--to", "yolov8"], "unknown format"),
         (["--to", "masks"], "--data"),
-        (["--to", "yolo", "--backgrounds", "few"], "--backgrounds few"),
+        (["--to", "yolo", "--backgrounds", "few"], "--backgrounds=few"),
         (["--to", "yolo", "--mask-values", "0=x"], "--mask-values"),
         (["--to", "yolo", "--mask-values", "scratch"], "--mask-values"),
         (["--to", "yolo", "--classes", "none.yaml"], "none.yaml"),

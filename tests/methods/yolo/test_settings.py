@@ -21,7 +21,7 @@ from toolkit.methods.yolo.world import YoloWorld
     ("text", "expected"),
     [
         ("all", "all"),
-        ("0", 0.0),
+        ("0", 0),
         ("0.25", 0.25),
         ("12", 12),
         ("12.0", 12),  # YAML may write a count as a float
