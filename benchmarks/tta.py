@@ -4,7 +4,8 @@
 
 Each run predicts its validation and its test part with `tta` off and on. Prints one row each: the
 figures of both parts that the method has (image AUROC, mAP50, mAP50-95, mask IoU), and the median
-milliseconds per image, decoding included, with the threads that are set.
+milliseconds per image, decoding included, with the threads that are set. For `yolo`, `yolo-world`
+and `sam`; the classifier chooses its epoch with `tta`, so it is trained twice instead.
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ def main() -> None:
     heads = [f"{part} {name}" for part in ("val", "test") for name in FIGURES]
     print(f"| run | tta | {' | '.join(heads)} | ms |\n|---|---|{'---|' * (len(heads) + 1)}")
     for path in options.runs:
+        if Run.open(path).method == "classifier":
+            raise SystemExit(f"{path}: train the classifier with --tta and compare the two runs")
         dataset = dataset_of(Run.open(path), moved_to=options.data)
         for tta in (False, True):
             cells = " | ".join(_predict_again(path, dataset, tta=tta))
