@@ -130,5 +130,6 @@ def test_the_demo_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {entry.method for entry in grid.read_benchmark(config).entries} == {
         "classifier", "patchcore", "sam", "yolo", "yolo-world",
     }  # fmt: skip
-    assert (Path(keys["data"]) / "train/good").is_dir()
+    (folder,) = keys["data"]
+    assert (folder / "train/good").is_dir()
     assert sorted(f.name.rsplit("-", 1)[1] for f in Path("c").iterdir()) == ["sam", "yolo"]
