@@ -9,8 +9,16 @@ import numpy as np
 import pytest
 
 from toolkit.errors import ToolkitError
-from toolkit.inference.plot import PREDICTED, TRUTH, overlay, save_picture
+from toolkit.inference.plot import (
+    PREDICTED,
+    TRUTH,
+    overlay,
+    save_picture,
+    validation_heat_range,
+)
 from toolkit.prediction import Boxes, Prediction
+from toolkit.runs.prediction_io import write_predictions
+from toolkit.runs.run import Run
 
 IMAGE = np.full((60, 80, 3), 50, np.uint8)
 
@@ -104,3 +112,15 @@ def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ToolkitError, match="cannot be written"):
         save_picture(IMAGE, tmp_path / "file/red.png")
+
+
+@pytest.mark.parametrize(("defects", "high"), [(1, 3.0), (0, 7.0)])
+def test_heat_range_of_good_images_leaves_room_for_defects(
+    defects: int, high: float, tmp_path: Path
+) -> None:
+    run = Run.create(tmp_path, method="patchcore", settings={}, split={}, data={})
+    run.update_metadata(labels={"val": defects})
+    anomaly_map = np.array([[1, 1], [1, 3]], np.float32)
+    predictions = [Prediction(3.0, sample_id=str(i), anomaly_map=anomaly_map) for i in range(3)]
+    write_predictions(run.path / "predictions", "val", predictions)
+    assert validation_heat_range(run) == (1.0, high)

@@ -20,6 +20,7 @@ PREDICTED = (255, 140, 0)
 TRUTH = (0, 200, 90)
 _HEAT_SHARE = 0.75
 _SHOWN_BOXES = 10
+_GOOD_ONLY_FACTOR = 3.0
 
 
 def overlay(
@@ -67,15 +68,22 @@ def overlay(
 def validation_heat_range(run: Run) -> tuple[float, float] | None:
     """Return the anomaly-map values of no and of full colour, the same for all plots of a run.
 
-    They are the median of all validation maps and the median of their maxima, so that a good image
-    stays clear and a strong defect glows. None where the run has no anomaly maps.
+    No colour is the median of all validation maps. Full colour is the median of their maxima, so
+    that a good image stays clear and a strong defect glows; if the validation part has good images
+    only, it lies three times as far from the median, since defects exceed what good images reach.
+
+    Returns:
+        Both values; None if the run has no anomaly maps.
     """
     maps = [p.anomaly_map for p in read_predictions(run.predictions, "val")]
     found = [m for m in maps if m is not None]
     if not found:
         return None
     low = float(np.median([np.median(m) for m in found]))
-    return low, max(float(np.median([m.max() for m in found])), low + 1e-9)
+    height = float(np.median([m.max() for m in found])) - low
+    if run.metadata.get("labels", {}).get("val") == 0:
+        height *= _GOOD_ONLY_FACTOR
+    return low, low + max(height, 1e-9)
 
 
 def save_picture(picture: NDArray[np.uint8], path: Path) -> None:
