@@ -154,9 +154,7 @@ def test_prompt_tuning_changes_the_prompts_and_nothing_else(
     base = network.build_network("yolo11n-world", nc=3)
     path = tmp_path / "base.pt"
     torch.save({"model": base, "train_args": {}}, path)
-    method, run = new_run(
-        "yolo-world", weights="pretrained", init_checkpoint=str(path), trainable="prompts"
-    )
+    method, run = new_run("yolo-world", weights=str(path), trainable="prompts")
     fit(method, run, split)
 
     trained = network.load_network(run.weights / "last.pt").state_dict()
@@ -207,8 +205,7 @@ def test_retention_of_classes_known_by_clip(new_run: NewRun, split: Split, tmp_p
     data.write_text(yaml.safe_dump(old | {"names": {0: "cat", 1: "dog", 2: phrases[0]}}))
     method, run = new_run(
         "yolo-world",
-        weights="pretrained",
-        init_checkpoint=str(tmp_path / "base.pt"),
+        weights=str(tmp_path / "base.pt"),
         text_embeddings=str(tmp_path / "clip.safetensors"),
         retention_data=str(data),
     )

@@ -53,13 +53,11 @@ def test_freezing_every_layer_is_refused(
     assert not (run.path / "data").exists()
 
 
-@pytest.mark.parametrize("setting", ["init_checkpoint", "weights"])
 def test_a_checkpoint_under_another_name_is_refused(
-    setting: str, new_run: NewRun, split: Split, tmp_path: Path
+    new_run: NewRun, split: Split, tmp_path: Path
 ) -> None:
     (tmp_path / "start.pth").write_bytes(b"")
-    values = {"weights": "pretrained", setting: str(tmp_path / "start.pth")}
-    method, run = new_run("yolo", **values)
+    method, run = new_run("yolo", weights=str(tmp_path / "start.pth"))
     with pytest.raises(WeightsError, match=r"start\.pth: not a \.pt file"):
         method.fit(split, run)
     assert not (run.path / "data").exists()
@@ -159,7 +157,7 @@ def test_a_checkpoint_of_another_size_is_refused_before_training(
     donor = network.build_network("yolo11s", nc=3)
     path = tmp_path / "s.pt"
     torch.save({"model": donor, "train_args": {}}, path)
-    method, run = new_run("yolo", weights="pretrained", init_checkpoint=str(path))
+    method, run = new_run("yolo", weights=str(path))
     with pytest.raises(WeightsError, match=r"s\.pt: only .*another architecture"):
         method.fit(split, run)
     assert not (run.path / "data").exists()
@@ -203,7 +201,7 @@ def _bad_input(case: str, split: Split, folder: Path) -> tuple[Split, dict[str, 
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(modules, "LayerOfTheFuture", new, raising=False)
             torch.save({"model": new(), "train_args": {}, "version": "9.0.0"}, path)
-    return split, {"weights": "pretrained", "init_checkpoint": str(path)}
+    return split, {"weights": str(path)}
 
 
 @pytest.mark.parametrize(

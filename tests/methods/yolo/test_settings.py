@@ -60,7 +60,6 @@ def test_other_backgrounds_are_refused(text: str) -> None:
         ({"copy_paste_per_image": -1}, "copy_paste_per_image=-1"),
         ({"freeze_layers": -1}, "freeze_layers=-1"),
         ({"tta": "card"}, "tta=card: expected bool"),
-        ({"init_checkpoint": "a.pt", "weights": "none"}, "leave out weights=none"),
         (
             {"ultralytics_args": {"seed": 3}},
             "ultralytics_args: 'seed'",

@@ -63,7 +63,7 @@ def _changed(run: Any, base: Path) -> set[str]:
 
 
 def test_the_whole_network_learns(new_run: NewRun, four: Split, base: Path) -> None:
-    method, run = new_run("yolo-world", weights="pretrained", init_checkpoint=str(base), **SHORT)
+    method, run = new_run("yolo-world", weights=str(base), **SHORT)
     fit(method, run, four)
     changed = _changed(run, base)
     assert "model.0.conv.weight" in changed
@@ -76,7 +76,7 @@ def test_prompt_tuning_leaves_weights_and_statistics(
     train_logit_scale: bool, new_run: NewRun, four: Split, base: Path
 ) -> None:
     method, run = new_run(
-        "yolo-world", weights="pretrained", init_checkpoint=str(base), trainable="prompts",
+        "yolo-world", weights=str(base), trainable="prompts",
         train_logit_scale=train_logit_scale, lr=0.1, head_lr_mult=1.0,
         ultralytics_args={"plots": False, "warmup_epochs": 0.0}, **SHORT,
     )  # fmt: skip

@@ -190,10 +190,8 @@ class Detector(Method[S]):
             WeightsError: there is none, or it is of another kind.
         """
         settings = self.settings
-        if settings.init_checkpoint and not Path(settings.init_checkpoint).expanduser().is_file():
-            raise WeightsError(f"{settings.init_checkpoint}: no such checkpoint; check the path")
         start = resolve_weights(
-            settings.init_checkpoint or settings.weights,
+            settings.weights,
             network.pretrained_names(settings.model),
             network=settings.model,
         )

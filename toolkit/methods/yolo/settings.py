@@ -43,9 +43,6 @@ class YoloSettings:
         "pretrained (COCO), auto (from scratch where they cannot be had), none (from scratch), "
         "a name of `toolkit weights list`, or a checkpoint file",
     )
-    init_checkpoint: str = setting(
-        "", "checkpoint file to start from, instead of `weights`", advanced=True
-    )
     allow_pickle: bool = setting(
         False, "read a checkpoint file although it could run code", advanced=True
     )
@@ -137,10 +134,6 @@ class YoloSettings:
             ConfigError: a value that no training can use; names the setting and what it takes.
         """
         self._check_ultralytics_args()
-        if self.init_checkpoint and self.weights != "pretrained":
-            raise ConfigError(
-                f"init_checkpoint={self.init_checkpoint}: leave out weights={self.weights}"
-            )
         checks: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
             (("epochs", "image_size", "batch"), lambda v: v >= 1, "at least 1"),
             (("lr", "head_lr_mult", "bn_momentum"), lambda v: v > 0, "above 0"),
