@@ -68,8 +68,10 @@ def test_every_shipped_config_fits_its_method(config: str) -> None:
 
 @pytest.mark.parametrize("config", sorted(resource("configs/benchmark").glob("*.yaml")), ids=str)
 def test_every_shipped_benchmark_fits_its_methods(config: Path) -> None:
-    for entry in read_benchmark(str(config)).entries:
-        make_method(entry.method, entry.settings, source=entry.source)
+    entries = read_benchmark(str(config)).entries
+    made = [make_method(e.method, e.settings, source=e.source) for e in entries]
+    assert [method.name for method in made] == [entry.method for entry in entries]
+    assert made
 
 
 @pytest.mark.parametrize(

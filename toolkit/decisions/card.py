@@ -183,7 +183,7 @@ def training_sha256(run: Run) -> frozenset[str]:
     if not isinstance(stored, list):
         raise RunError(
             f"{run.path}: does not record which images it was trained on, so new ones cannot be "
-            "told from them; train it again"
+            "distinguished from them; train it again"
         )
     found = frozenset(stored)
     others = [run.input(role) for role in run.record["inputs"]]

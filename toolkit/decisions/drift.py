@@ -1,6 +1,6 @@
 """Drift: have the scores changed since the calibration?
 
-`drift_test` may be looked at after every image: its false-alarm rate holds over all looks together.
+`drift_test` may be repeated after every image: its false-alarm rate holds over all tests together.
 The Kolmogorov-Smirnov test and the population stability index describe one batch, looked at once.
 """
 
@@ -63,7 +63,7 @@ def drift_test(
     Args:
         scores: raw scores of new images in the order of time.
         good_scores: scores of the good calibration images.
-        false_alarm_rate: above 0 and below 1, over all looks.
+        false_alarm_rate: above 0 and below 1, over all tests.
         seed: of the random numbers that break ties.
 
     Raises:

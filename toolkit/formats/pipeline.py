@@ -209,7 +209,7 @@ def check_files(dataset: Dataset) -> tuple[set[str], list[Problem], dict[str, li
                 Problem(
                     "equal stems",
                     f"{printable(samples[0].image.parent)}: {printable(' and '.join(names))} share "
-                    "a name, so their labels cannot be told apart; rename one of them",
+                    "a name, so their labels cannot be distinguished; rename one of them",
                 )
             )
     return bad, problems, stamps

@@ -172,6 +172,6 @@ class Result:
         boxes = self.boxes
         found = ""
         if boxes is not None:
-            shown = int((boxes.scores >= self.box_threshold).sum())
-            found = f"  {shown} {'box' if shown == 1 else 'boxes'}"
+            drawn = int((boxes.scores >= self.box_threshold).sum())
+            found = f"  {drawn} {'box' if drawn == 1 else 'boxes'}"
         return f"{decision:6}  {self.score:10.4g}{found}  {self.path or self.name}"

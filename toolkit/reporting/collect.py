@@ -285,19 +285,19 @@ def _read_rows(
     for group in board.groups:
         expected: set[str] | None = None
         for row in group.rows:
-            shown = _first_seed(row, runs)
-            for run in shown:
+            displayed = _first_seed(row, runs)
+            for run in displayed:
                 try:
                     if run.path not in results:
                         results[run.path] = read_results(run, bar)
                 except ToolkitError as error:
                     broken[run.path] = str(error)
-            if any(run.path in broken for run in shown):
+            if any(run.path in broken for run in displayed):
                 continue
-            ids = {key for run in shown for key in results[run.path].labels}
+            ids = {key for run in displayed for key in results[run.path].labels}
             expected = expected or ids
             if ids != expected:
-                path = shown[0].path
+                path = displayed[0].path
                 broken[path] = f"{path}: its test images are not those of its split; run it again"
     return broken
 
