@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from toolkit.runtime.boxes import turn, turn_boxes_back
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
@@ -48,8 +50,7 @@ class D4:
 
     def apply(self, array: NDArray[Any]) -> NDArray[Any]:
         """Transform an array (H, W) or (H, W, C)."""
-        turned = np.rot90(array, self.turns, axes=(0, 1))
-        return np.ascontiguousarray(turned[:, ::-1] if self.mirrored else turned)
+        return turn(array, self.turns, mirrored=self.mirrored)
 
     def undo(self, array: NDArray[Any]) -> NDArray[Any]:
         """Transform an array (H, W) or (H, W, C) back."""
@@ -89,14 +90,7 @@ class D4:
             boxes_xyxy: half-open pixels of the transformed image.
             size_wh: width and height of the original image.
         """
-        width, height = size_wh[::-1] if self.swaps_sides else size_wh
-        x0, y0, x1, y1 = np.asarray(boxes_xyxy).T
-        if self.mirrored:
-            x0, x1 = width - x1, width - x0
-        for _ in range(self.turns):  # a quarter turn clockwise
-            x0, y0, x1, y1 = height - y1, x0, height - y0, x1
-            width, height = height, width
-        return np.stack([x0, y0, x1, y1], axis=1).astype(np.float32)
+        return turn_boxes_back(boxes_xyxy, size_wh, self.turns, mirrored=self.mirrored)
 
 
 IDENTITY = D4()

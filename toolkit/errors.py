@@ -32,6 +32,12 @@ class RunError(ToolkitError):
     """A run directory is missing, unfinished or does not fit the request."""
 
 
+class ParityError(RunError):
+    """A network in an engine, or an export, differs from its run."""
+
+    exit_status = 1
+
+
 class MissingExtraError(ToolkitError):
     """An optional dependency is needed.
 

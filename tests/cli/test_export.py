@@ -13,7 +13,7 @@ from tests.cli.command import run
 from tests.leaderboards.standin import Grey, grey  # noqa: F401
 from toolkit.data.types import Sample
 from toolkit.errors import ToolkitError
-from toolkit.inference.export import ParityError
+from toolkit.errors import ParityError
 from toolkit.methods.base import Exported
 from toolkit.runs.run import Run
 

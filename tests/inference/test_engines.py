@@ -23,7 +23,7 @@ from toolkit.data.protocols import make_plan
 from toolkit.errors import ConfigError, MissingExtraError, RunError
 from toolkit.home import cache_dir
 from toolkit.inference import engines
-from toolkit.inference.export import ParityError
+from toolkit.errors import ParityError
 from toolkit.methods import onnx_graph
 from toolkit.methods.base import Predictor
 from toolkit.runs.run import Run

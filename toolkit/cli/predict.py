@@ -1,22 +1,33 @@
-"""`toolkit predict RUN IMAGE…`: predict new images with a finished run."""
+"""`toolkit predict RUN SOURCE…`: predict new images with a finished run or an exported model."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from toolkit.cli.common import say
-from toolkit.errors import DataError
+from toolkit.errors import ConfigError, DataError
 
 
 def predict_command(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run.")],
-    images: Annotated[
-        list[str], typer.Argument(metavar="IMAGE...", help="Files, folders or glob patterns.")
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="A finished run, or a folder of toolkit export.")
     ],
-    out: Annotated[Path, typer.Option("--out", help="Folder for plots and JSON Lines.")] = Path(
+    images: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="SOURCE...",
+            help="Files, folders, glob patterns, lists of paths (.txt, .parquet), archives (.zip, "
+            ".tar), videos, or - for paths from standard input.",
+        ),
+    ] = None,
+    source: Annotated[
+        list[str] | None,
+        typer.Option("--source", help="Another source, such as the number of a camera."),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the results.")] = Path(
         "predictions"
     ),
     calibration: Annotated[
@@ -31,24 +42,44 @@ def predict_command(
             help="What the network runs in; auto: the fastest that agrees with torch.",
         ),
     ] = "torch",
+    pictures: Annotated[
+        Literal["all", "defects", "none"],
+        typer.Option("--pictures", help="Which images are drawn with what was found."),
+    ] = "all",
+    form: Annotated[
+        Literal["jsonl", "parquet"],
+        typer.Option("--format", help="parquet: predictions.parquet beside predictions.jsonl."),
+    ] = "jsonl",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Keep the results in --out; predict what is missing.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print no line per image.")] = False,
 ) -> None:
     """Predict images: print a decision for each, write plots and predictions.jsonl.
 
     An image that cannot be read is reported and left out; the exit status is then 1.
     """
-    from toolkit.inference.model import load_model
-    from toolkit.inference.sinks import PREDICTIONS, write_results
+    from toolkit.inference.predict import predict_to_folder
+    from toolkit.inference.sinks import check_parquet
 
+    sources = [*(images or []), *(source or [])]
+    if not sources:
+        raise ConfigError("SOURCE: name images, a folder, or another source; see: --help")
+    if form == "parquet":
+        check_parquet()
     errors: list[DataError] = []
 
     def report_error(error: DataError) -> None:
         say(f"left out: {error}")
         errors.append(error)
 
-    model = load_model(run, calibration=calibration, engine=engine)
-    results = model.predict(images, stream=True, on_error=report_error)
-    for result in write_results(results, out, classes=model.classes):
-        print(result.summary())
-    say(f"engine {model.engine}; threshold {model.threshold}; plots and {PREDICTIONS} are in {out}")
+    stopped = predict_to_folder(
+        run, sources, out, calibration=calibration, engine=engine, pictures=pictures,
+        parquet=form == "parquet", resume=resume, on_error=report_error,
+        on_line=None if quiet else print, say=say,
+    )  # fmt: skip
+    if stopped:
+        say("stopped; continue with --resume")
+        raise typer.Exit(128 + stopped)
     if errors:
         raise typer.Exit(1)

@@ -30,7 +30,7 @@ _JPEG, _JPEG_SCAN, _JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
 PNG_GREY, _PNG_RGB, _PNG_PALETTE = 0, 2, 3
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 PNG_HEAD = 33  # bytes: signature and the chunk IHDR
-_BYTES_PER_PIXEL = 16  # no file of these formats needs more for a pixel
+BYTES_PER_PIXEL = 16  # no file of these formats needs more for a pixel
 
 
 class Header(NamedTuple):
@@ -57,7 +57,7 @@ def max_pixels() -> int:
 def read_bytes(path: Path) -> bytes:
     file = open_regular(path)
     try:
-        if os.fstat(file).st_size > max_pixels() * _BYTES_PER_PIXEL:
+        if os.fstat(file).st_size > max_pixels() * BYTES_PER_PIXEL:
             raise DataError(f"{printable(path)}: file is too large for an image; replace it")
         blocks = []
         while block := os.read(file, _BLOCK):

@@ -65,7 +65,19 @@ def read_rgb(path: Path) -> NDArray[np.uint8]:
     Raises:
         DataError: the file is missing, not an image, damaged, or too large.
     """
-    data = read_bytes(path)
+    return decode_rgb(path, read_bytes(path))
+
+
+def decode_rgb(path: Path, data: bytes) -> NDArray[np.uint8]:
+    """Decode the content of an image file as `read_rgb` does.
+
+    Args:
+        path: for error messages.
+        data: the content.
+
+    Raises:
+        DataError: it is no image, damaged, or too large.
+    """
     header = parse_header(path, data)
     if is_cut_short(data):
         raise unreadable(path, "image")

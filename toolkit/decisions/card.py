@@ -120,6 +120,15 @@ class CalibrationCard:
             record = read_json(path)
         except ToolkitError as error:
             raise RunError(str(error)) from error
+        return cls.from_dict(record, path=path)
+
+    @classmethod
+    def from_dict(cls, record: Any, *, path: Path | None = None) -> CalibrationCard:
+        """Make a card of JSON values, see `to_dict`; `path` is its file, for messages.
+
+        Raises:
+            RunError: they are damaged, or no calibration card of this schema.
+        """
         if not isinstance(record, dict) or record.get("kind") != _KIND:
             raise RunError(f"{path}: not a calibration card; make one with: toolkit calibrate RUN")
         if record.get("schema") != SCHEMA:

@@ -12,6 +12,7 @@ from toolkit.data.images import is_image_file, read_rgb
 from toolkit.data.types import GOOD
 from toolkit.errors import DataError
 from toolkit.inference.plot import save_picture
+from toolkit.runtime.steps import resize_square
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,23 +62,6 @@ def find_class_images(root: Path) -> ClassImages | None:
 
 def _images_in(folder: Path) -> list[Path]:
     return sorted(f for f in folder.iterdir() if f.is_file() and is_image_file(f))
-
-
-def resize_square(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """Resize to a square, averaging over areas (the aspect ratio is not kept).
-
-    Args:
-        image: uint8 array (H, W, 3).
-        size: side of the square in pixels.
-
-    Returns:
-        uint8 array (size, size, 3).
-    """
-    import cv2
-
-    shrinks = size <= min(image.shape[:2])
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(image, (size, size), interpolation=method), dtype=np.uint8)
 
 
 def read_resized(paths: Sequence[Path], size: int) -> Tensor:

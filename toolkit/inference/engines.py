@@ -11,7 +11,6 @@ import json
 import statistics
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -22,20 +21,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from toolkit import __version__
 from toolkit.data.images import read_rgb
 from toolkit.data.types import file_sha256
 from toolkit.errors import (
     ConfigError,
     MissingExtraError,
+    ParityError,
     RunError,
     ToolkitError,
     did_you_mean,
 )
 from toolkit.files import OutputError, atomic_folder, read_json, write_json
 from toolkit.home import cache_dir
-from toolkit.inference.export import ParityError
-from toolkit.runs.environment import environment, package_version
+from toolkit.methods.base import EnginePredictor
+from toolkit.runs.environment import package_version, processor
 from toolkit.runs.prediction_io import read_predictions
+from toolkit.runtime.engines import default_threads, open_network
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -49,7 +51,7 @@ TOLERANCE = 1e-3
 """Largest difference from torch that passes: of a network's output, as a share of its largest
 value; of an image score, as a share of the score, or absolute below 1."""
 
-_FORMAT = 1  # of the files; one more whenever the graphs of the methods change
+_FORMAT = 2  # of the files; one more whenever the graphs of the methods change
 _EXTRAS = {"openvino": "openvino", "onnxruntime": "onnx"}
 _MODEL, _RECORD = "model.onnx", "engine.json"
 _PARITY_IMAGES, _TIMED_CALLS = 4, 10
@@ -75,7 +77,9 @@ def check_engine(name: str) -> None:
             )
 
 
-def use_engine(predictor: Predictor, run: Run, name: str) -> tuple[Predictor, str]:
+def use_engine(
+    predictor: Predictor, run: Run, name: str, *, streams: int = 1
+) -> tuple[Predictor, str]:
     """Return a predictor that runs its network in an engine, and what it runs in.
 
     `auto` takes the engine that was fastest when the files were made, of those that are installed
@@ -90,6 +94,7 @@ def use_engine(predictor: Predictor, run: Run, name: str) -> tuple[Predictor, st
         predictor: of the run, in torch.
         run: a finished run.
         name: `auto`, `torch`, `onnxruntime` or `openvino`.
+        streams: images that are computed beside each other.
 
     Raises:
         ConfigError: there is no such engine, or the method or the run's device has torch alone.
@@ -123,74 +128,61 @@ def use_engine(predictor: Predictor, run: Run, name: str) -> tuple[Predictor, st
         return predictor, "torch"
     with files as folder:
         record = read_json(folder / _RECORD)
-        tried = {k: v for k, v in record["engines"].items() if name in ("auto", k.split()[0])}
-        passed = {k: v["seconds"] for k, v in tried.items() if v["passed"]}
-        if name == "auto":
-            passed["torch"] = record["torch_seconds"]
-        elif not passed:
+        fastest = _fastest(record, name)
+        if fastest is None:
+            tried = {k: v for k, v in record["engines"].items() if name == k.split()[0]}
             differences = [v.get("error") or f"{v['difference']:.3g}" for v in tried.values()]
             raise ParityError(
                 f"{run.path}: {name} differs from torch ({', '.join(differences)}; allowed "
                 f"{TOLERANCE:.3g}); use: --engine auto"
             )
-        fastest = min(passed, key=lambda k: float(passed[k]))
         if fastest == "torch":
             _say(f"engine torch: no other engine is faster and agrees with it ({folder})")
             return predictor, "torch"
-        return predictor.with_engine(open_engine(folder / _MODEL, fastest)), fastest
+        return predictor.with_engine(
+            open_engine(folder / _MODEL, fastest, streams=streams)
+        ), fastest
 
 
-def open_engine(path: Path, name: str) -> Engine:
-    """Open an ONNX file of `Predictor.graph` in an engine, with as many threads as torch has.
+def cached_engine(run: Run, name: str, *, streams: int = 1) -> tuple[Predictor, str] | None:
+    """Return what `use_engine` does from files that were made before, without importing torch.
+
+    Returns:
+        None where torch is needed: to make the files, or because it is the fastest.
+    """
+    if name == "torch" or run.device != "cpu":
+        return None
+    recipe = _recipe(run)
+    folder = _folder(recipe)
+    if not _fits(folder, recipe):
+        return None
+    record = read_json(folder / _RECORD)
+    fastest = _fastest(record, name)
+    if fastest in (None, "torch") or record["steps"] is None:
+        return None
+    engine = open_engine(folder / _MODEL, str(fastest), streams=streams)
+    return EnginePredictor(record["steps"], engine), str(fastest)
+
+
+def _fastest(record: dict[str, Any], name: str) -> str | None:
+    """Return the fastest engine and precision that agree with torch; None if none does."""
+    tried = {k: v for k, v in record["engines"].items() if name in ("auto", k.split()[0])}
+    seconds = {k: float(v["seconds"]) for k, v in tried.items() if v["passed"]}
+    if name == "auto":
+        seconds["torch"] = float(record["torch_seconds"])
+    return min(seconds, key=lambda k: seconds[k]) if seconds else None
+
+
+def open_engine(path: Path, name: str, *, streams: int = 1) -> Engine:
+    """Open an ONNX file of `Predictor.graph` in an engine.
 
     Args:
         path: the file.
         name: engine and precision, such as `openvino bfloat16`.
+        streams: images that are computed beside each other.
     """
-    import torch
-
     engine, precision = name.split()
-    threads = torch.get_num_threads()
-    if engine == "onnxruntime":
-        return _open_onnxruntime(path, threads)
-    return _open_openvino(path, threads, "bf16" if precision == "bfloat16" else "f32")
-
-
-def _open_onnxruntime(path: Path, threads: int) -> Engine:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    (pixels,) = (one.name for one in session.get_inputs())
-
-    def run(image: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-        outputs: list[NDArray[np.float32]] = session.run(None, {pixels: image})
-        return outputs
-
-    return run
-
-
-def _open_openvino(path: Path, threads: int, precision: str) -> Engine:
-    import openvino
-
-    compiled = openvino.Core().compile_model(
-        str(path),
-        "CPU",
-        {
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_NUM_THREADS": threads,
-            "INFERENCE_PRECISION_HINT": precision,
-        },
-    )
-    request, lock = compiled.create_infer_request(), threading.Lock()
-
-    def run(image: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-        with lock:  # a request serves one thread at a time
-            found = request.infer([image], share_inputs=True)
-            return [np.array(found[output]) for output in compiled.outputs]
-
-    return run
+    return open_network(path, engine, precision, streams=streams)
 
 
 def _engine_files(
@@ -201,8 +193,7 @@ def _engine_files(
     Where the cache cannot be written, the folder is removed at the end of the context.
     """
     recipe = _recipe(run)
-    digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
-    folder = cache_dir() / "engines" / digest
+    folder = _folder(recipe)
     if folder.exists() and not _fits(folder, recipe):
         _say(f"{folder}: not what was made from {run.path}; making it again")
     elif not folder.exists():
@@ -229,21 +220,23 @@ def _temporary_files(
 
 def _recipe(run: Run) -> dict[str, Any]:
     """Return everything that engine files and their timing depend on, as JSON values."""
-    import torch
-
     files = sorted(path for path in run.weights.rglob("*") if path.is_file())
-    here = environment()
     return {
         "format": _FORMAT,
         "method": run.method,
         "settings": run.record["settings"],
         "seed": run.seed,
         "weights": {p.relative_to(run.weights).as_posix(): file_sha256(p) for p in files},
-        "toolkit": here["toolkit"],
+        "toolkit": __version__,
         "versions": {name: package_version(name) for name in ("torch", "onnx", *_EXTRAS)},
-        "processor": here["processor"],
-        "threads": torch.get_num_threads(),
+        "processor": processor(),
+        "threads": default_threads(),
     }
+
+
+def _folder(recipe: dict[str, Any]) -> Path:
+    digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
+    return cache_dir() / "engines" / digest
 
 
 def _fits(folder: Path, recipe: dict[str, Any]) -> bool:
@@ -271,23 +264,7 @@ def _make(
     """Write the network as ONNX, and how every installed engine compares with torch."""
     import torch
 
-    from toolkit.methods.onnx_graph import write_onnx
-
-    try:
-        write_onnx(
-            graph.module,
-            {"image": torch.from_numpy(graph.example)},
-            graph.outputs,
-            folder / _MODEL,
-            dynamic_axes={"image": {1: "height", 2: "width"}} if graph.any_size else None,
-        )
-    except (ToolkitError, OSError):
-        raise
-    except Exception as error:  # torch's exporter has no error class of its own
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise _NoOnnxError(
-            f"{run.path}: its network cannot be written as ONNX ({reason}); use: --engine torch"
-        ) from error
+    write_network(graph, folder / _MODEL, run)
     images, checked = _parity_images(run)
     inputs: list[NDArray[np.uint8]] = []
 
@@ -323,6 +300,7 @@ def _make(
         folder / _RECORD,
         {
             "recipe": recipe,
+            "steps": predictor.steps(),
             "sha256": file_sha256(folder / _MODEL),
             "checked": checked,
             "tolerance": TOLERANCE,
@@ -330,6 +308,34 @@ def _make(
             "torch_seconds": in_torch_seconds,
         },
     )
+
+
+def write_network(graph: Graph, path: Path, run: Run) -> None:
+    """Write the network of a run as ONNX.
+
+    Raises:
+        RunError: ONNX cannot express it.
+        MissingExtraError: ONNX is not installed.
+    """
+    import torch
+
+    from toolkit.methods.onnx_graph import write_onnx
+
+    try:
+        write_onnx(
+            graph.module,
+            {"image": torch.from_numpy(graph.example)},
+            graph.outputs,
+            path,
+            dynamic_axes={"image": {1: "height", 2: "width"}} if graph.any_size else None,
+        )
+    except (ToolkitError, OSError):
+        raise
+    except Exception as error:  # torch's exporter has no error class of its own
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise _NoOnnxError(
+            f"{run.path}: its network cannot be written as ONNX ({reason}); use: --engine torch"
+        ) from error
 
 
 def _variants(installed: Sequence[str]) -> list[str]:

@@ -1,26 +1,323 @@
-"""Export a finished run; the export is kept only if its outputs agree with the run's."""
+"""Export a finished run to a folder that predicts without torch; kept only if it agrees."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import ast
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
-from toolkit.errors import RunError
-from toolkit.files import atomic_folder, write_json
-from toolkit.methods.base import Exported
+import numpy as np
+
+from toolkit import __version__
+from toolkit.data.images import read_rgb
+from toolkit.data.types import file_sha256
+from toolkit.decisions.card import CalibrationCard, model_sha256
+from toolkit.errors import ConfigError, ParityError, RunError
+from toolkit.files import atomic_folder, write_json, write_text
+from toolkit.inference.engines import TOLERANCE, write_network
+from toolkit.inference.plot import validation_heat_range
+from toolkit.inference.quantize import quantize_onnx, quantize_openvino
+from toolkit.methods.base import EnginePredictor, Exported, Method, Predictor
+from toolkit.runs.evaluate import evaluate
+from toolkit.runs.prediction_io import write_predictions
 from toolkit.runs.run import Run
+from toolkit.runtime import boxes, engines, exported, steps
+from toolkit.runtime.engines import open_network
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from toolkit.data.types import Dataset, Sample
+    from toolkit.prediction import Prediction
+
+Precision = Literal["float32", "bfloat16", "int8"]
+Say = Callable[[str], None]
+
+ENGINES = {"onnx": "onnxruntime", "openvino": "openvino"}
+PRECISIONS: dict[str, Precision] = {"fp32": "float32", "bf16": "bfloat16", "int8": "int8"}
+SCORE_TOLERANCE = 0.05
+"""Of bfloat16 and int8: largest difference of a validation score, as a share of their range."""
+METRIC_TOLERANCE = 0.005
+"""Of bfloat16 and int8: what each validation metric may lose."""
+
+_METRICS = (("image", "auroc"), ("boxes", "map50"), ("pixel", "auroc"))
+_CALIBRATION_IMAGES = 128
 
 
-class ParityError(RunError):
-    """The outputs of the exported model differ from those of the run."""
+@dataclass(frozen=True)
+class Gate:
+    """How an export compares with its run on the validation part.
 
-    exit_status = 1
+    Attributes:
+        images: number of images.
+        difference: largest difference of a score: as a share of the score or absolute below 1 for
+            float32, as a share of the range of all scores otherwise.
+        tolerance: the largest that passes.
+        decisions: images that are decided otherwise.
+        metrics: by name, those of the run and of the export.
+        lost: by how much the worst of them is lower.
+    """
+
+    images: int
+    difference: float
+    tolerance: float
+    decisions: int
+    metrics: dict[str, tuple[float, float]]
+    lost: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the export is kept."""
+        return self.difference <= self.tolerance and self.lost <= METRIC_TOLERANCE
+
+    def __str__(self) -> str:
+        """Return the comparison in one line."""
+        metrics = ", ".join(f"{k} {a:.4f} -> {b:.4f}" for k, (a, b) in self.metrics.items())
+        return (
+            f"{self.images} validation images: scores differ by {self.difference:.2g} (allowed "
+            f"{self.tolerance:.2g}), {self.decisions} decided otherwise"
+            + (f"; {metrics} (may lose {METRIC_TOLERANCE})" if metrics else "")
+        )
 
 
-def write_export(
+def export_run(
+    run: Run,
+    method: Method[Any],
+    dataset: Dataset,
+    out: Path,
+    *,
+    form: str = "onnx",
+    precision: str = "fp32",
+    calibration: CalibrationCard | None = None,
+    overwrite: bool = False,
+    say: Say = print,
+) -> dict[str, Any]:
+    """Write a folder with the network, `manifest.json` and `predict.py`.
+
+    A precision that fails the gate falls back: int8 to bfloat16 (OpenVINO), then to float32.
+
+    Args:
+        run: a finished run.
+        method: its method.
+        dataset: the data that it was made on, for calibration images and the gate.
+        out: the folder to make.
+        form: `onnx` or `openvino`.
+        precision: `fp32`, `bf16` or `int8`.
+        calibration: a card whose thresholds replace that of the run.
+        overwrite: whether an existing folder may be replaced.
+        say: called with one line per precision that was tried.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        ConfigError: an unknown format or precision.
+        ParityError: float32 differs, too; nothing is written.
+        RunError: the run is not finished, or its method has no such export.
+        OutputError: the folder is there already or cannot be written.
+    """
+    metrics = run.metrics()
+    if calibration is not None:
+        calibration.check_model(run)
+    predictor = method.load(replace(run, record={**run.record, "device": "cpu"}))
+    around, graph = predictor.steps(), predictor.graph()
+    if around is None or graph is None:
+        raise RunError(f"{run.path}: {run.method} has no such export; use: toolkit predict")
+    with atomic_folder(out, overwrite=overwrite) as folder, tempfile.TemporaryDirectory() as work:
+        network = Path(work) / "network.onnx"
+        write_network(graph, network, run)
+        for number in _from(precision, form):
+            file = _write_network(number, form, network, folder, predictor, run, dataset)
+            engine = open_network(folder / file, ENGINES[form], number)
+            gate = _compare(run, dataset, EnginePredictor(around, engine), number)
+            say(f"{form} {number}: {'kept' if gate.passed else 'not kept'}; {gate}")
+            if gate.passed:
+                break
+            for path in folder.iterdir():
+                path.unlink()
+        else:
+            raise ParityError(f"{run.path}: export and run differ ({gate}); nothing was written")
+        manifest = {
+            "schema": exported.SCHEMA,
+            "toolkit": __version__,
+            "method": run.method,
+            "run": run.path.name,
+            "run_sha256": model_sha256(run),
+            "split": run.record["split"]["hash"],
+            "fingerprint": run.record["data"]["fingerprint"],
+            "weights": run.metadata.get("weights"),
+            "weights_source": run.metadata.get("weights_source"),
+            "score": run.metadata.get("score_description"),
+            "engine": ENGINES[form],
+            "precision": number,
+            "model": file,
+            "sha256": {path.name: file_sha256(path) for path in sorted(folder.iterdir())},
+            "steps": around,
+            "classes": sorted(metrics.get("boxes", {}).get("ap50_by_class", {})),
+            "threshold": metrics["thresholds"][0],
+            "calibration": None if calibration is None else _calibration(calibration),
+            "heat_range": validation_heat_range(run),
+            "compared": {
+                "images": gate.images,
+                "difference": gate.difference,
+                "tolerance": gate.tolerance,
+                "decided_otherwise": gate.decisions,
+                "metrics": gate.metrics,
+            },
+        }
+        write_json(folder / exported.MANIFEST, manifest)
+        write_text(folder / "predict.py", single_file())
+    return manifest
+
+
+def single_file() -> str:
+    """Return the modules of `toolkit.runtime` as one program that imports none of this package."""
+    parts = []
+    for module in (exported, boxes, steps, engines):
+        source = Path(module.__file__ or "").read_text(encoding="utf-8")
+        lines = source.splitlines()
+        tree = ast.parse(source)
+        old: list[ast.stmt] = [tree.body[0]]  # the docstring
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(
+                ("toolkit.", "__future__")
+            ):
+                old.append(node)
+        for node in old:
+            for line in range(node.lineno - 1, node.end_lineno or node.lineno):
+                lines[line] = ""
+        text = "\n".join(lines)
+        parts.append(text.split('if __name__ == "__main__":')[0].strip())
+    head = f'"""{exported.__doc__}"""\n\nfrom __future__ import annotations\n\n'
+    body = "\n\n\n".join([*parts[1:], parts[0]])
+    return f'{head}{body}\n\n\nif __name__ == "__main__":\n    main()\n'
+
+
+def _from(precision: str, form: str) -> list[Precision]:
+    """Return a precision and those to fall back to, one step after the other."""
+    if form not in ENGINES:
+        raise ConfigError(f"--to {form}: unknown; use onnx or openvino")
+    if precision not in PRECISIONS:
+        raise ConfigError(f"--precision {precision}: unknown; use {', '.join(PRECISIONS)}")
+    steps_down: list[Precision] = ["int8", "bfloat16", "float32"]
+    left = steps_down[steps_down.index(PRECISIONS[precision]) :]
+    return [one for one in left if one != "bfloat16" or form == "openvino"]
+
+
+def _write_network(
+    precision: Precision,
+    form: str,
+    network: Path,
+    folder: Path,
+    predictor: Predictor,
+    run: Run,
+    dataset: Dataset,
+) -> str:
+    """Write the network's file into the folder; return its name."""
+    name = "model.onnx" if form == "onnx" else "model.xml"
+    if precision == "int8":
+        inputs = list(_calibration_inputs(predictor, _training_images(run, dataset)))
+        (quantize_onnx if form == "onnx" else quantize_openvino)(network, folder / name, inputs)
+    elif form == "onnx":
+        (folder / name).write_bytes(network.read_bytes())
+    else:
+        import openvino
+
+        model = openvino.Core().read_model(str(network))
+        openvino.save_model(model, str(folder / name), compress_to_fp16=False)
+    return name
+
+
+def _training_images(run: Run, dataset: Dataset) -> list[Sample]:
+    names = [name for name in run.record["split"]["train"] if name in dataset.by_id]
+    if not names:
+        raise RunError(f"{run.path}: no training image in {dataset.root}; give the right --data")
+    count = min(len(names), _CALIBRATION_IMAGES)
+    return [dataset.by_id[names[i * len(names) // count]] for i in range(count)]
+
+
+def _calibration_inputs(
+    predictor: Predictor, samples: Sequence[Sample]
+) -> Iterator[NDArray[np.uint8]]:
+    """Yield what the network sees of images."""
+    graph = predictor.graph()
+    assert graph is not None
+    seen: list[NDArray[np.uint8]] = []
+
+    def record(image: NDArray[np.uint8]) -> Sequence[NDArray[np.float32]]:
+        import torch
+
+        seen.append(image.copy())
+        with torch.inference_mode():
+            return [one.numpy() for one in graph.module(torch.from_numpy(image))]
+
+    recorder = predictor.with_engine(record)
+    for sample in samples:
+        recorder.predict([read_rgb(sample.image)])
+        yield seen[0]  # of several views the first
+        seen.clear()
+
+
+def _compare(run: Run, dataset: Dataset, predictor: Predictor, precision: Precision) -> Gate:
+    """Predict the validation part and compare with the stored predictions of the run."""
+    from toolkit.runs.scored_predictions import load_scored_predictions
+
+    stored = load_scored_predictions(run, dataset, "val")
+    found: list[float] = []
+
+    def predictions() -> Iterator[Prediction]:
+        for sample in stored.samples:
+            (one,) = predictor.predict([read_rgb(sample.image)])
+            found.append(one.score)
+            yield replace(one, sample_id=sample.id)
+
+    with tempfile.TemporaryDirectory() as name:
+        again = Run(Path(name) / run.path.name, run.record)
+        write_predictions(again.predictions, "val", predictions())
+        ours, theirs = evaluate(run, dataset, part="val"), evaluate(again, dataset, part="val")
+    scores, wanted = np.array(found), stored.scores
+    if precision == "float32":
+        apart, tolerance = np.abs(scores - wanted) / np.maximum(1, np.abs(wanted)), TOLERANCE
+    else:
+        apart, tolerance = (
+            np.abs(scores - wanted) / max(float(np.ptp(wanted)), 1e-9),
+            SCORE_TOLERANCE,
+        )
+    metrics = {}
+    for part, metric in _METRICS:
+        one, other = (m.get(part, {}).get(metric) for m in (ours, theirs))
+        if isinstance(one, float) and isinstance(other, float):
+            metrics[f"{part} {metric}"] = (one, other)
+    threshold = run.metrics()["thresholds"][0]
+    flipped = (
+        0 if threshold is None else int(((scores >= threshold) != (wanted >= threshold)).sum())
+    )
+    return Gate(
+        images=len(found),
+        difference=float(np.max(apart, initial=0.0)),
+        tolerance=tolerance,
+        decisions=flipped,
+        metrics=metrics,
+        lost=max((one - other for one, other in metrics.values()), default=0.0),
+    )
+
+
+def _calibration(card: CalibrationCard) -> dict[str, Any]:
+    return {
+        "nok": card.nok.value,
+        "review": None if card.review is None else card.review.value,
+        "good_scores": card.good_scores.tolist(),
+        "card": card.to_dict(),
+    }
+
+
+def export_files(
     run: Run, export: Callable[[Path], Exported], out: Path, *, overwrite: bool = False
 ) -> Exported:
-    """Let a method export into a folder that appears only when the export agrees with the run.
+    """Let a method that needs torch write files for other programs; kept only if they agree.
 
     Args:
         run: a finished run.
@@ -36,11 +333,11 @@ def write_export(
     """
     run.metrics()
     with atomic_folder(out, overwrite=overwrite) as folder:
-        exported = export(folder)
-        if not exported.max_difference <= exported.tolerance:
+        done = export(folder)
+        if not done.max_difference <= done.tolerance:
             raise ParityError(
-                f"{run.path}: export and run differ by {exported.max_difference:.3g} "
-                f"({exported.checked}; allowed {exported.tolerance:.3g}); nothing was written"
+                f"{run.path}: export and run differ by {done.max_difference:.3g} "
+                f"({done.checked}; allowed {done.tolerance:.3g}); nothing was written"
             )
         write_json(
             folder / "export.json",
@@ -49,14 +346,14 @@ def write_export(
                 "run": run.path.name,
                 "split": run.record["split"]["hash"],
                 "fingerprint": run.record["data"]["fingerprint"],
-                "threshold": None if exported.no_threshold else run.metrics()["thresholds"][0],
-                **({"no_threshold": exported.no_threshold} if exported.no_threshold else {}),
+                "threshold": None if done.no_threshold else run.metrics()["thresholds"][0],
+                **({"no_threshold": done.no_threshold} if done.no_threshold else {}),
                 "weights": run.metadata.get("weights"),
                 "weights_source": run.metadata.get("weights_source"),
-                "files": list(exported.files),
-                "checked": exported.checked,
-                "max_difference": exported.max_difference,
-                "tolerance": exported.tolerance,
+                "files": list(done.files),
+                "checked": done.checked,
+                "max_difference": done.max_difference,
+                "tolerance": done.tolerance,
             },
         )
-    return exported
+    return done

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 from toolkit.decisions.card import CalibrationCard
-from toolkit.errors import DataError, RunError
-from toolkit.inference.engines import check_engine, use_engine
+from toolkit.errors import ConfigError, DataError, RunError
+from toolkit.inference.engines import cached_engine, check_engine, use_engine
 from toolkit.inference.plot import validation_heat_range
 from toolkit.inference.result import Result
 from toolkit.inference.sources import SourceImage, iterate_source
+from toolkit.methods.base import EnginePredictor
 from toolkit.methods.registry import load_method
 from toolkit.prediction import Prediction
 from toolkit.runs.environment import keep_freed_memory
 from toolkit.runs.run import Run
+from toolkit.runtime.exported import MANIFEST, Exported, ModelError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,7 +39,7 @@ class Model:
         ...     print(result.summary())
 
     Attributes:
-        run: the run.
+        place: directory of the run, or of the exported model.
         calibration: its calibration card; None without one.
         threshold: its image-level threshold, that of the card if there is one; None if its
             validation part was empty.
@@ -47,20 +49,67 @@ class Model:
     """
 
     def __init__(
-        self, run: Run, calibration: CalibrationCard | None = None, *, engine: str = "torch"
+        self,
+        run: Run,
+        calibration: CalibrationCard | None = None,
+        *,
+        engine: str = "torch",
+        streams: int = 1,
     ) -> None:
         check_engine(engine)
         metrics = run.metrics()  # refuses a run that is not finished
         if calibration is not None:
             calibration.check_model(run)
         keep_freed_memory()
-        self.run = run
+        self._run: Run | None = run
+        self.place = run.path
         self.calibration = calibration
         self.threshold: float | None = (
             metrics["thresholds"][0] if calibration is None else calibration.nok.value
         )
         self.classes = tuple(sorted(metrics.get("boxes", {}).get("ap50_by_class", {})))
-        self._predictor, self.engine = use_engine(load_method(run).load(run), run, engine)
+        self._predictor, self.engine = cached_engine(run, engine, streams=streams) or use_engine(
+            load_method(run).load(run), run, engine, streams=streams
+        )
+
+    @classmethod
+    def of_export(cls, folder: Path, *, streams: int = 1) -> Model:
+        """Open a folder of `toolkit export`; torch is not imported.
+
+        Raises:
+            RunError: it is damaged, or its engine is not installed.
+        """
+        try:
+            exported = Exported.open(folder, streams=streams)
+        except ModelError as error:
+            raise RunError(str(error)) from error
+        manifest, model = exported.manifest, cls.__new__(cls)
+        model._run, model.place = None, folder
+        card = manifest["calibration"]
+        model.calibration = None if card is None else CalibrationCard.from_dict(card["card"])
+        model.threshold = exported.threshold
+        model.classes = tuple(manifest["classes"])
+        model.engine = f"{manifest['engine']} {manifest['precision']}"
+        model._predictor = EnginePredictor(manifest["steps"], exported.network)
+        heat = manifest["heat_range"]
+        model.__dict__["_heat_range"] = None if heat is None else tuple(heat)
+        return model
+
+    @property
+    def run(self) -> Run:
+        """The run.
+
+        Raises:
+            RunError: this is an exported model, which has none.
+        """
+        if self._run is None:
+            raise RunError(f"{self.place}: an exported model; give the run that it was made from")
+        return self._run
+
+    @property
+    def parallel(self) -> bool:
+        """Whether several threads may predict at once."""
+        return isinstance(self._predictor, EnginePredictor)
 
     @overload
     def __call__(self, source: Any, *, stream: Literal[False] = False) -> list[Result]: ...
@@ -99,12 +148,23 @@ class Model:
         results = self._predict(_decoded(iterate_source(source), on_error))
         return results if stream else list(results)
 
-    def _predict(self, images: Iterator[tuple[SourceImage, RGB]]) -> Iterator[Result]:
-        while batch := list(islice(images, self._predictor.batch_size)):
-            predictions = self._predictor.predict([array for _, array in batch])
-            for (image, array), prediction in zip(batch, predictions, strict=True):
-                check_finite(prediction, self.run, image.name)
-                yield Result(
+    @property
+    def batch_size(self) -> int:
+        """Images that go through the network together."""
+        return self._predictor.batch_size
+
+    def results(self, batch: Sequence[tuple[SourceImage, RGB]]) -> list[Result]:
+        """Predict decoded images, at most `batch_size` of them together.
+
+        Raises:
+            RunError: a score is not finite, as with damaged weights.
+        """
+        predictions = self._predictor.predict([array for _, array in batch])
+        found = []
+        for (image, array), prediction in zip(batch, predictions, strict=True):
+            check_finite(prediction, self.place, image.name)
+            found.append(
+                Result(
                     prediction=prediction,
                     image=array,
                     threshold=self.threshold,
@@ -113,10 +173,16 @@ class Model:
                     heat_range=self._heat_range if prediction.anomaly_map is not None else None,
                     calibration=self.calibration,
                 )
+            )
+        return found
+
+    def _predict(self, images: Iterator[tuple[SourceImage, RGB]]) -> Iterator[Result]:
+        while batch := list(islice(images, self.batch_size)):
+            yield from self.results(batch)
 
     @cached_property
     def _heat_range(self) -> tuple[float, float] | None:
-        return validation_heat_range(self.run)
+        return None if self._run is None else validation_heat_range(self._run)
 
 
 def load_model(
@@ -124,8 +190,9 @@ def load_model(
     *,
     calibration: str | Path | CalibrationCard | None = None,
     engine: str = "torch",
+    streams: int = 1,
 ) -> Model:
-    """Load a finished run, ready to predict.
+    """Load a finished run or an exported model, ready to predict.
 
     Example:
         >>> model = toolkit.load_model("runs/patchcore/001")  # doctest: +SKIP
@@ -133,12 +200,15 @@ def load_model(
         False
 
     Args:
-        run: the run, or its directory.
+        run: the run, its directory, or a folder of `toolkit export`, which has its own engine and
+            calibration.
         calibration: a calibration card of this run, or its file: its thresholds replace that of
             the run, and results have an outcome OK, REVIEW or NOK and a p-value.
         engine: what its network runs in: `torch`, `onnxruntime`, `openvino`, or `auto` for the
             fastest that is installed and agrees with torch; see docs/engines.md. Only `torch` gives
             the stored predictions again bit by bit.
+        streams: images that an engine computes beside each other for several threads; 1 is the
+            fastest for a single image.
 
     Raises:
         ConfigError: there is no such engine, or the method runs in torch alone.
@@ -148,10 +218,17 @@ def load_model(
             another model.
         WeightsError: its weights are missing or damaged.
     """
+    if not isinstance(run, Run) and (Path(run) / MANIFEST).is_file():
+        if calibration is not None:
+            raise ConfigError(
+                f"{run}: an exported model holds its calibration; use: toolkit export RUN "
+                "--calibration CARD"
+            )
+        return Model.of_export(Path(run), streams=streams)
     if isinstance(calibration, str | Path):
         calibration = CalibrationCard.read(calibration)
     opened = run if isinstance(run, Run) else Run.open(Path(run))
-    return Model(opened, calibration, engine=engine)
+    return Model(opened, calibration, engine=engine, streams=streams)
 
 
 def _decoded(
@@ -166,7 +243,7 @@ def _decoded(
             on_error(error)
 
 
-def check_finite(prediction: Prediction, run: Run, image: str) -> None:
+def check_finite(prediction: Prediction, place: Path, image: str) -> None:
     """Refuse a prediction whose score is not a finite number, since no decision could be right.
 
     Raises:
@@ -174,6 +251,6 @@ def check_finite(prediction: Prediction, run: Run, image: str) -> None:
     """
     if not math.isfinite(prediction.score):
         raise RunError(
-            f"{run.path}: the score of {image} is {prediction.score}; the weights are damaged or "
+            f"{place}: the score of {image} is {prediction.score}; the weights are damaged or "
             "training has diverged: train again"
         )

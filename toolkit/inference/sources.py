@@ -1,9 +1,14 @@
-"""Sources of images for prediction: files, folders, globs, arrays, PIL images, lists of them."""
+"""Sources of images for prediction: files, folders, globs, arrays, PIL images, lists of them.
+
+Nothing is listed as a whole before the first image: folders are read in blocks, archives, videos,
+cameras and lists one image after the other.
+"""
 
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,12 +16,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from toolkit.data.images import is_image_file, read_rgb
-from toolkit.errors import DataError
+from toolkit.errors import DataError, printable
+from toolkit.inference import media
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _PIL_MODES = ("1", "L", "P", "RGB", "RGBA")
+_BLOCK = 10_000  # entries of a folder that are sorted at once
+_KINDS = "a path, a folder, a glob pattern, an array, a PIL image, or a list of these"
 
 
 @dataclass(frozen=True)
@@ -28,11 +36,13 @@ class SourceImage:
             for arrays.
         path: its file; None for arrays.
         array: its pixels where it came as an array; a file is decoded by `read`.
+        load: decodes what is neither a file nor an array, such as the member of an archive.
     """
 
     name: str
     path: Path | None = None
     array: NDArray[np.uint8] | None = None
+    load: Callable[[], NDArray[np.uint8]] | None = None
 
     def read(self) -> NDArray[np.uint8]:
         """Return the pixels, RGB uint8 (H, W, 3).
@@ -42,12 +52,16 @@ class SourceImage:
         """
         if self.array is not None:
             return self.array
+        if self.load is not None:
+            return self.load()
         assert self.path is not None
         return read_rgb(self.path)
 
 
-def iterate_source(source: Any) -> Iterator[SourceImage]:
-    """Yield the images of a source, one by one; nothing is decoded here.
+def iterate_source(
+    source: Any, *, on_error: Callable[[DataError], None] | None = None
+) -> Iterator[SourceImage]:
+    """Yield the images of a source, one by one; files are not decoded here.
 
     Example:
         >>> [image.name for image in iterate_source(np.zeros((4, 4, 3), np.uint8))]
@@ -55,16 +69,25 @@ def iterate_source(source: Any) -> Iterator[SourceImage]:
 
     Args:
         source: a path, a folder (searched recursively), a glob pattern, an array (H, W, 3) RGB or
-            (H, W) grey of dtype uint8, a PIL image, or a list or generator of these.
+            (H, W) grey of dtype uint8, a PIL image, or a list or generator of these. A path may
+            also name a text file or Parquet of paths, a zip or tar archive, or a video; `-` stands
+            for paths from standard input, and digits for a camera.
+        on_error: called with the error of a source that ends early, such as a video that is cut
+            short; without it the error is raised.
 
     Raises:
         DataError: there is no such file, a folder or pattern holds no images, the source is empty,
             or an array has another shape or dtype.
     """
     found = 0
-    for image in _iterate(source, 0):
-        found += 1
-        yield image
+    try:
+        for image in _iterate(source, 0):
+            found += 1
+            yield image
+    except media.EndedEarlyError as error:
+        if on_error is None:
+            raise
+        on_error(error)
     if not found:
         raise DataError("source: holds no images; give a path, a folder, an array or a list")
 
@@ -101,31 +124,89 @@ def _iterate(source: Any, start: int) -> Iterator[SourceImage]:
         for number, one in enumerate(source, start):
             yield from _iterate(one, number)
     else:
-        raise DataError(
-            f"source of type {type(source).__name__}: expected a path, a folder, a glob pattern, "
-            "an array, a PIL image, or a list of these"
-        )
+        raise DataError(f"source of type {type(source).__name__}: expected {_KINDS}")
 
 
 def _from_path(source: str | Path) -> Iterator[SourceImage]:
     path = Path(source).expanduser()
     if path.is_dir():
-        files = sorted(f for f in path.rglob("*") if is_image_file(f) and f.is_file())
-        if not files:
-            raise DataError(f"{path}: no images there")
-        for file in files:
-            yield SourceImage(file.relative_to(path).as_posix(), file)
+        yield from _from_folder(path)
     elif path.exists():
-        yield SourceImage(path.name, path)
+        yield from _from_file(path)
+    elif str(source) == "-":
+        yield from _listed(media.paths_from_stdin(), Path())
+    elif str(source).isdecimal():
+        yield from _frames(media.camera_frames(int(str(source))), f"camera{source}")
     elif glob.has_magic(str(path)):
-        files = sorted(Path(f) for f in glob.glob(str(path), recursive=True))  # noqa: PTH207
-        files = [f for f in files if is_image_file(f) and f.is_file()]
-        if not files:
-            raise DataError(f"{path}: no image matches this pattern")
-        for file in files:
-            yield SourceImage(file.name, file)
+        yield from _from_pattern(path)
     else:
-        raise DataError(f"{path}: no such file or folder; give images")
+        raise DataError(f"{printable(path)}: no such file or folder; give images")
+
+
+def _from_folder(folder: Path) -> Iterator[SourceImage]:
+    found = False
+    for file in image_files(folder):
+        found = True
+        yield SourceImage(file.relative_to(folder).as_posix(), file)
+    if not found:
+        raise DataError(f"{printable(folder)}: no images there")
+
+
+def image_files(folder: Path) -> Iterator[Path]:
+    """Yield the image files of a folder and its subfolders, sorted.
+
+    Of a folder with more than 10,000 entries each 10,000 are sorted, so that the first file is
+    there at once.
+
+    Raises:
+        DataError: a folder cannot be read.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            while block := [entry for _, entry in zip(range(_BLOCK), entries, strict=False)]:
+                for entry in sorted(block, key=lambda one: one.name):
+                    if entry.is_dir(follow_symlinks=False):
+                        yield from image_files(Path(entry.path))
+                    elif is_image_file(Path(entry.name)) and entry.is_file():
+                        yield Path(entry.path)
+    except OSError as error:
+        raise DataError(f"{printable(folder)}: cannot be read ({error.strerror})") from error
+
+
+def _from_file(path: Path) -> Iterator[SourceImage]:
+    kind = media.kind_of(path)
+    if kind == "list":
+        yield from _listed(media.listed_paths(path), path.parent)
+    elif kind == "archive":
+        for name, load in media.archive_images(path):
+            yield SourceImage(name, load=load)
+    elif kind == "video":
+        yield from _frames(media.video_frames(path), path.stem)
+    else:
+        yield SourceImage(path.name, path)
+
+
+def _listed(paths: Iterator[str], folder: Path) -> Iterator[SourceImage]:
+    """Yield the images that a list names; relative paths start from `folder`."""
+    for text in paths:
+        path = folder / Path(text).expanduser()
+        parts = [part for part in Path(text).parts if part not in (path.anchor, "..", "~")]
+        yield SourceImage("/".join(parts) or "image", path)
+
+
+def _frames(frames: Iterator[NDArray[np.uint8]], name: str) -> Iterator[SourceImage]:
+    for number, frame in enumerate(frames):
+        yield SourceImage(f"{name}/{number:06d}.png", array=frame)
+
+
+def _from_pattern(path: Path) -> Iterator[SourceImage]:
+    found = False
+    for file in sorted(Path(f) for f in glob.iglob(str(path), recursive=True)):  # noqa: PTH207
+        if is_image_file(file) and file.is_file():
+            found = True
+            yield SourceImage(file.name, file)
+    if not found:
+        raise DataError(f"{printable(path)}: no image matches this pattern")
 
 
 def _from_pil(image: Any) -> NDArray[np.uint8]:

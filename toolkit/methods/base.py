@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeAlias, Ty
 from toolkit.data.splits import Split
 from toolkit.data.types import Sample
 from toolkit.errors import RunError
-from toolkit.prediction import Prediction
+from toolkit.prediction import Boxes, Prediction
 from toolkit.runs.run import Run
 
 if TYPE_CHECKING:
@@ -24,13 +24,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-P = TypeVar("P", bound="Predictor")
+    from toolkit.runtime.steps import Answer
+
 S = TypeVar("S")
 
 Labels = Literal["none", "image", "box", "mask"]
 
 
-Engine: TypeAlias = "Callable[[NDArray[np.uint8]], list[NDArray[np.float32]]]"
+Engine: TypeAlias = "Callable[[NDArray[np.uint8]], Sequence[NDArray[np.float32]]]"
 """A network in an inference engine: from an image (1, H, W, 3) to the outputs of its `Graph`."""
 
 
@@ -81,11 +82,51 @@ class Predictor(ABC):
         """Return the network for an inference engine; None where it runs in torch alone."""
         return None
 
-    def with_engine(self: P, engine: Engine) -> P:
-        """Return a copy whose network of `graph` runs in an engine."""
+    def steps(self) -> dict[str, Any] | None:
+        """Return what lies around the network of `graph`, as JSON values of `make_steps`.
+
+        None where this needs torch; such a predictor has no export.
+        """
+        return None
+
+    def with_engine(self, engine: Engine) -> Predictor:
+        """Return a predictor whose network of `graph` runs in an engine."""
+        steps = self.steps()
+        if steps is not None:
+            return EnginePredictor(steps, engine)
         other = copy.copy(self)
         other.engine = engine
         return other
+
+
+class EnginePredictor(Predictor):
+    """A network in an engine with the steps around it; it needs no torch, and any thread may call.
+
+    Args:
+        steps: as of `Predictor.steps`.
+        engine: the network.
+    """
+
+    def __init__(self, steps: Mapping[str, Any], engine: Engine) -> None:
+        from toolkit.runtime.steps import make_steps
+
+        self.engine = engine
+        self._steps = make_steps(steps)
+
+    def predict(self, images: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
+        """Return one prediction per image; see `Predictor.predict`."""
+        assert self.engine is not None
+        return [to_prediction(self._steps.predict(image, self.engine)) for image in images]
+
+
+def to_prediction(answer: Answer) -> Prediction:
+    """Return the answer of `toolkit.runtime` as a prediction."""
+    return Prediction(
+        score=answer.score,
+        class_probabilities=answer.class_probabilities,
+        boxes=None if answer.boxes is None else Boxes(*answer.boxes),
+        anomaly_map=answer.anomaly_map,
+    )
 
 
 @dataclass(frozen=True)
@@ -162,10 +203,12 @@ class Method(ABC, Generic[S]):
         return {}
 
     def export(self, run: Run, out: Path, samples: Sequence[Sample]) -> Exported:
-        """Write the run as ONNX into the folder `out`; compare both on real images.
+        """Write files for other programs into the folder `out`; compare both on real images.
+
+        Only for a method whose predictor has no `steps`; the others are exported by these.
 
         Raises:
             RunError: the method has no such export.
             MissingExtraError: ONNX is not installed.
         """
-        raise RunError(f"{run.path}: {self.name} has no ONNX export; use: toolkit predict")
+        raise RunError(f"{run.path}: {self.name} has no export; use: toolkit predict")

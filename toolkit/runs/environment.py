@@ -36,7 +36,7 @@ def environment() -> dict[str, Any]:
         "commit": git_commit(),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "processor": _processor(),
+        "processor": processor(),
         "cores": usable_cores(),
         "memory_gb": round(_memory_bytes() / 2**30, 1),
         "packages": {name: package_version(name) for name in _PACKAGES},
@@ -173,7 +173,8 @@ def package_version(name: str) -> str | None:
         return None
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Return the name of the processor."""
     info = Path("/proc/cpuinfo")
     if info.is_file():
         for line in info.read_text().splitlines():

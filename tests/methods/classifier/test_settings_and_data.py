@@ -22,7 +22,7 @@ from toolkit.data.splits import Split
 from toolkit.data.types import Dataset, Sample
 from toolkit.errors import ConfigError, DataError
 from toolkit.home import cache_dir
-from toolkit.imbalance.image_folder import resize_square
+from toolkit.runtime.steps import resize_square
 from toolkit.methods.classifier import data
 from toolkit.methods.classifier.augment import augment
 from toolkit.methods.classifier.data import class_indices, class_names

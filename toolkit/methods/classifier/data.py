@@ -20,11 +20,11 @@ from toolkit.imbalance.deepsmote import DeepSmote, missing_images, synthesize, t
 from toolkit.imbalance.image_folder import (
     CONTACT_SHEET,
     read_class_images,
-    resize_square,
     write_class_images,
     write_contact_sheet,
 )
 from toolkit.progress import progress, track
+from toolkit.runtime.steps import resize_square
 from toolkit.weights.checkpoint import tensors_sha256
 
 if TYPE_CHECKING:

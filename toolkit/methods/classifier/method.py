@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from toolkit.methods.base import Labels, Method
 from toolkit.methods.classifier.settings import ClassifierSettings, from_scratch
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from toolkit.data.splits import Split
-    from toolkit.data.types import Sample
-    from toolkit.methods.base import Exported, Predictor
+    from toolkit.methods.base import Predictor
     from toolkit.runs.run import Run
 
 
@@ -101,17 +98,6 @@ class Classifier(Method[ClassifierSettings]):
         from toolkit.methods.classifier.report import write_report
 
         return write_report(split, run)
-
-    def export(self, run: Run, out: Path, samples: Sequence[Sample]) -> Exported:
-        """Write `model.onnx` and `model.json`.
-
-        Raises:
-            MissingExtraError: ONNX is not installed.
-        """
-        from toolkit.methods.classifier.checkpoint import load_best
-        from toolkit.methods.classifier.predictor import export_onnx
-
-        return export_onnx(*load_best(run.weights), out, samples)
 
 
 def _checked_classes(split: Split, settings: ClassifierSettings, run: Run) -> tuple[str, ...]:

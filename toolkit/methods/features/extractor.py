@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from toolkit.methods.features.backbone import Backbone
 
-_BILINEAR_LIMIT = 2.1
-
 
 class FeatureExtractor:
     """Turns images into patch features, all layers on one grid.
@@ -127,19 +125,10 @@ class FeatureExtractor:
         return (pixels - self._mean) / self._std
 
     def resized(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Resize an image to the square that is the network's input.
+        """Resize an image to the square that is the network's input."""
+        from toolkit.runtime.steps import resize_averaged
 
-        Bilinear interpolation averages two pixels per axis, which loses nothing down to about one
-        half; below that only area averaging sees every pixel.
-        """
-        import cv2
-
-        size = self.image_size
-        if image.shape[:2] == (size, size):
-            return image
-        ratio = max(image.shape[:2]) / size
-        method = cv2.INTER_AREA if ratio > _BILINEAR_LIMIT else cv2.INTER_LINEAR
-        return np.asarray(cv2.resize(image, (size, size), interpolation=method), np.uint8)
+        return resize_averaged(image, self.image_size)
 
     def _layer_maps(self, image: NDArray[np.uint8]) -> list[Tensor]:
         import cv2

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from toolkit.methods.base import Graph, Predictor
-from toolkit.methods.features.anomaly_map import image_score, smooth, to_image_grid
+from toolkit.methods.base import Graph, Predictor, to_prediction
 from toolkit.methods.features.extractor import FeatureExtractor
 from toolkit.methods.features.settings import FeatureSettings
 from toolkit.prediction import Prediction
+from toolkit.runtime.steps import MapSteps
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,6 +43,7 @@ class ScorerPredictor(Predictor):
 
     def __init__(self, extractor: FeatureExtractor, head: Head, settings: FeatureSettings) -> None:
         self.extractor, self.head, self.settings = extractor, head, settings
+        self._steps = MapSteps(self.steps())
 
     def predict(self, images: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
         """Return one prediction with an anomaly map per image; see `Predictor.predict`."""
@@ -51,29 +52,28 @@ class ScorerPredictor(Predictor):
     def _predict_one(self, image: NDArray[np.uint8]) -> Prediction:
         import torch
 
-        side = self.settings.image_size
-        score: Tensor | NDArray[np.float32] | None
-        if self.engine is None:
-            with torch.inference_mode():
-                scores, score = self.head(self.extractor(image))
-                cells = scores.view(self.extractor.grid_hw).cpu().numpy()
-        else:
-            cells, *whole = self.engine(self.extractor.resized(image)[None])
-            score = whole[0] if whole else None
-        anomaly_map = smooth(to_image_grid(cells, (side, side)), self.settings.sigma)
-        return Prediction(
-            score=image_score(anomaly_map, self.settings.image_score)
-            if score is None
-            else score.item(),
-            anomaly_map=anomaly_map,
-        )
+        with torch.inference_mode():
+            scores, score = self.head(self.extractor(image))
+            cells = scores.view(self.extractor.grid_hw).cpu().numpy()
+        answer = self._steps.answer(cells, None if score is None else float(score.item()))
+        return to_prediction(answer)
+
+    def steps(self) -> dict[str, Any]:
+        """Return what lies around the network; see `Predictor.steps`."""
+        settings = self.settings
+        return {
+            "kind": "anomaly-map",
+            "image_size": settings.image_size,
+            "smoothing_sigma": settings.sigma,
+            "image_score": settings.image_score,
+        }
 
     def graph(self) -> Graph:
         """Return extractor and head as one network, from the resized image to cells and score."""
         import numpy as np
         import torch
 
-        from toolkit.methods.features.export import CellScores
+        from toolkit.methods.features.graph import CellScores
 
         side = self.settings.image_size
         example = np.zeros((1, side, side, 3), np.uint8)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 import numpy as np
@@ -32,8 +31,6 @@ from toolkit.runs.run import Run
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
-
-    from toolkit.methods.base import Exported
 
 S = TypeVar("S", bound=FeatureSettings)
 
@@ -98,17 +95,6 @@ class FeatureScorer(Method[S]):
             path = run.weights / _TENSORS
             raise WeightsError(f"{path}: damaged (no {error}); train again") from error
         return ScorerPredictor(extractor, head, self.settings)
-
-    def export(self, run: Run, out: Path, samples: Sequence[Sample]) -> Exported:
-        """Write `model.onnx`: feature extractor and head in one graph; see `export_scorer`.
-
-        Raises:
-            MissingExtraError: ONNX is not installed.
-            WeightsError: the state is missing, damaged, or was made with another extractor.
-        """
-        from toolkit.methods.features.export import export_scorer
-
-        return export_scorer(self.load(run, device="cpu"), out, samples)
 
     def extractor(self, run: Run, *, device: str | None = None) -> FeatureExtractor:
         """Build the feature extractor of the settings."""

@@ -10,9 +10,9 @@ from typing import Any, ClassVar, TypeVar
 from toolkit import ultralytics_env
 from toolkit.d4 import allowed_transforms
 from toolkit.data.splits import Split
-from toolkit.data.types import Sample, file_sha256
+from toolkit.data.types import file_sha256
 from toolkit.errors import ConfigError, WeightsError
-from toolkit.methods.base import Exported, Labels, Method
+from toolkit.methods.base import Labels, Method
 from toolkit.methods.size import note_parameters
 from toolkit.methods.yolo import network, training
 from toolkit.methods.yolo.ddp import TrainingJob
@@ -144,16 +144,6 @@ class Detector(Method[S]):
                 "val_map50_95_in_training": float(best["val_map50_95"]),
             }
         return found
-
-    def export(self, run: Run, out: Path, samples: Sequence[Sample]) -> Exported:
-        """Write the network as ONNX, class embeddings inside; see `YoloPredictor.export`.
-
-        Raises:
-            WeightsError: the run has no trained weights.
-            MissingExtraError: ONNX is not installed.
-            DataError: an image cannot be read.
-        """
-        return self.load(run, device="cpu").export(out, samples)
 
     def _checkpoint(self, run: Run) -> Path:
         return run.weights / f"{self.settings.checkpoint}.pt"

@@ -20,8 +20,8 @@ from toolkit.formats.options import parse_backgrounds
 from toolkit.formats.polygons import INSET, outline
 from toolkit.inference.plot import save_picture
 from toolkit.methods.yolo.copy_paste import pasted_images
-from toolkit.methods.yolo.predictor import resize_longest
 from toolkit.methods.yolo.settings import YoloSettings, parse_degrees
+from toolkit.runtime.boxes import resize_longest
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

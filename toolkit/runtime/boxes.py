@@ -1,0 +1,164 @@
+"""Boxes of a detector: from images that fit it to boxes of the image, joined over views."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import cv2
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+CONFIDENCE_FLOOR = 0.001
+"""Boxes below it are dropped: low enough for any mAP, and what COCO evaluations keep."""
+FUSION_IOU = 0.55
+"""Boxes of two views with a higher IoU are one, as in the paper of `weighted_boxes_fusion`."""
+
+_PADDING = 114
+
+
+class Found(NamedTuple):
+    """Boxes: float32 (n, 4) half-open pixels `x0, y0, x1, y1`, scores (n,), and n class names."""
+
+    xyxy: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    labels: tuple[str, ...]
+
+
+def resize_longest(image: NDArray[np.uint8], longest: int) -> NDArray[np.uint8]:
+    """Resize an image to a longest side by averaging over areas; a smaller one is unchanged."""
+    height, width = image.shape[:2]
+    scale = longest / max(height, width)
+    if scale >= 1:
+        return image
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def letterbox(
+    image: NDArray[np.uint8], longest: int, stride: int
+) -> tuple[NDArray[np.uint8], tuple[float, float], tuple[int, int]]:
+    """Resize an image to fit and pad it to multiples of a stride, as Ultralytics does.
+
+    Returns:
+        uint8 array (h, w, 3); the factors of x and y; and the columns and rows of padding before.
+    """
+    height, width = image.shape[:2]
+    side = -(-longest // stride) * stride
+    scale = min(side / height, side / width)
+    inner = (max(round(width * scale), 1), max(round(height * scale), 1))
+    if inner != (width, height):
+        image = np.asarray(cv2.resize(image, inner, interpolation=cv2.INTER_LINEAR), np.uint8)
+    across, down = ((side - one) % stride / 2 for one in inner)
+    left, right, top, bottom = (
+        round(across - 0.1), round(across + 0.1), round(down - 0.1), round(down + 0.1)
+    )  # fmt: skip
+    padded = cv2.copyMakeBorder(
+        image, top, bottom, left, right, cv2.BORDER_CONSTANT, value=(_PADDING,) * 3
+    )
+    gains = (inner[0] / width, inner[1] / height)
+    return np.ascontiguousarray(padded, np.uint8), gains, (left, top)
+
+
+def suppress(boxes: NDArray[np.float32], iou: float, *, limit: int) -> NDArray[np.int64]:
+    """Return the indices of boxes, best first, that overlap no better one by more than `iou`.
+
+    Args:
+        boxes: float32 (n, 4), best first.
+        iou: intersection over union.
+        limit: boxes that are kept at most.
+    """
+    left, kept = np.arange(len(boxes)), list[int]()
+    while len(left) and len(kept) < limit:
+        kept.append(int(left[0]))
+        left = left[1:]
+        left = left[_iou(boxes[kept[-1]], boxes[left]) <= np.float32(iou)]
+    return np.array(kept, np.int64)
+
+
+def _iou(box: NDArray[Any], others: NDArray[Any]) -> NDArray[Any]:
+    low, high = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
+    shared = np.clip(high - low, 0, None).prod(axis=1)
+    areas = (others[:, 2:] - others[:, :2]).prod(axis=1) + (box[2:] - box[:2]).prod()
+    overlap: NDArray[Any] = shared / np.maximum(areas - shared, 1e-12).astype(areas.dtype)
+    return overlap
+
+
+def weighted_boxes_fusion(views: Sequence[Found]) -> Found:
+    """Join the boxes of several views of one image.
+
+    Solovyev, Wang, Gabruseva, "Weighted boxes fusion", Image and Vision Computing 107, 2021.
+    Boxes of one class that overlap become their mean, weighted by score; the score is the sum of
+    theirs over the number of views, so that a box of one view alone counts little. A second box of
+    one view in the same place is dropped, so that no score exceeds the highest of a single view. A
+    fused score may fall below `CONFIDENCE_FLOOR`.
+
+    Args:
+        views: boxes of each view, in pixels of the same image.
+
+    Returns:
+        Boxes, best first.
+    """
+    if len(views) == 1:
+        return views[0]
+    boxes = np.concatenate([v.xyxy for v in views]).astype(np.float64)
+    scores = np.concatenate([v.scores for v in views]).astype(np.float64)
+    labels = np.array([label for v in views for label in v.labels], dtype=object)
+    view = np.repeat(np.arange(len(views)), [len(v.labels) for v in views])
+    fused: list[tuple[float, NDArray[np.float64], str]] = []
+    for label in sorted(set(labels.tolist())):
+        of_class = np.flatnonzero(labels == label)
+        order = of_class[np.argsort(-scores[of_class], kind="stable")]
+        clusters = _cluster(boxes[order], scores[order], view[order], n_views=len(views))
+        fused += [(score, box, label) for score, box in clusters]
+    fused.sort(key=lambda one: -one[0])
+    return Found(
+        xyxy=np.array([box for _, box, _ in fused], np.float32).reshape(-1, 4),
+        scores=np.array([score for score, _, _ in fused], np.float32),
+        labels=tuple(label for _, _, label in fused),
+    )
+
+
+def _cluster(
+    boxes: NDArray[np.float64], scores: NDArray[np.float64], view: NDArray[np.int64], *,
+    n_views: int,
+) -> list[tuple[float, NDArray[np.float64]]]:  # fmt: skip
+    """Cluster boxes of one class, best first; return the score and mean box of each cluster."""
+    mean, weight = np.zeros((len(boxes), 4)), np.zeros(len(boxes))
+    seen = np.zeros((len(boxes), n_views), np.bool_)
+    count = 0
+    for box, score, where in zip(boxes, scores, view, strict=True):
+        overlaps = _iou(box, mean[:count])
+        nearest = int(overlaps.argmax()) if count else -1
+        if nearest >= 0 and overlaps[nearest] > FUSION_IOU:
+            if seen[nearest, where]:
+                continue
+        else:
+            nearest, count = count, count + 1
+        total = weight[nearest] + score
+        mean[nearest] = (mean[nearest] * weight[nearest] + box * score) / total
+        weight[nearest] = total
+        seen[nearest, where] = True
+    return [(float(weight[i]) / n_views, mean[i]) for i in range(count)]
+
+
+def turn(array: NDArray[Any], turns: int, *, mirrored: bool) -> NDArray[Any]:
+    """Turn an array (H, W, ...) anticlockwise, then exchange left and right if `mirrored`."""
+    turned = np.rot90(array, turns, axes=(0, 1))
+    return np.ascontiguousarray(turned[:, ::-1] if mirrored else turned)
+
+
+def turn_boxes_back(
+    boxes_xyxy: NDArray[np.float32], size_wh: tuple[int, int], turns: int, *, mirrored: bool
+) -> NDArray[np.float32]:
+    """Return boxes (N, 4) of an image after `turn` as boxes of the original of size `size_wh`."""
+    width, height = size_wh[::-1] if turns % 2 else size_wh
+    x0, y0, x1, y1 = np.asarray(boxes_xyxy).T
+    if mirrored:
+        x0, x1 = width - x1, width - x0
+    for _ in range(turns):  # a quarter turn clockwise
+        x0, y0, x1, y1 = height - y1, x0, height - y0, x1
+        width, height = height, width
+    return np.stack([x0, y0, x1, y1], axis=1).astype(np.float32)

@@ -1,0 +1,84 @@
+"""Open a network in ONNX Runtime or OpenVINO; without torch."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Network = Callable[[NDArray[np.uint8]], Sequence[NDArray[np.float32]]]
+
+
+def open_network(
+    path: Path, engine: str, precision: str, *, threads: int = 0, streams: int = 1
+) -> Network:
+    """Open a network file in an engine; it may be called from several threads.
+
+    Args:
+        path: an ONNX file, or OpenVINO's XML file.
+        engine: `onnxruntime` or `openvino`.
+        precision: `float32`, `bfloat16` or `int8`; what the processor cannot do is float32.
+        threads: of the processor; 0: as many as `OMP_NUM_THREADS` says, or all.
+        streams: images that are computed beside each other; 1 is the fastest for a single image.
+    """
+    threads = threads or default_threads()
+    if engine == "onnxruntime":
+        return _open_onnxruntime(path, max(1, threads // streams))
+    return _open_openvino(path, precision, threads, streams)
+
+
+def default_threads() -> int:
+    """Return `OMP_NUM_THREADS`, or the number of processors that this process may use."""
+    text = os.environ.get("OMP_NUM_THREADS", "")
+    if text.isdecimal() and int(text):
+        return int(text)
+    usable = getattr(os, "sched_getaffinity", None)
+    return len(usable(0)) if usable else os.cpu_count() or 1
+
+
+def _open_onnxruntime(path: Path, threads: int) -> Network:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    (pixels,) = (one.name for one in session.get_inputs())
+
+    def run(image: NDArray[np.uint8]) -> Sequence[NDArray[np.float32]]:
+        outputs: Sequence[NDArray[np.float32]] = session.run(None, {pixels: image})
+        return outputs
+
+    return run
+
+
+def _open_openvino(path: Path, precision: str, threads: int, streams: int) -> Network:
+    import openvino
+
+    core = openvino.Core()
+    native = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    compiled = core.compile_model(
+        str(path),
+        "CPU",
+        {
+            "PERFORMANCE_HINT": "LATENCY" if streams == 1 else "THROUGHPUT",
+            "NUM_STREAMS": streams,
+            "INFERENCE_NUM_THREADS": threads,
+            "INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" and native else "f32",
+        },
+    )
+    own = threading.local()  # a request serves one thread
+
+    def run(image: NDArray[np.uint8]) -> Sequence[NDArray[np.float32]]:
+        if not hasattr(own, "request"):
+            own.request = compiled.create_infer_request()
+        found = own.request.infer([image], share_inputs=True)
+        return [np.array(found[output]) for output in compiled.outputs]
+
+    return run

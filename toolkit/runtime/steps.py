@@ -1,0 +1,217 @@
+"""From an image to a network's input, and from its outputs to an answer; without torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import cv2
+import numpy as np
+
+from toolkit.runtime.boxes import (
+    CONFIDENCE_FLOOR,
+    Found,
+    letterbox,
+    resize_longest,
+    suppress,
+    turn,
+    turn_boxes_back,
+    weighted_boxes_fusion,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Network = Callable[[NDArray[np.uint8]], Sequence[NDArray[np.float32]]]
+
+_MAX_BOXES, _MAX_CANDIDATES, _CLASS_OFFSET = 300, 30000, 7680
+_BILINEAR_LIMIT = 2.1
+_TRUNCATE = 4.0  # standard deviations, as scipy's gaussian_filter, which the papers' codes use
+
+
+class Answer(NamedTuple):
+    """What was found in one image.
+
+    The score is raw: higher is worse. The anomaly map is float32 (side, side) over the whole image.
+    """
+
+    score: float
+    class_probabilities: dict[str, float] | None = None
+    boxes: Found | None = None
+    anomaly_map: NDArray[np.float32] | None = None
+
+
+# --- From an image to the network's input, and from its outputs to an answer ---------------------
+
+
+class Steps(Protocol):
+    """From an image to an answer, with a network between."""
+
+    def predict(self, image: NDArray[np.uint8], network: Network) -> Answer:
+        """Return the answer for an RGB image (H, W, 3)."""
+
+
+class MapSteps:
+    """Scores of patches become a smoothed map and an image score.
+
+    Args:
+        record: `image_size`, `smoothing_sigma`, `image_score`.
+    """
+
+    def __init__(self, record: Mapping[str, Any]) -> None:
+        self._size = int(record["image_size"])
+        self._sigma, self._how = float(record["smoothing_sigma"]), str(record["image_score"])
+
+    def predict(self, image: NDArray[np.uint8], network: Network) -> Answer:
+        """Return the answer for an RGB image (H, W, 3)."""
+        cells, *score = network(resize_averaged(image, self._size)[None])
+        return self.answer(cells, float(score[0].item()) if score else None)
+
+    def answer(self, cells: NDArray[np.float32], score: float | None) -> Answer:
+        """Return the answer for scores of cells (rows, columns), and of the image if known."""
+        anomaly_map = smooth(to_image_grid(cells, (self._size, self._size)), self._sigma)
+        return Answer(
+            image_score(anomaly_map, self._how) if score is None else score, anomaly_map=anomaly_map
+        )
+
+
+class ClassSteps:
+    """Logits become probabilities and the log-odds of a defect.
+
+    Args:
+        record: `image_size` and `classes`, good first.
+    """
+
+    def __init__(self, record: Mapping[str, Any]) -> None:
+        self._size, self._classes = int(record["image_size"]), tuple(record["classes"])
+
+    def predict(self, image: NDArray[np.uint8], network: Network) -> Answer:
+        """Return the answer for an RGB image (H, W, 3)."""
+        return self.answer(network(resize_square(image, self._size)[None])[0])
+
+    def answer(self, logits: NDArray[np.float32]) -> Answer:
+        """Return the answer for logits (1, classes)."""
+        values = logits[0].astype(np.float64)
+        shares = np.exp(values - values.max())
+        highest = values[1:].max()
+        odds = highest + math.log(np.exp(values[1:] - highest).sum()) - values[0]
+        probabilities = (shares / shares.sum()).tolist()
+        return Answer(float(odds), dict(zip(self._classes, probabilities, strict=True)))
+
+
+class BoxSteps:
+    """Candidates of a detector become boxes in pixels of the image.
+
+    Args:
+        record: `image_size`, `stride`, `nms_iou`, `classes`, `background` (a class that stands for
+            no defect, or None), and `views`: `turns` and `mirrored` of each flip and turn.
+    """
+
+    def __init__(self, record: Mapping[str, Any]) -> None:
+        self._size, self._stride = int(record["image_size"]), int(record["stride"])
+        self._iou, self._classes = float(record["nms_iou"]), tuple(record["classes"])
+        self._background = record.get("background")
+        self._views = [(int(v["turns"]), bool(v["mirrored"])) for v in record["views"]]
+
+    def predict(self, image: NDArray[np.uint8], network: Network) -> Answer:
+        """Return the answer for an RGB image (H, W, 3)."""
+        height, width = image.shape[:2]
+        small = resize_longest(image, self._size)
+        size_wh = (small.shape[1], small.shape[0])
+        scale = np.array([width / size_wh[0], height / size_wh[1]] * 2, np.float32)
+        views = []
+        for turns, mirrored in self._views:
+            found = self._in_view(turn(small, turns, mirrored=mirrored), network)
+            xyxy = turn_boxes_back(found.xyxy, size_wh, turns, mirrored=mirrored) * scale
+            views.append(Found(xyxy, found.scores, found.labels))
+        boxes = weighted_boxes_fusion(views)
+        return Answer(float(boxes.scores.max()) if len(boxes.scores) else 0.0, boxes=boxes)
+
+    def _in_view(self, image: NDArray[np.uint8], network: Network) -> Found:
+        padded, gains, offsets = letterbox(image, self._size, self._stride)
+        outputs = network(padded[None])
+        candidates = np.concatenate([np.asarray(one) for one in outputs], axis=1)[0]
+        rows = self._end_to_end(candidates) if candidates.shape[1] == 6 else self._kept(candidates)
+        height, width = image.shape[:2]
+        limits, shift = np.array([width, height] * 2), np.array(offsets * 2)
+        xyxy = np.clip((rows[:, :4] - shift) / np.array(gains * 2), 0, limits).astype(np.float32)
+        labels = tuple(self._classes[int(index)] for index in rows[:, 5])
+        return Found(xyxy, rows[:, 4].astype(np.float32), labels)
+
+    def _end_to_end(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        return rows[rows[:, 4] > CONFIDENCE_FLOOR][:_MAX_BOXES]
+
+    def _kept(self, candidates: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return rows `x0, y0, x1, y1, score, class` that are kept, best first."""
+        scores = candidates[4:]
+        if self._background is not None:
+            index = self._classes.index(self._background)
+            scores = np.where(scores.argmax(axis=0) != index, scores, 0)
+            scores[index] = 0
+        column, row = np.nonzero(scores.T > CONFIDENCE_FLOOR)  # a place may be of several classes
+        centre, half = candidates[:2, column], candidates[2:4, column] / 2
+        best = scores[row, column]
+        order = np.argsort(-best, kind="stable")[:_MAX_CANDIDATES]
+        rows = np.vstack([centre - half, centre + half, best, row.astype(np.float32)]).T[order]
+        boxes = rows[:, :4] + rows[:, 5:6] * np.float32(_CLASS_OFFSET)  # classes lie apart
+        return rows[suppress(boxes, self._iou, limit=_MAX_BOXES)]
+
+
+_KINDS: dict[str, Callable[[Mapping[str, Any]], Steps]] = {
+    "anomaly-map": MapSteps, "classification": ClassSteps, "detection": BoxSteps,
+}  # fmt: skip
+
+
+def make_steps(record: Mapping[str, Any]) -> Steps:
+    """Return the steps around a network that a record describes."""
+    return _KINDS[record["kind"]](record)
+
+
+def resize_averaged(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """Resize to a square.
+
+    Bilinear interpolation averages two pixels per axis, which loses nothing down to about one
+    half; below that only area averaging sees every pixel.
+    """
+    if image.shape[:2] == (size, size):
+        return image
+    ratio = max(image.shape[:2]) / size
+    method = cv2.INTER_AREA if ratio > _BILINEAR_LIMIT else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, (size, size), interpolation=method), np.uint8)
+
+
+def resize_square(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """Resize to a square, averaging over areas (the aspect ratio is not kept)."""
+    method = cv2.INTER_AREA if size <= min(image.shape[:2]) else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, (size, size), interpolation=method), np.uint8)
+
+
+def to_image_grid(cells: NDArray[np.float32], size_wh: tuple[int, int]) -> NDArray[np.float32]:
+    """Spread the scores (h, w) of a patch grid bilinearly over the pixels of the resized image."""
+    return np.asarray(cv2.resize(cells, size_wh, interpolation=cv2.INTER_LINEAR), np.float32)
+
+
+def smooth(anomaly_map: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
+    """Smooth a map with a Gaussian of `sigma` pixels; edges are mirrored; 0 leaves it as it is."""
+    if sigma <= 0:
+        return anomaly_map
+    side = 2 * math.floor(_TRUNCATE * sigma + 0.5) + 1
+    kernel = cv2.getGaussianKernel(side, sigma, cv2.CV_32F)
+    smoothed = cv2.sepFilter2D(anomaly_map, -1, kernel, kernel, borderType=cv2.BORDER_REFLECT_101)
+    return np.asarray(smoothed, np.float32)
+
+
+def image_score(anomaly_map: NDArray[np.float32], how: str) -> float:
+    """Return one score of the image from its map.
+
+    Args:
+        anomaly_map: float32 array (h, w).
+        how: `max`, or `top_1_percent`: the mean of the highest one per cent of the map, which one
+            noisy pixel cannot move.
+    """
+    if how == "max":
+        return float(anomaly_map.max())
+    values = anomaly_map.ravel()
+    count = max(1, round(0.01 * values.size))
+    return float(np.partition(values, -count)[-count:].mean())
