@@ -12,8 +12,7 @@ import pytest
 from tests.cli.command import run
 from tests.leaderboards.standin import Grey, grey  # noqa: F401
 from toolkit.data.types import Sample
-from toolkit.errors import ToolkitError
-from toolkit.errors import ParityError
+from toolkit.errors import ParityError, ToolkitError
 from toolkit.methods.base import Exported
 from toolkit.runs.run import Run
 
@@ -35,16 +34,16 @@ def exporting(monkeypatch: pytest.MonkeyPatch, difference: float) -> list[Sequen
 
 def test_an_export_that_agrees(finished: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = exporting(monkeypatch, 1e-3)
-    result = run("export", finished.path, "--images", 3)
+    result = run("export", finished.path)
     out = Path("exported/grey-001")
     assert result.stdout.split() == [str(out / "model.onnx")]
     assert (out / "model.onnx").read_bytes() == b"model"
     record = json.loads((out / "export.json").read_text())
     assert record["threshold"] == finished.metrics()["thresholds"][0]
     assert "no_threshold" not in record
-    assert record["checked"] == "scores of 3 images"
+    assert record["checked"] == "scores of 4 images"
     test = set(finished.record["split"]["test"])
-    assert len(seen[0]) == 3
+    assert len(seen[0]) == 4
     assert {s.id for s in seen[0]} <= test
     assert {s.is_defect for s in seen[0]} == {True, False}
 
@@ -86,8 +85,7 @@ def test_an_existing_folder_stays(finished: Run, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("words", "match"),
     [
-        ((), "grey has no ONNX export"),
-        (("--to", "onxx"), "did you mean 'onnx'"),
+        ((), "grey has no such export"),
         (("--data", "elsewhere"), "elsewhere"),  # the data has moved to where it is not
     ],
 )
@@ -95,6 +93,14 @@ def test_what_cannot_be_exported(finished: Run, words: tuple[str, ...], match: s
     with pytest.raises(ToolkitError, match=match):
         run("export", finished.path, *words)
     assert not Path("exported/grey-001").exists()
+
+
+def test_a_precision_that_a_method_with_files_of_its_own_does_not_have(
+    finished: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exporting(monkeypatch, 0.0)
+    with pytest.raises(ToolkitError, match="grey is exported by --to onnx alone"):
+        run("export", finished.path, "--precision", "int8")
 
 
 def test_an_unfinished_run(finished: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,10 +20,9 @@ from tests.inference.test_all_methods import SMALL
 from tests.leaderboards.standin import Grey, grey  # noqa: F401
 from toolkit.data.layouts import load_dataset
 from toolkit.data.protocols import make_plan
-from toolkit.errors import ConfigError, MissingExtraError, RunError
+from toolkit.errors import ConfigError, MissingExtraError, ParityError, RunError
 from toolkit.home import cache_dir
 from toolkit.inference import engines
-from toolkit.errors import ParityError
 from toolkit.methods import onnx_graph
 from toolkit.methods.base import Predictor
 from toolkit.runs.run import Run

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.runtime.parity import check_onnx
 from toolkit.config import build_settings, settings_dict
 from toolkit.data.layouts import load_dataset
 from toolkit.data.protocols import make_plan
@@ -30,8 +31,6 @@ FEW: dict[str, dict[str, Any]] = {
 def test_export_agrees_on_good_and_defective_images(
     name: str, bottle_dir: Path, real_home: Path, tmp_path: Path
 ) -> None:
-    pytest.importorskip("onnx")
-    pytest.importorskip("onnxruntime")
     dataset = load_dataset(bottle_dir)
     split = make_plan(dataset, protocol="official").fold(dataset, 0)
     split = dataclasses.replace(split, train=split.train[:12], val=split.val[:2])
@@ -40,6 +39,5 @@ def test_export_agrees_on_good_and_defective_images(
     run = Run.create(tmp_path, method=name, settings=settings_dict(settings), split={}, data={})
     seed_everything(0)
     cls(settings).fit(split, run)
-    exported = cls(settings).export(run, tmp_path, split.test[::20])
     assert {s.is_defect for s in split.test[::20]} == {False, True}
-    assert 0 < exported.max_difference <= exported.tolerance
+    check_onnx(cls(settings).load(run), split.test[::20], tmp_path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 
@@ -10,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from tests.runtime.parity import check_onnx
 from toolkit.d4 import ALL
-from toolkit.data.images import read_rgb
 from toolkit.data.layouts import load_dataset
 from toolkit.methods.classifier.checkpoint import ModelInfo
 from toolkit.methods.classifier.network import build_network
-from toolkit.methods.classifier.predictor import ClassifierPredictor, export_onnx, to_pixels
+from toolkit.methods.classifier.predictor import ClassifierPredictor
 
 CLASSES = ("good", "a", "b", "c")
 
@@ -66,21 +65,8 @@ def test_tta_averages_over_all_flips_and_turns() -> None:
 def test_onnx_agrees_with_the_run(
     tmp_path: Path, sample_dir: Path, network: str, layers: tuple[str, ...], tta: bool
 ) -> None:
-    onnxruntime = pytest.importorskip("onnxruntime")
     torch.manual_seed(0)
     model, _ = build_network(network, 4, pooled_layers=layers)
-    samples = load_dataset(sample_dir).samples[:2]
     info = ModelInfo(network, CLASSES, 64, layers, tta)
-    exported = export_onnx(model.eval(), info, tmp_path, samples)
-    assert exported.max_difference < 1e-3
-    assert {f.name for f in tmp_path.iterdir()} == set(exported.files)
-    description = json.loads((tmp_path / "model.json").read_text())
-    assert description["classes"] == list(CLASSES)
-    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
-    predictor, logits = ClassifierPredictor(model, info), []
-    for sample in samples:
-        image = read_rgb(sample.image)
-        pixels = to_pixels(image, 64).numpy()
-        logits.append(session.run(["logits"], {"images": pixels})[0])
-        np.testing.assert_allclose(logits[-1], predictor.logits(image).numpy(), atol=1e-3)
-    assert not np.allclose(logits[0], logits[1], atol=1e-4)  # the input matters
+    samples = load_dataset(sample_dir).samples[:2]
+    check_onnx(ClassifierPredictor(model.eval(), info), samples, tmp_path)

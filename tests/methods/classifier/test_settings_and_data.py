@@ -22,7 +22,6 @@ from toolkit.data.splits import Split
 from toolkit.data.types import Dataset, Sample
 from toolkit.errors import ConfigError, DataError
 from toolkit.home import cache_dir
-from toolkit.runtime.steps import resize_square
 from toolkit.methods.classifier import data
 from toolkit.methods.classifier.augment import augment
 from toolkit.methods.classifier.data import class_indices, class_names
@@ -30,6 +29,7 @@ from toolkit.methods.classifier.network import anomaly_scores
 from toolkit.methods.classifier.phases import learning_rate, phases_of
 from toolkit.methods.classifier.settings import ClassifierSettings, from_scratch
 from toolkit.methods.classifier.train import batches_of, validate
+from toolkit.runtime.steps import resize_square
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
-from toolkit.methods.features.anomaly_map import image_score, resample, smooth, to_image_grid
+from toolkit.methods.features.anomaly_map import resample
+from toolkit.runtime.steps import image_score, smooth, to_image_grid
 
 
 @pytest.mark.parametrize(
@@ -63,7 +64,7 @@ def test_resample_keeps_cell_centres() -> None:
 )
 def test_image_score(how: str, expected: float) -> None:
     anomaly_map = np.arange(1, 10_001, dtype=np.float32).reshape(100, 100)
-    assert image_score(anomaly_map, how) == pytest.approx(expected)  # type: ignore[arg-type]
+    assert image_score(anomaly_map, how) == pytest.approx(expected)
 
 
 def test_top1_of_a_tiny_map_is_its_maximum() -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from torch import Tensor
 
+from tests.runtime.parity import check_onnx
 from toolkit.config import build_settings, find_config, read_yaml, settings_dict
 from toolkit.data.images import image_size
 from toolkit.data.layouts import load_dataset
@@ -355,20 +356,9 @@ def test_extending_with_another_backbone(tmp_path: Path, split: Split) -> None:
     ],
 )
 def test_onnx_says_what_the_run_says(tmp_path: Path, split: Split, changes: dict[str, Any]) -> None:
-    pytest.importorskip("onnx")
-    session_of = pytest.importorskip("onnxruntime").InferenceSession
     settings = dataclasses.replace(SMALL, **changes)
     run, _ = _fit_predict(tmp_path, split, settings)
-    exported = PatchCore(settings).export(run, tmp_path, split.test[:3])
-    assert exported.max_difference <= exported.tolerance
-    assert exported.files == ("model.onnx", "model.json")
-    # Another image gives another answer: the graph is no constant.
-    session = session_of(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
-    answers = [
-        session.run(["score"], {"pixels": np.full((1, 3, 64, 64), grey, np.float32)})[0]
-        for grey in (0, 200)
-    ]
-    assert answers[0] != answers[1]
+    check_onnx(PatchCore(settings).load(run), split.test[:3], tmp_path)
 
 
 def test_one_value_of_the_bank_that_is_not_a_number_is_refused(

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.runtime.parity import check_onnx
 from toolkit.config import build_settings, find_config, read_yaml, settings_dict
 from toolkit.data.layouts import load_dataset
 from toolkit.data.protocols import make_plan
@@ -125,20 +126,9 @@ def test_no_label_and_no_synthetic_defects(name: str, split: Split, tmp_path: Pa
 def test_onnx_says_what_the_run_says(
     name: str, image_score: str, split: Split, tmp_path: Path
 ) -> None:
-    pytest.importorskip("onnx")
-    session_of = pytest.importorskip("onnxruntime").InferenceSession
     method = _method(name, image_score=image_score)
     run = _fit(method, split, tmp_path)
-    exported = method.export(run, tmp_path, split.test[:3])
-    assert 0 < exported.max_difference <= exported.tolerance
-    assert exported.files == ("model.onnx", "model.json")
-    # Another image gives another answer: the graph is no constant.
-    session = session_of(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
-    answers = [
-        session.run(["score"], {"pixels": np.full((1, 3, 64, 64), grey, np.float32)})[0]
-        for grey in (0, 200)
-    ]
-    assert answers[0] != answers[1]
+    check_onnx(method.load(run), split.test[:3], tmp_path)
 
 
 def test_patchcore_plus_never_scores_below_patchcore(split: Split, tmp_path: Path) -> None:

@@ -1,24 +1,17 @@
-"""Boxes in the pixels of the original image, fused views, and the description of an export."""
+"""Boxes in the pixels of the original image, and fused views."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from toolkit import ultralytics_env
-from toolkit.d4 import ALL, D4, IDENTITY
-from toolkit.methods import onnx_graph
-from toolkit.methods.yolo.predictor import YoloPredictor, weighted_boxes_fusion
-from toolkit.prediction import Boxes
+from toolkit.d4 import ALL
+from toolkit.methods.yolo.predictor import YoloPredictor
 
 
 class _Stub:
@@ -144,109 +137,3 @@ def test_fused_views_come_back_to_the_picture() -> None:
     found = predictor.detect(image)
     np.testing.assert_allclose(found.xyxy, [[96, 16, 176, 48]], atol=1e-3)
     np.testing.assert_allclose(found.scores, [0.8], atol=1e-6)
-
-
-def _boxes(*rows: tuple[float, ...], label: str = "crack") -> Boxes:
-    array = np.array(rows, np.float32).reshape(-1, 5)
-    return Boxes(array[:, :4], array[:, 4], (label,) * len(array))
-
-
-def test_one_view_stays_as_it_is() -> None:
-    view = _boxes((0, 0, 4, 4, 0.5), (0, 0, 4, 4, 0.4))
-    assert weighted_boxes_fusion([view]) is view
-
-
-def test_what_all_views_see_keeps_its_score_and_takes_the_mean_place() -> None:
-    fused = weighted_boxes_fusion([_boxes((0, 0, 10, 10, 0.9)), _boxes((1, 0, 11, 10, 0.3))])
-    # weighted by score: 3 to 1
-    np.testing.assert_allclose(fused.xyxy, [[0.25, 0, 10.25, 10]], atol=1e-6)
-    np.testing.assert_allclose(fused.scores, [0.6], atol=1e-6)
-
-
-def test_what_one_view_alone_sees_counts_little() -> None:
-    fused = weighted_boxes_fusion(
-        [_boxes((0, 0, 10, 10, 0.8)), _boxes((50, 50, 60, 60, 0.9)), _boxes()]
-    )
-    np.testing.assert_allclose(fused.scores, [0.3, 0.8 / 3], atol=1e-6)
-    np.testing.assert_array_equal(fused.xyxy[0], [50, 50, 60, 60])
-
-
-def test_two_boxes_of_one_view_do_not_add_up() -> None:
-    fused = weighted_boxes_fusion(
-        [_boxes((0, 0, 10, 10, 0.9), (0, 0, 10, 9, 0.8)), _boxes((0, 0, 10, 10, 0.9))]
-    )
-    np.testing.assert_allclose(fused.scores, [0.9], atol=1e-6)
-
-
-def test_classes_stay_apart() -> None:
-    fused = weighted_boxes_fusion(
-        [_boxes((0, 0, 9, 9, 0.4)), _boxes((0, 0, 9, 9, 0.6), label="dirt")]
-    )
-    assert fused.labels == ("dirt", "crack")
-    np.testing.assert_allclose(fused.scores, [0.3, 0.2], atol=1e-6)
-
-
-def test_nothing_in_any_view() -> None:
-    assert len(weighted_boxes_fusion([_boxes(), _boxes()])) == 0
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    st.lists(
-        st.lists(
-            st.tuples(*(st.integers(0, 20) for _ in range(4)), st.floats(0.001, 1)), max_size=6
-        ),
-        min_size=2,
-        max_size=4,
-    )
-)
-def test_fused_boxes_stay_within_what_was_seen(seen: list[list[tuple[float, ...]]]) -> None:
-    rows = [[(x, y, x + w + 1, y + h + 1, s) for x, y, w, h, s in one] for one in seen]
-    fused = weighted_boxes_fusion([_boxes(*one) for one in rows])
-    every = [row for one in rows for row in one]
-    assert (len(fused) > 0) == (len(every) > 0)
-    if every:
-        assert np.all(np.diff(fused.scores) <= 0)
-        assert fused.scores.max() <= max(row[4] for row in every) + 1e-6
-        assert fused.xyxy[:, :2].min() >= 0
-        assert np.all(fused.xyxy[:, :2] < fused.xyxy[:, 2:])
-
-
-FOUR = (IDENTITY, D4(turns=1), D4(turns=2), D4(mirrored=True))
-
-
-class _Detector:  # without an output of its own
-    stride = torch.tensor([32.0])
-    names = dict(enumerate(("chip", "nothing")))  # noqa: RUF012 - as Ultralytics has it
-    model = (SimpleNamespace(export=False, format=""),)
-
-
-@pytest.mark.parametrize(
-    ("transforms", "background", "fits"),
-    [
-        ((IDENTITY,), "", True),
-        ((IDENTITY,), "nothing", True),  # a candidate is dropped by what stands in the output
-        (FOUR, "", False),
-        (FOUR, "nothing", False),
-    ],
-)
-def test_an_export_describes_the_augmentation_and_background_of_the_run(
-    transforms: Sequence[D4],
-    background: str,
-    fits: bool,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(onnx_graph, "write_graph", lambda *_: SimpleNamespace(run=None))
-    predictor = YoloPredictor(
-        _Detector(), image_size=64, nms_iou=0.7, transforms=transforms, background=background
-    )
-    made = predictor.export(tmp_path, [])
-    assert (made.no_threshold == "") == fits
-    if not fits:
-        assert "fused over 4 views" in made.no_threshold
-    about = json.loads((tmp_path / "model.json").read_text())
-    assert about["tta"]["exported"] is False
-    assert [D4(**one) for one in about["tta"]["run"]] == list(transforms)
-    assert about["background"] == (background or None)
-    assert ("background_meaning" in about) == bool(background)
