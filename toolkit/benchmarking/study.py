@@ -15,10 +15,12 @@ from toolkit.benchmarking.grid import (
     skipped_budgets,
     training_tasks,
 )
+from toolkit.benchmarking.speed import measure_runs
 from toolkit.data.protocols import make_plan
 from toolkit.data.splits import Split, SplitPlan
 from toolkit.data.types import Dataset
 from toolkit.errors import RunError, ToolkitError
+from toolkit.inference.engines import check_engine
 from toolkit.leaderboards.benchmark_files import Display, PooledMetrics, write_display
 from toolkit.leaderboards.rows import group_folds
 from toolkit.methods.registry import make_method
@@ -57,6 +59,7 @@ def benchmark(
     device: str = "auto",
     jobs: int = 1,
     executor: Executor | None = None,
+    engine: str = "torch",
     say: Callable[[str], None] = lambda _: None,
 ) -> BenchmarkResult:
     """Train every method of a benchmark on every fold and seed; finished runs are kept.
@@ -77,6 +80,8 @@ def benchmark(
         device: `auto`, `cpu`, `cuda` or `mps`.
         jobs: trainings side by side, each in a process of its own.
         executor: runs the tasks; this process, or `jobs` processes, if None.
+        engine: what networks run in while their speed is measured, after all trainings; see
+            `load_model`.
         say: receives one line per task.
 
     Raises:
@@ -88,6 +93,7 @@ def benchmark(
     if executor is None:
         executor = LocalExecutor() if jobs == 1 else ProcessExecutor(jobs)
     choose_device(device)
+    check_engine(engine)
     for entry in config.entries:  # all settings are validated before the first run
         method = make_method(entry.method, entry.settings, source=entry.source)
         for role in entry.reads:
@@ -101,7 +107,9 @@ def benchmark(
     found = load_categories(data)
     if isinstance(found, Dataset):
         plan = _plan(config, found, folder / SPLIT_FILE)
-        return _run_all(config, found, plan, folder, device=device, executor=executor, say=say)
+        return _run_all(
+            config, found, plan, folder, device=device, executor=executor, engine=engine, say=say
+        )
     categories, broken = found
     plans = {}
     for dataset in categories:  # all are split before the first run
@@ -125,6 +133,7 @@ def benchmark(
             folder / dataset.name,
             device=device,
             executor=executor,
+            engine=engine,
             say=lambda line, name=dataset.name: say(f"{name}: {line}"),  # type: ignore[misc]
         )
         finished += result.runs
@@ -140,6 +149,7 @@ def _run_all(
     *,
     device: str,
     executor: Executor,
+    engine: str,
     say: Callable[[str], None],
 ) -> BenchmarkResult:
     """Run all tasks on one data set."""
@@ -164,6 +174,7 @@ def _run_all(
         elif outcome.result is not None:
             finished[f"{task.method}/{task.name}"] = outcome.result
     ordered = tuple(finished[place] for place in by_place if place in finished)
+    errors += measure_runs(ordered, data, engine=engine, say=say)
     pooled = PooledMetrics(data)
     for folds in group_folds(ordered):
         if len(folds) > 1:

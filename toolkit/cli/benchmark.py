@@ -21,6 +21,14 @@ def benchmark_command(
     ] = None,
     runs: Annotated[Path, typer.Option("--runs", help="Folder of all runs.")] = Path("runs"),
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")] = "auto",
+    engine: Annotated[
+        str,
+        typer.Option(
+            "--engine",
+            metavar="auto|torch|onnxruntime|openvino",
+            help="What networks run in while their speed is measured, after all trainings.",
+        ),
+    ] = "torch",
     jobs: Annotated[int, typer.Option(min=1, help="Trainings side by side; they share cores.")] = 1,
 ) -> None:
     """Train methods on folds and seeds, resume what was interrupted, print the leaderboard."""
@@ -34,6 +42,7 @@ def benchmark_command(
         runs=runs,
         device=device,
         jobs=jobs,
+        engine=engine,
         say=say,
     )
     if len(result):

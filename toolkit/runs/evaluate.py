@@ -29,6 +29,7 @@ from toolkit.runs.localization_metrics import (
 from toolkit.runs.prediction_io import read_predictions
 from toolkit.runs.run import Run
 from toolkit.runs.scored_predictions import ScoredPredictions, load_scored_predictions
+from toolkit.runs.speed import measured_speed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -283,7 +284,10 @@ def _per_image(
     return np.repeat(np.array(known), [len(part.samples) for part in parts])
 
 
-def _speed(parts: Sequence[ScoredPredictions]) -> dict[str, float]:
+def _speed(parts: Sequence[ScoredPredictions]) -> dict[str, Any]:
+    measured = measured_speed([part.run for part in parts])
+    if measured:
+        return measured
     # The first image of each run pays for warming up.
     seconds = [p.seconds for part in parts for p in part.predictions[1:] if p.seconds is not None]
     if not seconds:
