@@ -22,6 +22,7 @@ from toolkit.leaderboards.columns import column
 from toolkit.leaderboards.format import legend, notes, title
 from toolkit.reporting import charts, tables
 from toolkit.reporting.images import heat_gradient
+from toolkit.reporting.pareto import pareto_charts
 
 if TYPE_CHECKING:
     from toolkit.reporting.collect import GroupResults
@@ -178,6 +179,10 @@ def _section(
         "pro": add("pro", charts.pro_chart(pro)),
         "scores": {
             m.name: add(f"m{i}-scores", charts.score_chart(m)) for i, m in enumerate(methods)
+        },
+        "pareto": {
+            column(name).heading: add(f"pareto-{name}", chart)
+            for name, chart in pareto_charts(methods).items()
         },
         "budget": {
             column(name).heading: add(f"budget-{name}", chart)
