@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from toolkit.leaderboards.columns import column
-from toolkit.metrics.values import Undefined
 
 if TYPE_CHECKING:
     from toolkit.reporting.charts import Chart
@@ -46,14 +45,14 @@ def _points(methods: Sequence[MethodResults], name: str) -> list[dict[str, Any]]
     points = []
     for method in methods:
         value, latency = (method.row.values.get(key) for key in (name, LATENCY))
-        if any(one is None or isinstance(one, Undefined) for one in (value, latency)):
+        if not isinstance(value, float) or not isinstance(latency, float):
             continue
-        point = {"method": method.name, "value": value, "latency": latency}
+        point: dict[str, Any] = {"method": method.name, "value": value, "latency": latency}
         interval = method.row.intervals.get(column(name).interval)
         if isinstance(interval, Mapping) and "low" in interval:
             point |= {"low": interval["low"], "high": interval["high"]}
         points.append(point)
-    on_front = front([(float(p["latency"]), float(p["value"])) for p in points])
+    on_front = front([(p["latency"], p["value"]) for p in points])
     return [{**point, "front": best} for point, best in zip(points, on_front, strict=True)]
 
 
