@@ -150,7 +150,9 @@ def test_a_video_that_is_cut_short(tmp_path: Path) -> None:
     path = video(tmp_path / "line.avi")
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
     errors: list[DataError] = []
-    found = list(iterate_source(path, on_error=errors.append))
+    last = np.zeros((4, 4, 3), np.uint8)
+    *found, other = iterate_source([path, last], on_error=errors.append)
+    assert other.name == "image1"
     assert 3 < len(found) < 20
     assert len(errors) == 1
     assert f"line.avi: ends after {len(found)} of " in str(errors[0])

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _PIL_MODES = ("1", "L", "P", "RGB", "RGBA")
 _BLOCK = 10_000  # entries of a folder that are sorted at once
+OnError: TypeAlias = Callable[[DataError], None]
 _KINDS = "a path, a folder, a glob pattern, an array, a PIL image, or a list of these"
 
 
@@ -58,9 +59,7 @@ class SourceImage:
         return read_rgb(self.path)
 
 
-def iterate_source(
-    source: Any, *, on_error: Callable[[DataError], None] | None = None
-) -> Iterator[SourceImage]:
+def iterate_source(source: Any, *, on_error: OnError | None = None) -> Iterator[SourceImage]:
     """Yield the images of a source, one by one; files are not decoded here.
 
     Example:
@@ -80,14 +79,9 @@ def iterate_source(
             or an array has another shape or dtype.
     """
     found = 0
-    try:
-        for image in _iterate(source, 0):
-            found += 1
-            yield image
-    except media.EndedEarlyError as error:
-        if on_error is None:
-            raise
-        on_error(error)
+    for image in _iterate(source, 0, on_error):
+        found += 1
+        yield image
     if not found:
         raise DataError("source: holds no images; give a path, a folder, an array or a list")
 
@@ -112,17 +106,22 @@ def as_rgb(array: NDArray[Any]) -> NDArray[np.uint8]:
     return np.ascontiguousarray(array)
 
 
-def _iterate(source: Any, start: int) -> Iterator[SourceImage]:
+def _iterate(source: Any, start: int, on_error: OnError | None) -> Iterator[SourceImage]:
     """Yield the images of a source; arrays are numbered from `start`."""
     if isinstance(source, str | Path):
-        yield from _from_path(source)
+        try:
+            yield from _from_path(source)
+        except media.EndedEarlyError as error:
+            if on_error is None:
+                raise
+            on_error(error)
     elif isinstance(source, np.ndarray):
         yield SourceImage(f"image{start}", array=as_rgb(source))
     elif hasattr(source, "convert") and hasattr(source, "mode"):  # PIL, without importing it
         yield SourceImage(f"image{start}", array=_from_pil(source))
     elif isinstance(source, Iterable):
         for number, one in enumerate(source, start):
-            yield from _iterate(one, number)
+            yield from _iterate(one, number, on_error)
     else:
         raise DataError(f"source of type {type(source).__name__}: expected {_KINDS}")
 
