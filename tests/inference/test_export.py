@@ -176,6 +176,8 @@ def test_a_calibration_goes_along(runs: Any, images: list[Path], tmp_path: Path)
         assert decision["p_value"] == pytest.approx(other.p_value)
     with pytest.raises(ConfigError, match="an exported model holds its calibration"):
         toolkit.load_model(tmp_path / "out", calibration=card)
+    with pytest.raises(ConfigError, match="was exported for onnxruntime float32"):
+        toolkit.load_model(tmp_path / "out", engine="openvino")
     with pytest.raises(RunError, match="give the run"):
         _ = toolkit.load_model(tmp_path / "out").run
 

@@ -224,7 +224,10 @@ def load_model(
                 f"{run}: an exported model holds its calibration; use: toolkit export RUN "
                 "--calibration CARD"
             )
-        return Model.of_export(Path(run), streams=streams)
+        exported = Model.of_export(Path(run), streams=streams)
+        if engine not in ("torch", "auto", exported.engine.split()[0]):
+            raise ConfigError(f"{run}: was exported for {exported.engine}; export it for {engine}")
+        return exported
     if isinstance(calibration, str | Path):
         calibration = CalibrationCard.read(calibration)
     opened = run if isinstance(run, Run) else Run.open(Path(run))

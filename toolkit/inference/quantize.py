@@ -7,8 +7,10 @@ behind the last convolution (distances to a bank, decoding of boxes, softmax) st
 from __future__ import annotations
 
 import logging
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,19 +49,19 @@ def quantize_onnx(source: Path, target: Path, inputs: Sequence[NDArray[np.uint8]
         quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
         nodes = onnx.load(str(prepared), load_external_data=False).graph.node
         names = [n.name for n in nodes if n.op_type == "Conv" and not _is_kept(n.name)]
-        logging.getLogger().setLevel(logging.ERROR)
-        quantization.quantize_static(
-            str(prepared),
-            str(target),
-            Reader(),
-            quant_format=quantization.QuantFormat.QDQ,
-            nodes_to_quantize=names,
-            per_channel=True,
-            activation_type=quantization.QuantType.QUInt8,
-            weight_type=quantization.QuantType.QInt8,
-            # Half the range of weights: without VNNI a sum of two products would overflow.
-            reduce_range=not _has_vnni(),
-        )
+        with _quiet():
+            quantization.quantize_static(
+                str(prepared),
+                str(target),
+                Reader(),
+                quant_format=quantization.QuantFormat.QDQ,
+                nodes_to_quantize=names,
+                per_channel=True,
+                activation_type=quantization.QuantType.QUInt8,
+                weight_type=quantization.QuantType.QInt8,
+                # Half the range of weights: without VNNI a sum of two products would overflow.
+                reduce_range=not _has_vnni(),
+            )
 
 
 def quantize_openvino(source: Path, target: Path, inputs: Sequence[NDArray[np.uint8]]) -> None:
@@ -74,16 +76,28 @@ def quantize_openvino(source: Path, target: Path, inputs: Sequence[NDArray[np.ui
         raise MissingExtraError("nncf", extra="int8", purpose="export in int8") from error
     import openvino
 
-    nncf.set_log_level(logging.ERROR)
     model = openvino.Core().read_model(str(source))
-    quantized = nncf.quantize(
-        model,
-        nncf.Dataset(list(inputs)),
-        preset=nncf.QuantizationPreset.MIXED,
-        subset_size=len(inputs),
-        ignored_scope=nncf.IgnoredScope(names=_behind_convolutions(model), validate=False),
-    )
+    with _quiet():
+        quantized = nncf.quantize(
+            model,
+            nncf.Dataset(list(inputs)),
+            preset=nncf.QuantizationPreset.MIXED,
+            subset_size=len(inputs),
+            ignored_scope=nncf.IgnoredScope(names=_behind_convolutions(model), validate=False),
+        )
     openvino.save_model(quantized, str(target), compress_to_fp16=False)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the remarks of a library from standard output and from the log."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        logging.disable(before)
 
 
 def _behind_convolutions(model: Any) -> list[str]:

@@ -35,7 +35,7 @@ class SourceImage:
     Attributes:
         name: the path below the folder that was named, or the file name; `image0`, `image1`, …
             for arrays.
-        path: its file; None for arrays.
+        path: its file; below the archive or video that it is part of; None for arrays.
         array: its pixels where it came as an array; a file is decoded by `read`.
         load: decodes what is neither a file nor an array, such as the member of an archive.
     """
@@ -178,9 +178,9 @@ def _from_file(path: Path) -> Iterator[SourceImage]:
         yield from _listed(media.listed_paths(path), path.parent)
     elif kind == "archive":
         for name, load in media.archive_images(path):
-            yield SourceImage(name, load=load)
+            yield SourceImage(name, path / name, load=load)
     elif kind == "video":
-        yield from _frames(media.video_frames(path), path.stem)
+        yield from _frames(media.video_frames(path), path.stem, path)
     else:
         yield SourceImage(path.name, path)
 
@@ -193,9 +193,12 @@ def _listed(paths: Iterator[str], folder: Path) -> Iterator[SourceImage]:
         yield SourceImage("/".join(parts) or "image", path)
 
 
-def _frames(frames: Iterator[NDArray[np.uint8]], name: str) -> Iterator[SourceImage]:
+def _frames(
+    frames: Iterator[NDArray[np.uint8]], name: str, path: Path | None = None
+) -> Iterator[SourceImage]:
     for number, frame in enumerate(frames):
-        yield SourceImage(f"{name}/{number:06d}.png", array=frame)
+        file = f"{number:06d}.png"
+        yield SourceImage(f"{name}/{file}", None if path is None else path / file, array=frame)
 
 
 def _from_pattern(path: Path) -> Iterator[SourceImage]:
