@@ -17,6 +17,7 @@ FUSION_IOU = 0.55
 """Boxes of two views with a higher IoU are one, as in the paper of `weighted_boxes_fusion`."""
 
 _PADDING = 114
+_BLOCK = 512  # boxes that are compared with each other at once
 
 
 class Found(NamedTuple):
@@ -72,17 +73,29 @@ def suppress(boxes: NDArray[np.float32], iou: float, *, limit: int) -> NDArray[n
     """
     left, kept = np.arange(len(boxes)), list[int]()
     while len(left) and len(kept) < limit:
-        kept.append(int(left[0]))
-        left = left[1:]
-        left = left[_iou(boxes[kept[-1]], boxes[left]) <= np.float32(iou)]
-    return np.array(kept, np.int64)
+        block, left = left[:_BLOCK], left[_BLOCK:]
+        overlaps = _iou(boxes[block], boxes[block]) > np.float32(iou)
+        gone, chosen = np.zeros(len(block), np.bool_), list[int]()
+        for number in range(len(block)):
+            if not gone[number]:
+                chosen.append(number)
+                gone |= overlaps[number]
+        kept += block[chosen].tolist()
+        if len(left):
+            covered = _iou(boxes[block[chosen]], boxes[left]) > np.float32(iou)
+            left = left[~covered.any(axis=0)]
+    return np.array(kept[:limit], np.int64)
 
 
-def _iou(box: NDArray[Any], others: NDArray[Any]) -> NDArray[Any]:
-    low, high = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
-    shared = np.clip(high - low, 0, None).prod(axis=1)
-    areas = (others[:, 2:] - others[:, :2]).prod(axis=1) + (box[2:] - box[:2]).prod()
-    overlap: NDArray[Any] = shared / np.maximum(areas - shared, 1e-12).astype(areas.dtype)
+def _iou(boxes: NDArray[Any], others: NDArray[Any]) -> NDArray[Any]:
+    """Return the overlaps (n, m) of boxes (n, 4) with others (m, 4), in their precision."""
+    x0, y0, x1, y1 = boxes.T[:, :, None]
+    u0, v0, u1, v1 = others.T[:, None, :]
+    shared = np.minimum(x1, u1) - np.maximum(x0, u0)
+    np.clip(shared, 0, None, out=shared)
+    shared *= np.clip(np.minimum(y1, v1) - np.maximum(y0, v0), 0, None)
+    areas = (x1 - x0) * (y1 - y0) + (u1 - u0) * (v1 - v0)
+    overlap: NDArray[Any] = shared / np.maximum(areas - shared, areas.dtype.type(1e-12))
     return overlap
 
 
@@ -130,7 +143,7 @@ def _cluster(
     seen = np.zeros((len(boxes), n_views), np.bool_)
     count = 0
     for box, score, where in zip(boxes, scores, view, strict=True):
-        overlaps = _iou(box, mean[:count])
+        overlaps = _iou(box[None], mean[:count])[0]
         nearest = int(overlaps.argmax()) if count else -1
         if nearest >= 0 and overlaps[nearest] > FUSION_IOU:
             if seen[nearest, where]:
