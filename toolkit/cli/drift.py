@@ -31,10 +31,16 @@ def drift_command(
     """
     from toolkit.decisions.card import CalibrationCard
     from toolkit.decisions.drift import drift_test, kolmogorov_smirnov, population_stability_index
+    from toolkit.errors import ConfigError
     from toolkit.inference.model import load_model
     from toolkit.runs.run import Run
 
     card = CalibrationCard.read(calibration)
+    if card.cross_fit:
+        raise ConfigError(
+            f"{calibration}: holds scores of other models (--cross-fit), with which new ones "
+            "cannot be compared; calibrate with images that were held back (--good FOLDER)"
+        )
     if place.is_dir():
         model = load_model(run, calibration=card)
         scores = [result.score for result in model.predict(place, stream=True)]
