@@ -22,6 +22,7 @@ from toolkit.cli.export import export_command
 from toolkit.cli.imbalance import imbalance_app
 from toolkit.cli.leaderboard import evaluate_command, leaderboard_command
 from toolkit.cli.predict import predict_command
+from toolkit.cli.recommend import recommend_command
 from toolkit.cli.report import report_command
 from toolkit.cli.stress import stress_command
 from toolkit.cli.train import finetune_app, train_app
@@ -50,6 +51,7 @@ app.command("benchmark")(benchmark_command)
 app.add_typer(imbalance_app, name="imbalance")
 app.command("leaderboard")(leaderboard_command)
 app.command("compare")(compare_command)
+app.command("recommend")(recommend_command)
 app.command("report")(report_command)
 app.add_typer(weights_app, name="weights")
 app.add_typer(cache_app, name="cache")

@@ -66,7 +66,7 @@ class CalibrationCard:
 
     @property
     def cross_fit(self) -> int:
-        """Models that scored the run's own training images, see `cross_fit`; 0: held-back images."""
+        """Models that scored the training images, see `cross_fit`; 0: images were held back."""
         return int(self.good.get("cross_fit", 0))
 
     def outcome(self, score: float) -> Outcome:
