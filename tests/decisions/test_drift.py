@@ -98,7 +98,8 @@ def test_the_mean_embedding_keeps_its_rate_and_finds_a_shift() -> None:
     assert np.mean(p) == pytest.approx(0.5, abs=0.1)
     rng = np.random.default_rng(0)
     good = rng.normal(size=(200, 4))
-    distance, value = mean_embedding_shift(rng.normal(size=(200, 4)) + [2, 0, 0, 0], good)
+    moved = rng.normal([2, 0, 0, 0], 1, size=(200, 4))
+    distance, value = mean_embedding_shift(moved, good)
     assert distance == pytest.approx(2 / math.sqrt(4), rel=0.1)  # in units of the total spread
     assert value == 0.001
     assert mean_embedding_shift(good[:5], good)[1] > 0.05

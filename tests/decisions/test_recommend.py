@@ -1,4 +1,4 @@
-"""`recommend`: chosen on validation among the methods that meet the needs, the cheaper of equals."""
+"""`recommend`: chosen on validation among methods that meet the needs; the cheaper of equals."""
 
 from __future__ import annotations
 
