@@ -107,7 +107,7 @@ def test_other_images_but_those_it_was_trained_on(
 
 
 def test_wrong_names_and_no_threshold(model: Model, dataset: Dataset) -> None:
-    with pytest.raises(DataError, match="change blurr: unknown; did you mean blur"):
+    with pytest.raises(DataError, match="change blurr: unknown; did you mean 'blur'"):
         stress(model, dataset, changes=["blurr"])
     model.threshold = None
     with pytest.raises(RunError, match="has no threshold"):
