@@ -35,6 +35,7 @@ def drift_command(
 
     The false-alarm rate holds over any number of images, looked at one by one.
     """
+    from toolkit.data.images import read_rgb
     from toolkit.decisions.card import CalibrationCard
     from toolkit.decisions.drift import (
         drift_test,
@@ -45,6 +46,7 @@ def drift_command(
     from toolkit.decisions.embedding import calibration_images, embed_images
     from toolkit.errors import ConfigError, DataError
     from toolkit.inference.model import load_model
+    from toolkit.progress import track
     from toolkit.runs.run import Run
 
     if embedding and not place.is_dir():
@@ -87,7 +89,11 @@ def drift_command(
                 f"{calibration}: its good images are not in {card.good['folder']} any more, so "
                 "nothing can be compared with them; leave out --embedding"
             )
-        distance, p_value = mean_embedding_shift(embed_images(paths), embed_images(known))
+        new, old = (
+            embed_images(read_rgb(path) for path in track(listed, f"{name} images"))
+            for name, listed in (("new", paths), ("calibration", known))
+        )
+        distance, p_value = mean_embedding_shift(new, old)
         print(
             f"mean embedding moved by {distance:.2f} of the good images' spread, p {p_value:.2g} "
             "(for a single look)"

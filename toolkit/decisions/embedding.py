@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from toolkit.data.images import read_rgb
 from toolkit.data.types import file_sha256
 from toolkit.decisions.card import CalibrationCard
 from toolkit.methods.features.backbone import build_backbone
 from toolkit.methods.features.extractor import FeatureExtractor
-from toolkit.progress import track
 from toolkit.weights.lite0 import LITE0_NAME
 
 if TYPE_CHECKING:
@@ -22,26 +20,25 @@ if TYPE_CHECKING:
 _SIDE = 224
 
 
-def embed_images(paths: Sequence[Path]) -> NDArray[np.float64]:
+def embed_images(images: Iterable[NDArray[np.uint8]]) -> NDArray[np.float64]:
     """Return the mean over the image of the last features of the installed ImageNet network.
 
     The same network for every method, so that the shift does not depend on which one is used.
 
     Args:
-        paths: image files.
+        images: RGB, uint8 arrays (H, W, 3), of any sizes; at least one.
 
     Returns:
         float64 (n, channels).
 
     Raises:
-        DataError: an image cannot be read.
         WeightsError: the network's weights are not installed.
     """
     extractor = FeatureExtractor(
         build_backbone(LITE0_NAME, layers=("blocks.6",)), image_size=_SIDE, patch_size=1
     )
-    rows = [extractor(read_rgb(path)).mean(dim=0) for path in track(paths, "embeddings")]
-    return np.stack([row.cpu().numpy().astype(np.float64) for row in rows])
+    rows = [extractor(image).mean(dim=0).cpu().numpy() for image in images]
+    return np.stack(rows).astype(np.float64)
 
 
 def calibration_images(card: CalibrationCard) -> list[Path]:
