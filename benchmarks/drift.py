@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -24,14 +22,21 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import toolkit
 from toolkit.data.images import read_rgb
 from toolkit.decisions.card import CalibrationCard
-from toolkit.decisions.drift import drift_test, evidence, population_stability_index
+from toolkit.decisions.changes import changed
+from toolkit.decisions.drift import (
+    drift_test,
+    evidence,
+    mean_embedding_shift,
+    population_stability_index,
+)
+from toolkit.decisions.embedding import calibration_images, embed_images
 
-CHANGES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "unchanged": lambda image: image,
-    "light x 0.9": lambda image: np.round(image * 0.9).astype(np.uint8),
-    "light x 0.75": lambda image: np.round(image * 0.75).astype(np.uint8),
-    "blur, sigma 3 px": lambda image: cv2.GaussianBlur(image, (0, 0), 3),
-    "moved by 5 %": lambda image: np.roll(image, image.shape[1] // 20, axis=1),
+CHANGES: dict[str, tuple[str, int]] = {
+    "unchanged": ("darker", 0),
+    "light x 0.9": ("darker", 1),
+    "light x 0.7": ("darker", 3),
+    "blur, sigma 0.3 % of the side": ("blur", 3),
+    "moved by 4 %": ("shift", 3),
 }
 LINES, LENGTH = 40, 400
 
@@ -83,15 +88,23 @@ def real_images(run: Path, card: Path, folder: Path) -> None:
     calibration = CalibrationCard.read(card)
     model = toolkit.load_model(run, calibration=calibration)
     images = [read_rgb(path) for path in sorted(folder.iterdir())]
-    print("| change | alarm after | PSI | NOK |\n|---|---|---|---|")
-    for name, apply in CHANGES.items():
-        scores = [r.score for r in model.predict(apply(image) for image in images)]
+    good_embeddings = embed_images(read_rgb(path) for path in calibration_images(calibration))
+    print("| change | alarm after | PSI | mean embedding moved by | p | NOK |")
+    print("|---|---|---|---|---|---|")
+    for name, (kind, strength) in CHANGES.items():
+        new = [changed(image, None, kind, strength)[0] for image in images]
+        scores = [r.score for r in model.predict(new)]
+        moved, p_value = mean_embedding_shift(embed_images(new), good_embeddings)
         good = calibration.good_scores
         alarm = drift_test(scores, good).alarm_at
         psi = population_stability_index(scores, good)
         flagged = sum(score >= calibration.nok.value for score in scores)
         when = "no alarm" if alarm is None else str(alarm)
-        print(f"| {name} | {when} of {len(scores)} | {psi:.2f} | {flagged} |", flush=True)
+        print(
+            f"| {name} | {when} of {len(scores)} | {psi:.2f} | {moved:.2f} | {p_value:.3f} | "
+            f"{flagged} |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from toolkit.data.protocols import make_split
     from toolkit.data.splits import Split
     from toolkit.data.types import Dataset, Sample
+    from toolkit.decisions.recommend import recommend
     from toolkit.formats.convert import convert
     from toolkit.inference.model import load_model
     from toolkit.inference.result import Result
@@ -48,6 +49,7 @@ __all__ = [
     "load_dataset",
     "load_model",
     "make_split",
+    "recommend",
     "report",
     "train",
 ]
@@ -66,6 +68,7 @@ _MODULES = {
     "load_dataset": "toolkit.data.layouts",
     "load_model": "toolkit.inference.model",
     "make_split": "toolkit.data.protocols",
+    "recommend": "toolkit.decisions.recommend",
     "report": "toolkit.reporting.write",
     "train": "toolkit.training",
 }

@@ -58,3 +58,14 @@ def test_costs_come_together(finished: Run, good: Path) -> None:
         run("calibrate", finished.path, "--good", good, "--cost-escape", 3)
     with pytest.raises(ToolkitError, match=r"must end in \.json"):
         run("calibrate", finished.path, "--good", good, "--out", "card.yaml")
+
+
+def test_cross_fitting_instead_of_held_back_images(finished: Run, good: Path) -> None:
+    result = run("calibrate", finished.path, "--cross-fit", 2, "--max-false-alarms", 0.2)
+    assert result.exit_code == 0
+    assert "scored by one of 2 models that lack it" in result.stdout
+    with pytest.raises(ToolkitError, match=r"holds scores of other models.*--good FOLDER"):
+        run("drift", finished.path, good, "--calibration", "calibrations/grey-001.json")
+    for options in ((), ("--good", good, "--cross-fit", 2)):
+        with pytest.raises(ToolkitError, match="give either --good FOLDER"):
+            run("calibrate", finished.path, *options)

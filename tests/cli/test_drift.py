@@ -44,3 +44,14 @@ def test_a_file_without_scores(finished: Run, mean: float) -> None:
         run("drift", finished.path, "scores.txt", "--calibration", CARD)
     with pytest.raises(ToolkitError, match=r"gone\.txt: cannot be read"):
         run("drift", finished.path, "gone.txt", "--calibration", CARD)
+
+
+def test_the_embedding_needs_images(finished: Run, mean: float) -> None:
+    Path("scores.txt").write_text("1.5")
+    with pytest.raises(ToolkitError, match=r"--embedding: needs a folder of images, not scores"):
+        run("drift", finished.path, "scores.txt", "--calibration", CARD, "--embedding")
+    for file in Path("good").iterdir():
+        file.unlink()
+    same = write_images(Path("same"), [mean])
+    with pytest.raises(ToolkitError, match="its good images are not in good any more"):
+        run("drift", finished.path, same, "--calibration", CARD, "--embedding")

@@ -40,23 +40,6 @@ def write_images(folder: Path, greys: Sequence[float], size: int = 20) -> Path:
 
 
 @pytest.fixture
-def run(sample_dir: Path, tmp_path: Path) -> Run:
-    dataset = load_dataset(sample_dir)
-    split = make_plan(dataset, folds=3).fold(dataset, 0)
-    return run_training(TrainingTask("grey", "grey", device="cpu"), split, runs=tmp_path / "runs")
-
-
-@pytest.fixture
-def model(run: Run) -> Model:
-    return load_model(run)
-
-
-@pytest.fixture
-def mean(run: Run) -> float:
-    return float(json.loads((run.weights / "state.json").read_text())["mean"])
-
-
-@pytest.fixture
 def good(tmp_path: Path, mean: float) -> Path:
     rng = np.random.default_rng(0)
     return write_images(tmp_path / "good", mean + rng.normal(0, 3, 60))

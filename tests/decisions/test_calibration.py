@@ -16,6 +16,7 @@ from toolkit.decisions.calibration import (
     false_alarm_threshold,
     images_needed,
     p_values,
+    promised_rate,
 )
 from toolkit.errors import DataError
 
@@ -113,6 +114,16 @@ def test_clopper_pearson_equals_scipy(total: int, confidence: float) -> None:
         assert found == pytest.approx((wanted.low, wanted.high), abs=1e-9)
 
 
+@pytest.mark.parametrize(("n", "k"), [(20, 0), (32, 1), (300, 7)])
+def test_the_promise_of_a_rank_holds_at_its_confidence(n: int, k: int) -> None:
+    bound = promised_rate(k, n)
+    scores = np.sort(np.random.default_rng(n).random((N_CALIBRATIONS, n)), axis=1)
+    kept = (1 - scores[:, n - k - 1] <= bound).mean()
+    assert kept == pytest.approx(CONFIDENCE, abs=0.02)
+    if k == 0:
+        assert bound == pytest.approx(1 - 0.05 ** (1 / n))
+
+
 def test_p_values_of_good_products_are_valid() -> None:
     rng = np.random.default_rng(0)
     found = []
@@ -142,6 +153,8 @@ def test_p_values_equal_their_definition() -> None:
         (lambda: false_alarm_threshold([1, 2], confidence=1.0), "confidence=1.0"),
         (lambda: images_needed(math.nan, 0.95), "max_false_alarms=nan"),
         (lambda: p_values([1.0], []), "good scores: 0 given"),
+        (lambda: promised_rate(0, 9, confidence=0.4), "confidence=0.4: must be above 0.5"),
+        (lambda: promised_rate(3, 2), "3 of 2"),
         (lambda: clopper_pearson(0, 0), "0 of 0"),
         (lambda: clopper_pearson(3, 2), "3 of 2"),
         (lambda: clopper_pearson(1, 2, confidence=1), "confidence=1"),

@@ -13,6 +13,7 @@ from toolkit.decisions.drift import (
     drift_test,
     evidence,
     kolmogorov_smirnov,
+    mean_embedding_shift,
     online_p_values,
     population_stability_index,
 )
@@ -86,6 +87,25 @@ def test_kolmogorov_smirnov_and_psi() -> None:
     assert math.isfinite(population_stability_index([9.0], [1.0, 1.0]))
 
 
+def test_the_mean_embedding_keeps_its_rate_and_finds_a_shift() -> None:
+    p = []
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        good, new = rng.normal(size=(30, 6)), rng.normal(size=(20, 6))
+        p.append(mean_embedding_shift(new, good, permutations=99, seed=seed)[1])
+    for level in (0.05, 0.2, 0.5):
+        assert np.mean(np.array(p) <= level) <= level + 4 * math.sqrt(level * (1 - level) / 200)
+    assert np.mean(p) == pytest.approx(0.5, abs=0.1)
+    rng = np.random.default_rng(0)
+    good = rng.normal(size=(200, 4))
+    moved = rng.normal([2, 0, 0, 0], 1, size=(200, 4))
+    distance, value = mean_embedding_shift(moved, good)
+    assert distance == pytest.approx(2 / math.sqrt(4), rel=0.1)  # in units of the total spread
+    assert value == 0.001
+    assert mean_embedding_shift(good[:5], good)[1] > 0.05
+    assert mean_embedding_shift([[1.0]], [[1.0], [1.0]]) == (0.0, 1.0)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -93,6 +113,9 @@ def test_kolmogorov_smirnov_and_psi() -> None:
         (lambda: drift_test([1.0], [1.0]), "good scores: 1 given"),
         (lambda: drift_test([math.nan], [1.0, 2.0]), "NaN or infinity"),
         (lambda: drift_test([1.0], [1.0, 2.0], false_alarm_rate=1), "false_alarm_rate=1"),
+        (lambda: mean_embedding_shift(np.ones((2, 3)), np.ones((2, 4))), "rows of one length"),
+        (lambda: mean_embedding_shift(np.ones((2, 3)), np.ones((1, 3))), "2 new and 1 good"),
+        (lambda: mean_embedding_shift(np.full((1, 1), np.nan), np.ones((2, 1))), "NaN"),
     ],
 )
 def test_bad_input_is_one_line(call: Callable[[], object], message: str) -> None:

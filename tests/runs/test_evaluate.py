@@ -152,8 +152,28 @@ def test_wrong_decisions_are_counted_with_exact_intervals(dataset: Dataset, tmp_
         assert found[name] == count / total
         interval = metrics["intervals"][name]
         assert (interval["low"], interval["high"]) == pytest.approx((wanted.low, wanted.high))
+        counted = metrics["intervals"]["escapes" if name == "escape_rate" else "overkill"]
+        assert counted["high"] == pytest.approx(wanted.high * total)
     sizes = [len(run.record["split"]["val"]) for run in runs]
     assert found["val_images"] == found["val_good"] + found["val_defect"] == min(sizes)
+
+
+def test_a_threshold_from_good_images_says_what_it_promises(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    run = make_run(tmp_path, dataset, 0)
+    said = evaluate(run, dataset)["at_threshold"]["promised_overkill_rate"]
+    assert said["reason"] == "the threshold was chosen with defects, for the best F1"
+    val = run.record["split"]["val"]
+    run.record["split"]["val"] = good = [n for n in val if not dataset.by_id[n].is_defect]
+    lines = (run.predictions / "val.jsonl").read_text().splitlines(keepends=True)
+    (run.predictions / "val.jsonl").write_text(
+        "".join(line for line in lines if json.loads(line)["id"] in good)
+    )
+    said = evaluate(run, dataset)["at_threshold"]
+    # No good image is flagged where there are fewer than 20.
+    assert said["val_good"] == len(good) < 20
+    assert said["promised_overkill_rate"] == pytest.approx(1 - 0.05 ** (1 / len(good)))
 
 
 def test_no_validation_images_no_decisions(dataset: Dataset, tmp_path: Path) -> None:

@@ -13,8 +13,16 @@ from toolkit.cli.common import say
 def calibrate_command(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run.")],
     good: Annotated[
-        Path, typer.Option("--good", help="Folder of good images that the run was not trained on.")
-    ],
+        Path | None,
+        typer.Option("--good", help="Folder of good images that the run was not trained on."),
+    ] = None,
+    folds: Annotated[
+        int,
+        typer.Option(
+            "--cross-fit",
+            help="Instead of --good: score the training images by so many models that lack them.",
+        ),
+    ] = 0,
     defects: Annotated[
         Path | None, typer.Option("--defects", help="Folder of defective images, to count escapes.")
     ] = None,
@@ -51,11 +59,18 @@ def calibrate_command(
     RUN IMAGE --calibration CARD.
     """
     from toolkit.decisions.calibrate import Prices, calibrate
+    from toolkit.decisions.cross_fit import cross_fit
     from toolkit.decisions.page import card_lines, card_page
     from toolkit.errors import ConfigError
     from toolkit.files import OutputError, write_text
     from toolkit.inference.model import load_model
+    from toolkit.runs.evaluate import dataset_of
 
+    if (good is None) == (folds == 0):
+        raise ConfigError(
+            "calibrate: give either --good FOLDER of images that were held back, or --cross-fit 5 "
+            "to score the run's own training images"
+        )
     costs = (cost_escape, cost_false_alarm, defect_rate)
     prices = None
     if any(cost is not None for cost in costs):
@@ -72,7 +87,7 @@ def calibrate_command(
         raise OutputError(f"{out}: already there; choose another --out or add --overwrite")
     found = calibrate(
         model,
-        good,
+        good if good is not None else cross_fit(model.run, dataset_of(model.run), folds=folds),
         defects=defects,
         max_false_alarms=max_false_alarms,
         max_reviews=max_reviews,

@@ -22,7 +22,9 @@ from toolkit.cli.export import export_command
 from toolkit.cli.imbalance import imbalance_app
 from toolkit.cli.leaderboard import evaluate_command, leaderboard_command
 from toolkit.cli.predict import predict_command
+from toolkit.cli.recommend import recommend_command
 from toolkit.cli.report import report_command
+from toolkit.cli.stress import stress_command
 from toolkit.cli.train import finetune_app, train_app
 from toolkit.cli.weights import weights_app
 from toolkit.errors import ToolkitError
@@ -42,12 +44,14 @@ app.add_typer(train_app, name="train")
 app.command("predict")(predict_command)
 app.command("calibrate")(calibrate_command)
 app.command("drift")(drift_command)
+app.command("stress")(stress_command)
 app.command("evaluate")(evaluate_command)
 app.command("export")(export_command)
 app.command("benchmark")(benchmark_command)
 app.add_typer(imbalance_app, name="imbalance")
 app.command("leaderboard")(leaderboard_command)
 app.command("compare")(compare_command)
+app.command("recommend")(recommend_command)
 app.command("report")(report_command)
 app.add_typer(weights_app, name="weights")
 app.add_typer(cache_app, name="cache")

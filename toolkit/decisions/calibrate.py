@@ -11,14 +11,18 @@ from typing import Any
 
 import numpy as np
 
+from toolkit.data.images import read_rgb
 from toolkit.data.types import file_sha256
 from toolkit.decisions.calibration import clopper_pearson, false_alarm_threshold, images_needed
 from toolkit.decisions.card import CalibrationCard, model_sha256, training_sha256
 from toolkit.decisions.costs import cheapest_threshold
+from toolkit.decisions.cross_fit import CrossFit
 from toolkit.errors import ConfigError, DataError
 from toolkit.inference.model import Model
 from toolkit.inference.result import Result
 from toolkit.inference.sources import SourceImage, iterate_source
+from toolkit.prediction import Prediction
+from toolkit.runs.scored_predictions import load_scored_predictions
 
 N_PICTURES = 5
 
@@ -57,7 +61,7 @@ class Calibration:
 
 def calibrate(
     model: Model,
-    good: str | Path,
+    good: str | Path | CrossFit,
     *,
     defects: str | Path | None = None,
     max_false_alarms: float = 0.01,
@@ -76,7 +80,8 @@ def calibrate(
 
     Args:
         model: the loaded run.
-        good: folder of good images.
+        good: folder of good images; or the held-out scores of the training images, see
+            `cross_fit`, to which the good validation images are added.
         defects: folder of defective images; they count escapes, and set no promise.
         max_false_alarms: largest share of good products that may be NOK.
         max_reviews: largest share of good products that may be REVIEW or NOK; None for no REVIEW.
@@ -101,23 +106,23 @@ def calibrate(
     if prices is not None:
         cheapest_threshold([0.0], [1.0], **_costs(prices))
     trained_on = training_sha256(model.run)
-    good_images, duplicates = _unused(good, trained_on)
-    if len(good_images) < 2:
-        raise DataError(
-            f"{good}: {len(good_images)} image; a calibration needs at least two, and more for any "
-            "useful promise"
-        )
+    used = (
+        _cross_fitted(model, good)
+        if isinstance(good, CrossFit)
+        else _held_back(model, good, trained_on)
+    )
+    scores, duplicates = used.scores, list(used.duplicates)
     defect_images: dict[str, SourceImage] = {}
     if defects is not None:
         defect_images, more = _unused(defects, trained_on)
         duplicates += more
         if mixed := [one.path for one in defect_images.values() if "good" in Path(one.name).parts]:
             raise DataError(f"{mixed[0]}: in a folder named good; --defects takes defective images")
-        if both := [name for name in defect_images if name in good_images]:
+        if both := [name for name in defect_images if name in used.hashes]:
             raise DataError(
-                f"{defect_images[both[0]].path}: is also in {good}; an image is good or defective"
+                f"{defect_images[both[0]].path}: is also in {used.folder}; an image is good or "
+                "defective"
             )
-    scores, worst = _scores(model, good_images.values(), highest=True)
     nok = false_alarm_threshold(scores, max_false_alarms=max_false_alarms, confidence=confidence)
     review = None
     if max_reviews is not None:
@@ -142,7 +147,7 @@ def calibrate(
             found["costs"] = {**_costs(prices), **vars(cheapest)}
     order = [int(i) for i in np.argsort(-np.array(scores), kind="stable")]
     far_out = _far_out(scores)
-    names, hashes = [one.name for one in good_images.values()], list(good_images)
+    names, hashes = used.names, used.hashes
     card = CalibrationCard(
         model={
             "method": model.run.method,
@@ -153,13 +158,62 @@ def calibrate(
         nok=nok,
         review=review,
         good={
-            "folder": str(good),
+            "folder": used.folder,
+            "cross_fit": used.folds,
             "images": [{"name": names[i], "sha256": hashes[i], "score": scores[i]} for i in order],
         },
         suspicious=tuple(names[i] for i in order if far_out[i]),
         **found,
     )
-    return Calibration(card, worst, escaped, tuple(duplicates))
+    return Calibration(card, used.worst, escaped, tuple(duplicates))
+
+
+@dataclass(frozen=True)
+class _Good:
+    """Good images and their scores, and the few results of the highest ones."""
+
+    folder: str
+    names: tuple[str, ...]
+    hashes: tuple[str, ...]
+    scores: list[float]
+    worst: tuple[Result, ...]
+    duplicates: tuple[str, ...] = ()
+    folds: int = 0
+
+
+def _held_back(model: Model, folder: str | Path, trained_on: frozenset[str]) -> _Good:
+    images, duplicates = _unused(folder, trained_on)
+    if len(images) < 2:
+        raise DataError(
+            f"{folder}: {len(images)} image; a calibration needs at least two, and more for any "
+            "useful promise"
+        )
+    scores, worst = _scores(model, images.values(), highest=True)
+    names = tuple(one.name for one in images.values())
+    return _Good(str(folder), names, tuple(images), scores, worst, tuple(duplicates))
+
+
+def _cross_fitted(model: Model, found: CrossFit) -> _Good:
+    """Return the scores of the training images by models that lack them, and of validation."""
+    val = load_scored_predictions(model.run, found.dataset, "val")
+    scored = dict(zip(found.samples, found.scores, strict=True))
+    scored |= {
+        s: x for s, x in zip(val.samples, val.scores.tolist(), strict=True) if not s.is_defect
+    }
+    samples, scores = list(scored), list(scored.values())
+    # The run's own heat map shows little of an image that it was trained on: scores alone.
+    worst = tuple(
+        Result(Prediction(scores[i]), read_rgb(samples[i].image), None, samples[i].id)
+        for i in np.argsort(-np.array(scores), kind="stable")[:N_PICTURES]
+    )
+    return _Good(
+        str(found.dataset.root),
+        tuple(s.id for s in samples),
+        tuple(found.dataset.content[s.id] for s in samples),
+        scores,
+        worst,
+        folds=found.folds,
+    )
 
 
 def _costs(prices: Prices) -> dict[str, float]:

@@ -114,6 +114,31 @@ def images_needed(max_false_alarms: float, confidence: float) -> int:
     return max(2, n)
 
 
+def promised_rate(n_flagged: int, n_good: int, *, confidence: float = 0.95) -> float:
+    """Return the share of good products that a threshold at a given rank flags at most.
+
+    The reverse of `false_alarm_threshold`: for a threshold just above the (n_good - n_flagged)-th
+    smallest of n_good scores, where n_flagged was fixed beforehand and not chosen by the scores.
+
+    Example:
+        >>> round(promised_rate(0, 59), 3), round(promised_rate(1, 32), 3)
+        (0.05, 0.139)
+
+    Args:
+        n_flagged: good calibration images at or above the threshold.
+        n_good: good calibration images.
+        confidence: probability, over the draw of these, that the bound holds.
+
+    Raises:
+        DataError: not 0 <= n_flagged <= n_good, no images, or a confidence outside 0 to 1.
+    """
+    # The upper end of a two-sided interval whose tails are twice as large.
+    _check_share("confidence", confidence)
+    if confidence <= 0.5:
+        raise DataError(f"confidence={confidence}: must be above 0.5")
+    return clopper_pearson(n_flagged, n_good, confidence=2 * confidence - 1)[1]
+
+
 def p_values(
     scores: Sequence[float] | NDArray[np.floating],
     good_scores: Sequence[float] | NDArray[np.floating],

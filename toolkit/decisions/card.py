@@ -40,7 +40,8 @@ class CalibrationCard:
         created: local time, ISO 8601.
         nok: threshold from which on a product is NOK.
         review: threshold from which on a person decides; None for no such band.
-        good: `folder`, and `images`: `name`, `sha256` and `score` of each, highest score first.
+        good: `folder`; `images`: `name`, `sha256` and `score` of each, highest score first; and
+            `cross_fit`: 0, or with how many models the training images were scored.
         suspicious: names of good images whose scores lie far above the others; look at them, since
             an unlabelled defect among the good images raises the threshold.
         defects: `folder`, `images`, `escapes`, `escape_rate` and `interval` (Clopper-Pearson, 95 %,
@@ -62,6 +63,11 @@ class CalibrationCard:
     def good_scores(self) -> NDArray[np.float64]:
         """Scores of the good calibration images, float64 (n,), highest first."""
         return np.array([image["score"] for image in self.good["images"]], np.float64)
+
+    @property
+    def cross_fit(self) -> int:
+        """Models that scored the training images, see `cross_fit`; 0: images were held back."""
+        return int(self.good.get("cross_fit", 0))
 
     def outcome(self, score: float) -> Outcome:
         """Return OK, REVIEW or NOK."""
@@ -151,6 +157,7 @@ class CalibrationCard:
             # Whatever a decision needs is read here, so that a damaged card fails at once.
             card.outcome(card.good_scores[0])
             card.p_value(0.0)
+            _ = card.cross_fit
             _ = (card.model["sha256"], card.model["method"], card.model["name"])
         except (KeyError, TypeError, ValueError, IndexError, ToolkitError) as error:
             raise RunError(f"{path}: damaged ({error}); calibrate again") from error

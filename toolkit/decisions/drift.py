@@ -1,7 +1,8 @@
 """Drift: have the scores changed since the calibration?
 
 `drift_test` may be repeated after every image: its false-alarm rate holds over all tests together.
-The Kolmogorov-Smirnov test and the population stability index describe one batch, looked at once.
+The Kolmogorov-Smirnov test, the population stability index and the shift of the mean embedding
+describe one batch, looked at once.
 """
 
 from __future__ import annotations
@@ -182,6 +183,58 @@ def population_stability_index(scores: Scores, good_scores: Scores, *, bins: int
         counts = np.bincount(places, minlength=len(edges) + 1) + 0.5
         shares.append(counts / counts.sum())
     return float(((shares[0] - shares[1]) * np.log(shares[0] / shares[1])).sum())
+
+
+def mean_embedding_shift(
+    embeddings: NDArray[np.floating],
+    good_embeddings: NDArray[np.floating],
+    *,
+    permutations: int = 999,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Return how far the mean embedding of new images has moved, and the p-value of this.
+
+    The distance of the two means in units of the good images' spread: the maximum mean discrepancy
+    with a linear kernel, tested by permutation (Gretton et al., "A kernel two-sample test", JMLR
+    13, 2012; for shift of images: Rabanser et al., "Failing loudly", NeurIPS 2019). It finds
+    changes that leave the scores alone. The p-value is for one look at one batch.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> good, moved = rng.normal(size=(60, 8)), rng.normal(0.5, size=(40, 8))
+        >>> mean_embedding_shift(moved, good)[1]
+        0.001
+
+    Args:
+        embeddings: one row per new image, float (n, d).
+        good_embeddings: of the good calibration images, float (m, d).
+        permutations: random divisions that the distance is compared with.
+        seed: of these.
+
+    Returns:
+        The distance divided by the root of the good images' total variance (0 where it is 0), and
+        the p-value, at least 1 / (permutations + 1).
+
+    Raises:
+        DataError: no new embedding, fewer than two good ones, other lengths, or values that are not
+            finite.
+    """
+    new, good = np.asarray(embeddings, np.float64), np.asarray(good_embeddings, np.float64)
+    if new.ndim != 2 or good.ndim != 2 or new.shape[1] != good.shape[1]:
+        raise DataError(f"embeddings {new.shape} and {good.shape}: rows of one length are needed")
+    if len(new) < 1 or len(good) < 2:
+        raise DataError(f"embeddings: {len(new)} new and {len(good)} good; 1 and 2 are needed")
+    if not (np.isfinite(new).all() and np.isfinite(good).all()):
+        raise DataError("embeddings: NaN or infinity among them; embed these images again")
+    spread = float(np.sqrt(good.var(axis=0, ddof=1).sum()))
+    every = np.concatenate([new, good])
+    n, total = len(new), every.sum(axis=0)
+    rng = np.random.default_rng(seed)
+    chosen = [np.arange(n), *(rng.permutation(len(every))[:n] for _ in range(permutations))]
+    sums = np.stack([every[rows].sum(axis=0) for rows in chosen])
+    distances = np.linalg.norm(sums / n - (total - sums) / len(good), axis=1)
+    as_far = int((distances[1:] >= distances[0] * (1 - 1e-12)).sum())
+    return (float(distances[0] / spread) if spread else 0.0), (1 + as_far) / (1 + permutations)
 
 
 def _checked(scores: Scores, name: str, least: int) -> NDArray[np.float64]:

@@ -21,6 +21,7 @@ def card_lines(card: CalibrationCard) -> list[str]:
     """Return what a card says, one sentence per line."""
     return [
         f"{card.model['method']}/{card.model['name']}, calibrated on {card.nok.n_good} good images",
+        *_cross_fit_lines(card),
         *_threshold_lines(card.nok, "NOK"),
         *(_threshold_lines(card.review, "REVIEW or NOK") if card.review is not None else ()),
         *_defect_lines(card),
@@ -59,6 +60,15 @@ def percent(share: float) -> str:
         ('1 %', '5 %', '14 %', '0 %')
     """
     return f"{share * 100:.2g} %" if share < 0.995 else f"{share * 100:.0f} %"
+
+
+def _cross_fit_lines(card: CalibrationCard) -> Iterator[str]:
+    if card.cross_fit:
+        yield (
+            f"the images are the run's own training and validation images: each training image "
+            f"was scored by one of {card.cross_fit} models that lack it. The promise is therefore "
+            "an estimate; only images that were held back (--good FOLDER) make it exact"
+        )
 
 
 def _threshold_lines(found: Threshold, name: str) -> Iterator[str]:

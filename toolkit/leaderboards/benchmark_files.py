@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from toolkit.data.types import Dataset, file_sha256
 from toolkit.errors import RunError, ToolkitError
@@ -99,8 +99,12 @@ class PooledMetrics:
         self._files: dict[Path, dict[str, Any]] = {}
         self._datasets = {} if dataset is None else {str(dataset.root.resolve()): dataset}
 
-    def of(self, runs: Sequence[Run]) -> dict[str, Any]:
+    def of(self, runs: Sequence[Run], part: Literal["test", "val"] = "test") -> dict[str, Any]:
         """Return the metrics of the folds of one entry.
+
+        Args:
+            runs: the folds.
+            part: the part of the data to score, see `evaluate`.
 
         Raises:
             RunError: they have to be computed, and predictions are damaged.
@@ -110,7 +114,8 @@ class PooledMetrics:
         if file not in self._files:
             self._files[file] = _pooled(file)
         entries = self._files[file]
-        name = " ".join(os.path.relpath(run.path, file.parent) for run in runs)
+        paths = [os.path.relpath(run.path, file.parent) for run in runs]
+        name = " ".join(paths if part == "test" else [part, *paths])
         hashes = [file_sha256(run.path / "metrics.json") for run in runs]
         key = hashlib.sha256("".join(hashes).encode()).hexdigest()
         found = entries.get(name)
@@ -118,7 +123,7 @@ class PooledMetrics:
             metrics: dict[str, Any] = found["metrics"]
             return metrics
         try:
-            metrics = evaluate(runs, self._dataset(runs[0]))
+            metrics = evaluate(runs, self._dataset(runs[0]), part=part)
         except ToolkitError as error:
             if found is None:
                 raise

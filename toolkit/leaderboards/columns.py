@@ -24,6 +24,7 @@ class Column:
         digits: decimal places.
         lower_is_better: whether small values come first.
         interval: name of its interval in `metrics.json`; empty where there is none.
+        with_interval: whether the interval is displayed wherever the column is.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Column:
     digits: int = 3
     lower_is_better: bool = False
     interval: str = ""
+    with_interval: bool = False
 
 
 def _image(name: str, heading: str, path: str, about: str, *, lower: bool = False) -> Column:
@@ -49,7 +51,7 @@ def _classes(name: str, heading: str, path: str, about: str) -> Column:
 def _wrong(name: str, heading: str, about: str, *, rate: bool = False) -> Column:
     return Column(
         name, heading, f"at_threshold.{name}", about, digits=3 if rate else 0, lower_is_better=True,
-        interval=name if rate else "",
+        interval=name, with_interval=not rate,
     )  # fmt: skip
 
 
@@ -72,14 +74,17 @@ _ALL = (
     _image("recall", "recall", "decisions.recall", _AT_THRESHOLD),
     _image("fpr", "FPR", "decisions.false_alarm_rate", "share of good images flagged at the "
            "threshold", lower=True),
-    _wrong("escapes", "escapes", "defective images below the threshold"),
-    _wrong("overkill", "overkill", "good images at or above the threshold"),
+    _wrong("escapes", "escapes", "defective images below the threshold, with 95 % interval"),
+    _wrong("overkill", "overkill", "good images at or above the threshold, with 95 % interval"),
     _wrong("escape_rate", "escape rate", "share of defective images below the threshold; its "
            "interval is that of Clopper and Pearson", rate=True),
     _wrong("overkill_rate", "overkill rate", "share of good images at or above the threshold; its "
            "interval is that of Clopper and Pearson", rate=True),
     Column("val_images", "val images", "at_threshold.val_images",
            "validation images that the threshold was chosen with", digits=0),
+    Column("promise", "promise", "at_threshold.promised_overkill_rate", "share of good products "
+           "that is flagged at most, at 95 % confidence; without a value where the threshold was "
+           "chosen with defects", lower_is_better=True),
     _image("tpr_at_fpr_1", "TPR@FPR1%", "tpr_at_fpr_1", "recall at 1 % false alarms"),
     _image("tpr_at_fpr_5", "TPR@FPR5%", "tpr_at_fpr_5", "recall at 5 % false alarms"),
     _image("fpr_at_tpr_95", "FPR@TPR95%", "fpr_at_tpr_95", "false-alarm rate at 95 % recall",
@@ -117,7 +122,7 @@ KNOWN: Mapping[str, Column] = {column.name: column for column in _ALL}
 TEXTS = ("labels", "weights", "published")
 """Columns that hold words (`published` a metric with its source)."""
 DEFAULT = (
-    "auroc", "f1", "accuracy", "map50", "mask_iou", "pixel_auroc", "aupro",
+    "auroc", "f1", "escapes", "overkill", "val_images", "map50", "mask_iou", "pixel_auroc", "aupro",
     "labels", "weights", "fit_seconds", "latency",
 )  # fmt: skip
 

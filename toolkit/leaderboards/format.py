@@ -237,17 +237,20 @@ def _cell(row: Row, name: str, group: Group) -> str:
         return text
     if name in row.spread and name not in ("fit_seconds", "latency"):
         return f"{text} ± {row.spread[name]:.{known.digits}f}"
-    wanted = group.all_intervals or name == _bracketed(group)
+    wanted = group.all_intervals or known.with_interval or name == _bracketed(group)
     interval = row.intervals.get(known.interval) if wanted else None
     if _has_numbers(interval, "low", "high"):
-        return f"{text} [{interval['low']:.2f}, {interval['high']:.2f}]"  # type: ignore[index]
+        digits = 2 if known.digits else 0
+        low, high = (f"{interval[end]:.{digits}f}" for end in ("low", "high"))  # type: ignore[index]
+        return f"{text} [{low}, {high}]"
     return text
 
 
 def _bracketed(group: Group) -> str:
     """Return the one column with its interval: that of the order, else the first that has one."""
     names = [name for name in (group.sort, *group.columns) if name in group.columns]
-    return next((n for n in names if n not in TEXTS and column(n).interval), "")
+    known = ((name, column(name)) for name in names if name not in TEXTS)
+    return next((name for name, one in known if one.interval and not one.with_interval), "")
 
 
 def _published(row: Row) -> str:

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 
 from toolkit.data.types import GOOD, Dataset, Sample
-from toolkit.decisions.calibration import clopper_pearson
+from toolkit.decisions.calibration import clopper_pearson, promised_rate
 from toolkit.errors import RunError
 from toolkit.files import read_json
 from toolkit.metrics.bootstrap import Interval, MaybeInterval, image_intervals
 from toolkit.metrics.classification import classification_intervals, classification_metrics
 from toolkit.metrics.image import NO_DEFECT, NO_GOOD, NO_THRESHOLD, flagged, image_metrics
 from toolkit.metrics.threshold import f1_threshold, false_alarm_threshold
-from toolkit.metrics.values import MetricError, to_json
+from toolkit.metrics.values import MetricError, Undefined, Value, to_json
 from toolkit.prediction import Prediction
 from toolkit.runs.costs import costs
 from toolkit.runs.localization_metrics import (
@@ -227,17 +227,41 @@ def _at_threshold(
     ):
         total = int(concerned.sum())
         if is_flagged is None or not total:
-            found[count] = found[rate] = intervals[rate] = missing if not total else NO_THRESHOLD
+            reason = missing if not total else NO_THRESHOLD
+            found[count] = found[rate] = intervals[count] = intervals[rate] = reason
             continue
         found[count] = int((is_flagged[concerned] == wrong).sum())
         found[rate] = found[count] / total
-        intervals[rate] = Interval(*clopper_pearson(found[count], total))
+        low, high = clopper_pearson(found[count], total)
+        intervals[rate] = Interval(low, high)
+        intervals[count] = Interval(low * total, high * total)
     ids = [[dataset.by_id[name] for name in run.record["split"]["val"]] for run in runs]
     fewest = min(ids, key=len)
     found["val_defect"] = sum(sample.is_defect for sample in fewest)
     found["val_good"] = len(fewest) - found["val_defect"]
     found["val_images"] = len(fewest)
+    found["promised_overkill_rate"] = _promise(runs, dataset)
     return found, intervals
+
+
+def _promise(runs: Sequence[Run], dataset: Dataset) -> Value:
+    """Return the largest share of good products that the thresholds promise to flag at most.
+
+    At 95 % confidence, by the order statistic; of several folds, that of the weakest.
+    """
+    promised = []
+    for run in runs:
+        val = load_scored_predictions(run, dataset, "val")
+        threshold = choose_threshold(run, dataset)
+        if threshold is None:
+            return NO_THRESHOLD
+        if val.is_defect.any() and not run.record["settings"].get("target_fpr", 0):
+            return Undefined("the threshold was chosen with defects, for the best F1")
+        good = val.scores[~val.is_defect]
+        if not len(good):
+            return NO_GOOD
+        promised.append(promised_rate(int((good >= threshold).sum()), len(good)))
+    return max(promised)
 
 
 def _by_size(
