@@ -1,4 +1,4 @@
-"""The memory bank: search, principal axes, reweighting."""
+"""The memory bank: search, principal axes, patches left out."""
 
 from __future__ import annotations
 
@@ -70,25 +70,14 @@ def test_a_query_that_is_not_a_number_does_not_pass_for_good() -> None:
     assert not bool(found.isfinite().all())
 
 
-@pytest.mark.parametrize(
-    ("neighbors", "weight"),
-    [
-        # Nearest to -1 is 0; with 3 neighbours of it (0, 1, 2) the distances are 1, 2, 3.
-        (3, 1 - math.exp(1) / (math.exp(1) + math.exp(2) + math.exp(3))),
-        (1, 1.0),
-        (0, 1.0),
-    ],
-)
-def test_reweighting_is_equation_7(neighbors: int, weight: float) -> None:
-    bank = MemoryBank(torch.tensor([[0.0], [1.0], [2.0], [50.0]]), num_reweight_neighbors=neighbors)
-    distances, score = bank(torch.tensor([[-1.0], [0.0]]))
-    assert distances.tolist() == pytest.approx([1.0, 0.0], abs=1e-3)
-    assert score is not None
-    assert float(score) == pytest.approx(weight, rel=1e-5)
+def test_patches_of_an_image_itself_do_not_count() -> None:
+    features, owners = _random(0, 40, 5), torch.arange(40) % 4
+    bank = MemoryBank(features, owners=owners)
+    expected = torch.cdist(features, features[owners != 2]).amin(dim=1)
+    torch.testing.assert_close(bank.distances(features, without=2), expected, rtol=1e-3, atol=1e-2)
 
 
-def test_reweighting_of_huge_distances_is_finite() -> None:
-    bank = MemoryBank(torch.tensor([[0.0], [1.0], [2.0]]), num_reweight_neighbors=9)
-    _, score = bank(torch.tensor([[-1e4]]))
-    assert score is not None
-    assert math.isfinite(float(score))
+def test_the_patches_of_the_only_image_count() -> None:
+    features = _random(0, 40, 5)
+    bank = MemoryBank(features, owners=torch.zeros(40))
+    assert float(bank.distances(features, without=0).max()) < 0.01

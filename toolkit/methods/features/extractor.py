@@ -30,6 +30,7 @@ class FeatureExtractor:
 
     Attributes:
         grid_hw: rows and columns of the patch grid.
+        layer_grids: rows and columns of each layer's own map.
         layer_channels: channels of each layer.
         channels: length of a patch feature, their sum.
 
@@ -67,6 +68,7 @@ class FeatureExtractor:
         finest = max((m.shape[2:] for m in maps), key=lambda shape: int(shape[0] * shape[1]))
         cells = math.ceil(image_size / stride) if stride else 0
         self.grid_hw: tuple[int, int] = (cells or int(finest[0]), cells or int(finest[1]))
+        self.layer_grids = tuple((int(m.shape[2]), int(m.shape[3])) for m in maps)
         self.layer_channels = tuple(int(m.shape[1]) for m in maps)
         self.channels = sum(self.layer_channels)
 

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
 
+import numpy as np
+
 from toolkit.config import setting
+from toolkit.data.alignment import ALIGNED, alignment_of
 from toolkit.data.splits import Split
 from toolkit.data.types import Sample, file_sha256
 from toolkit.errors import ConfigError, DataError, RunError, WeightsError
@@ -18,13 +21,20 @@ from toolkit.methods.features.scorer import FeatureScorer, load_state, patch_fea
 from toolkit.methods.features.settings import FeatureSettings, check_fraction, check_minimum
 from toolkit.methods.features.whitening import fit_whitening
 from toolkit.methods.scorers.coreset import (
-    Reservoir,
     approximate_coreset,
     covering_radius,
     exact_coreset,
     projected,
     projection,
 )
+from toolkit.methods.scorers.depths import (
+    DepthBank,
+    DepthBanks,
+    depths_of,
+    read_places,
+    rows_of,
+)
+from toolkit.methods.scorers.held_patches import HeldPatches, owner_of, scaled
 from toolkit.methods.scorers.memory_bank import MemoryBank
 from toolkit.progress import progress, track
 from toolkit.runs.run import Run
@@ -37,13 +47,15 @@ _IMAGES = "images.json"
 """Contents (SHA-256) of the images that a bank was made of, beside the bank."""
 _PROBES = 5_000
 """Training patches whose distance to the coreset is measured."""
+_SCALE_IMAGES = 30
+"""Training images whose distances from the others are measured."""
 
 
 @dataclass(frozen=True)
 class PatchCoreSettings(FeatureSettings):
     """Settings of PatchCore; docs/experiments/scorers.md has the tables they were chosen by."""
 
-    image_size: int = setting(320, "side in pixels to which images are resized")
+    image_size: int = setting(416, "side in pixels to which images are resized")
     feature_stride: int = setting(
         8, "pixels per cell of the feature grid; 0: the finest layer's", advanced=True
     )
@@ -52,9 +64,12 @@ class PatchCoreSettings(FeatureSettings):
         "shrinkage of the whitening of each layer's features; none: no whitening",
         advanced=True,
     )
-    coreset_size: int = setting(2000, "patches in the bank at most")
+    position: Literal["auto", "on", "off"] = setting(
+        "auto", "count a patch's place, too; auto: where the good images lie alike"
+    )
+    coreset_size: int = setting(2000, "patches in each bank at most")
     coreset_sampling_ratio: float = setting(
-        0.1, "fraction of all patches in the bank at most", advanced=True
+        0.1, "fraction of all patches in each bank at most", advanced=True
     )
     coreset: Literal["approximate", "exact"] = setting(
         "approximate", "greedy choice within groups (fast), or over all patches", advanced=True
@@ -63,7 +78,7 @@ class PatchCoreSettings(FeatureSettings):
         64, "dimensions in which the coreset is chosen; 0: all", advanced=True
     )
     max_patches: int = setting(
-        100_000, "patches held in memory at most; more are sampled evenly", advanced=True
+        100_000, "patches held in memory per bank at most; more are sampled evenly", advanced=True
     )
     pca_dim: int = setting(
         48,
@@ -73,11 +88,8 @@ class PatchCoreSettings(FeatureSettings):
     num_neighbors: int = setting(
         1, "nearest patches whose mean distance is a patch's score", advanced=True
     )
-    num_reweight_neighbors: int = setting(
-        9, "neighbours that reweight the image score max (paper: 9); 0: none", advanced=True
-    )
     image_score: Literal["max", "top_1_percent"] = setting(
-        "top_1_percent", "image score: reweighted maximum, or mean of the map's highest 1 %"
+        "top_1_percent", "image score: maximum of the map, or mean of its highest 1 %"
     )
     sigma: float = setting(
         3.0, "smoothing of the anomaly map, in pixels of the resized image", advanced=True
@@ -95,7 +107,7 @@ class PatchCoreSettings(FeatureSettings):
         super().__post_init__()
         check_fraction(self, "coreset_sampling_ratio")
         check_minimum(self, coreset_size=1, max_patches=1, num_neighbors=1)
-        check_minimum(self, projection_dim=0, pca_dim=0, num_reweight_neighbors=0)
+        check_minimum(self, projection_dim=0, pca_dim=0)
         if self.whitening is not None:
             check_minimum(self, whitening=0)
 
@@ -124,73 +136,103 @@ class PatchCoreBase(FeatureScorer[S]):
 
     def learn_bank(
         self, split: Split, good: Sequence[Sample], extractor: FeatureExtractor, run: Run
-    ) -> MemoryBank:
-        """Fill the memory bank from good images.
+    ) -> DepthBanks:
+        """Fill the memory banks from good images.
 
         Raises:
             DataError: fewer patches than the coreset needs.
         """
-        import torch
-
-        settings = self.settings
-        base = _read_base(self, extractor, split) if settings.base_run else None
+        base = _read_base(self, extractor, split) if self.settings.base_run else None
         contents = {s.id: file_sha256(s.image) for s in good}
         known = set() if base is None else set(base.images)
         new = [s for s in good if contents[s.id] not in known]
-        reservoir = self._embed(new, extractor, run, held=0 if base is None else len(base.features))
-        features, seen = reservoir.rows(), reservoir.seen
-        if base is not None:
-            features = torch.cat([base.features.float(), features.float()])
-            seen += base.seen
+        aligned = self._is_aligned(good, run) if base is None else base.banks[0].places is not None
+        kept = [
+            HeldPatches(
+                depth,
+                len(new),
+                extractor,
+                max_patches=self.settings.max_patches,
+                run=run,
+                base=bank,
+            )
+            for depth, bank in zip(
+                depths_of(extractor), base.banks if base else (None, None), strict=False
+            )
+        ]
+        for sample in track(new, "features"):
+            patches = patch_features(sample, extractor)
+            for one in kept:
+                rows = rows_of(one.depth.grid(patches, extractor.grid_hw)).cpu()
+                one.add(rows, owner_of(contents[sample.id]), aligned=aligned)
+        images_seen = len(new) + (0 if base is None else base.images_seen)
+        banks = [self._thinned(one, images_seen, run) for one in kept]
+        write_json(run.weights / _IMAGES, sorted(known.union(contents.values())))
+        run.update_metadata(
+            patches_seen=images_seen * kept[0].cells,
+            patches_held=len(kept[0]),
+            patches_in_bank=len(banks[0].bank),
+        )
+        chosen = np.unique(np.linspace(0, len(good) - 1, _SCALE_IMAGES).astype(int))
+        return scaled(banks, [good[i] for i in chosen], extractor)
+
+    def restore_bank(self, state: Mapping[str, Tensor], extractor: FeatureExtractor) -> DepthBanks:
+        """Make the banks again from their saved state."""
+        banks = [
+            DepthBank(
+                depth,
+                self._bank(
+                    state[f"{i}.features"], state[f"{i}.owners"], state.get(f"{i}.whitening")
+                ),
+                read_places(state, i),
+                state[f"{i}.scale"],
+            )
+            for i, depth in enumerate(depths_of(extractor))
+        ]
+        return DepthBanks(banks, extractor.grid_hw)
+
+    def _bank(self, features: Tensor, owners: Tensor, whitening: Tensor | None) -> MemoryBank:
+        return MemoryBank(
+            features,
+            whitening,
+            owners=owners,
+            pca_dim=self.settings.pca_dim,
+            num_neighbors=self.settings.num_neighbors,
+        )
+
+    def _is_aligned(self, good: Sequence[Sample], run: Run) -> bool:
+        found = alignment_of(good)
+        aligned = len(good) > 1 and (
+            found >= ALIGNED if self.settings.position == "auto" else self.settings.position == "on"
+        )
+        run.update_metadata(alignment=round(found, 3), position=aligned)
+        run.log(
+            f"alignment of the good images {found:.2f}: a patch's place "
+            f"{'counts' if aligned else 'means nothing'} (position {self.settings.position})"
+        )
+        return aligned
+
+    def _thinned(self, kept: HeldPatches, images_seen: int, run: Run) -> DepthBank:
+        """Choose the coreset of one depth."""
+        import torch
+
+        settings = self.settings
+        features, owners = kept.features(), kept.owners()
+        seen = images_seen * kept.cells
         size = self._coreset_size(seen, len(features))
-        if base is not None and len(base.features) < base.seen:
-            whitening = base.whitening  # a thinned bank does not show how all patches vary
+        if kept.base is not None and len(kept.base.bank) < seen - kept.seen:
+            whitening = kept.base.bank.whitening  # a thinned bank does not show how patches vary
         elif settings.whitening is None:
             whitening = None
         else:
             whitening = fit_whitening(
-                features, extractor.layer_channels, shrinkage=settings.whitening, seed=run.seed
+                features, kept.depth.channels, shrinkage=settings.whitening, seed=run.seed
             )
         chosen, radius = self._choose(features, whitening, size, run)
-        write_json(run.weights / _IMAGES, sorted(known.union(contents.values())))
-        run.update_metadata(
-            patches_seen=seen,
-            patches_held=len(features),
-            patches_in_bank=size,
-            coreset_radius=round(radius, 4),
-        )
-        return self._bank(features[chosen], whitening)
-
-    def _bank(self, features: Tensor, whitening: Tensor | None) -> MemoryBank:
-        settings = self.settings
-        return MemoryBank(
-            features,
-            whitening,
-            pca_dim=settings.pca_dim,
-            num_neighbors=settings.num_neighbors,
-            num_reweight_neighbors=settings.num_reweight_neighbors,
-            image_score=settings.image_score,
-        )
-
-    def _embed(
-        self, samples: Sequence[Sample], extractor: FeatureExtractor, run: Run, *, held: int
-    ) -> Reservoir:
-        """Embed images; `held` patches of a base run count towards `max_patches`."""
-        rows, columns = extractor.grid_hw
-        patches = len(samples) * rows * columns
-        room = self.settings.max_patches - held
-        if samples and room < 1:
-            raise ConfigError(
-                f"max_patches={self.settings.max_patches}: {self.settings.base_run} holds {held} "
-                "already, so nothing new fits; set --max-patches higher"
-            )
-        capacity = min(max(room, 0), patches)
-        if capacity < patches:
-            run.log(f"{patches} patches, of which {capacity} drawn evenly are held (max_patches)")
-        reservoir = Reservoir(capacity, extractor.channels, seed=run.seed)
-        for sample in track(samples, "features"):
-            reservoir.add(patch_features(sample, extractor).cpu())
-        return reservoir
+        if kept.depth.start == 0:
+            run.update_metadata(coreset_radius=round(radius, 4))
+        bank = self._bank(features[chosen], owners[chosen], whitening)
+        return DepthBank(kept.depth, bank, kept.places, torch.empty(0))
 
     def _coreset_size(self, seen: int, held: int) -> int:
         settings = self.settings
@@ -248,26 +290,25 @@ class PatchCore(PatchCoreBase[PatchCoreSettings]):
 
     def learn(
         self, split: Split, good: Sequence[Sample], extractor: FeatureExtractor, run: Run
-    ) -> MemoryBank:
-        """Fill the memory bank; see `learn_bank`."""
+    ) -> DepthBanks:
+        """Fill the memory banks; see `learn_bank`."""
         return self.learn_bank(split, good, extractor, run)
 
-    def restore(self, state: Mapping[str, Tensor], extractor: FeatureExtractor) -> MemoryBank:
-        """Make the bank again from its saved state."""
-        return self._bank(state["features"], state.get("whitening"))
+    def restore(self, state: Mapping[str, Tensor], extractor: FeatureExtractor) -> DepthBanks:
+        """Make the banks again from their saved state."""
+        return self.restore_bank(state, extractor)
 
 
 @dataclass(frozen=True)
-class _BaseBank:
-    """The bank to extend: patches before whitening, whitening, patches seen, contents of images."""
+class _Base:
+    """What is extended: banks by depth, how many images they saw, and contents of the images."""
 
-    features: Tensor
-    whitening: Tensor | None
-    seen: int
+    banks: tuple[DepthBank, ...]
+    images_seen: int
     images: tuple[str, ...]
 
 
-def _read_base(method: PatchCoreBase[S], extractor: FeatureExtractor, split: Split) -> _BaseBank:
+def _read_base(method: PatchCoreBase[S], extractor: FeatureExtractor, split: Split) -> _Base:
     """Read the bank of the base run.
 
     Raises:
@@ -279,7 +320,7 @@ def _read_base(method: PatchCoreBase[S], extractor: FeatureExtractor, split: Spl
     run = Run.open(Path(method.settings.base_run))
     state = load_state(run, extractor)
     path = run.weights / _IMAGES
-    if "features" not in state or not path.is_file():
+    if "0.features" not in state or not path.is_file():
         raise WeightsError(f"{path}: missing, so its images are not known; train patchcore again")
     theirs, ours = run.record["settings"].get("whitening"), method.settings.whitening
     if theirs != ours:
@@ -292,5 +333,6 @@ def _read_base(method: PatchCoreBase[S], extractor: FeatureExtractor, split: Spl
             f"{run.path}: learned from {leaked[0]}, which is held out here; extend a run of the "
             "same split"
         )
-    seen = int(run.metadata["patches_seen"])
-    return _BaseBank(state["features"].cpu(), state.get("whitening"), seen, images)
+    banks = method.restore_bank({k: v.cpu() for k, v in state.items()}, extractor).depths
+    cells = extractor.grid_hw[0] * extractor.grid_hw[1]
+    return _Base(banks, int(run.metadata["patches_seen"]) // cells, images)

@@ -21,6 +21,7 @@ from toolkit.methods.features.synthetic_defects import (
     make_synthetic_defects,
     wants_synthetic_defects,
 )
+from toolkit.methods.scorers.depths import DepthBanks
 from toolkit.methods.scorers.memory_bank import MemoryBank
 from toolkit.methods.scorers.patchcore import PatchCoreBase, PatchCoreSettings
 from toolkit.runs.run import Run
@@ -56,9 +57,10 @@ class PatchCorePlusSettings(PatchCoreSettings):
 class PatchCorePlus(PatchCoreBase[PatchCorePlusSettings]):
     """PatchCore whose scores rise where a patch resembles a labelled defect.
 
-    A patch scores d · (1 + w · exp(-e / t)), where d is its distance to good patches, e that to
-    defect patches, w the defect weight and t the typical distance of good patches to the bank. It
-    never scores less than with PatchCore, so that unlabelled kinds of defects are not lost.
+    A patch scores d · (1 + w · exp(-e)), where d is its distance to good patches, w the defect
+    weight, and e its distance to defect patches as a multiple of the mean distance of good patches
+    to their bank, averaged over the depths. It never
+    scores less than with PatchCore, so that unlabelled kinds of defects are not lost.
     """
 
     name: ClassVar[str] = "patchcore+"
@@ -77,50 +79,58 @@ class PatchCorePlus(PatchCoreBase[PatchCorePlusSettings]):
         import torch
 
         bank = self.learn_bank(split, good, extractor, run)
-        patches = self._defect_patches(split, good, extractor, run).cpu()
+        patches, distances = self._defect_patches(split, good, extractor, bank, run)
         held_out = [s for s in split.val if not s.is_defect] or list(good)
         typical = torch.cat(
             [bank.distances(patch_features(s, extractor).cpu()) for s in held_out[:10]]
         )
         # Patches at a defect's rim that resemble good ones would raise good images.
-        distances = bank.distances(patches)
         kept = patches[distances > typical.double().quantile(0.99)]
         kept = kept if len(kept) else patches[distances.argmax()][None]
         run.update_metadata(defect_patches_seen=len(patches), defect_patches=len(kept))
         generator = torch.Generator().manual_seed(run.seed)
         drawn = torch.randperm(len(kept), generator=generator)[: self.settings.defect_patches]
-        scale = typical.median().clamp_min(1e-6)
-        return TwoBanks(bank, kept[drawn.sort().values], scale, self.settings.defect_weight)
+        return TwoBanks(bank, kept[drawn.sort().values], self.settings.defect_weight)
 
     def restore(self, state: Mapping[str, Tensor], extractor: FeatureExtractor) -> TwoBanks:
         """Make both banks again from their saved state."""
-        bank = self._bank(state["features"], state.get("whitening"))
-        return TwoBanks(bank, state["defects"], state["scale"], self.settings.defect_weight)
+        bank = self.restore_bank(state, extractor)
+        return TwoBanks(bank, state["defects"], self.settings.defect_weight)
 
     def _defect_patches(
-        self, split: Split, good: Sequence[Sample], extractor: FeatureExtractor, run: Run
-    ) -> Tensor:
+        self,
+        split: Split,
+        good: Sequence[Sample],
+        extractor: FeatureExtractor,
+        bank: DepthBanks,
+        run: Run,
+    ) -> tuple[Tensor, Tensor]:
+        """Return the patches in the defects, (n, channels), and their scores, (n,)."""
         import torch
 
         settings = self.settings
+        patches: list[Tensor] = []
+        distances: list[Tensor] = []
+
+        def add(found: Tensor, mask: NDArray[np.bool_]) -> None:
+            inside = cells_in(mask, extractor.grid_hw)
+            patches.append(found.cpu()[inside])
+            distances.append(bank.distances(found.cpu())[inside])
+
         labelled = [s for s in split.train if s.is_defect and s.masks]
-        patches = [
-            patch_features(s, extractor)[cells_in(read_truth(s), extractor.grid_hw)]
-            for s in labelled
-        ]
+        for sample in labelled:
+            add(patch_features(sample, extractor), read_truth(sample))
         if wants_synthetic_defects(settings.synthetic_defects, labelled):
             count = settings.synthetic_defects_count
-            patches += [
-                extractor(image)[cells_in(mask, extractor.grid_hw)]
-                for image, mask in make_synthetic_defects(good, count, seed=run.seed)
-            ]
+            for image, mask in make_synthetic_defects(good, count, seed=run.seed):
+                add(extractor(image), mask)
             run.update_metadata(synthetic_defects=count)
         if not patches:
             raise DataError(
                 f"{split.dataset.root}: no defect with a mask to learn from; use the protocol "
                 "supervised, or --synthetic-defects auto"
             )
-        return torch.cat(patches)
+        return torch.cat(patches), torch.cat(distances)
 
 
 class TwoBanks:
@@ -129,33 +139,28 @@ class TwoBanks:
     Args:
         bank: good patches.
         defects: patches of defects, before whitening, float32 (n, d).
-        scale: distance at which a defect's influence has fallen to 1/e, float32 ().
         defect_weight: by how much the distance of a defect's own patch is raised.
     """
 
-    def __init__(
-        self, bank: MemoryBank, defects: Tensor, scale: Tensor, defect_weight: float
-    ) -> None:
-        self.bank, self.defects, self.scale = bank, defects, scale
-        self.defect_weight = defect_weight
+    def __init__(self, bank: DepthBanks, defects: Tensor, defect_weight: float) -> None:
+        self.bank, self.defects, self.defect_weight = bank, defects, defect_weight
         # In all dimensions: along the few axes of the bank, good patches could lie near defects.
-        self._known = MemoryBank(defects, bank.whitening)
+        self._known = {
+            one.depth: MemoryBank(one.depth.columns(defects), one.bank.whitening)
+            for one in bank.depths
+        }
 
-    def __call__(self, patches: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return the raised distances of the cells, and the image score; see `Head`."""
-        near = self._known.distances(patches)
-        factor = 1.0 + self.defect_weight * (-near / self.scale).exp()
-        scores = self.bank.distances(patches) * factor
-        if self.bank.image_score != "max":
-            return scores, None
-        top = scores.argmax().reshape(1)
-        query = self.bank.centred(patches[top])[0]
-        score = self.bank.reweighted(query, self.bank.num_reweight_neighbors)
-        return scores, score * factor[top]
+    def __call__(self, patches: Tensor) -> tuple[Tensor, None]:
+        """Return the raised distances of the cells; see `Head`."""
+        near = self.bank.summed(
+            patches, lambda one, rows: self._known[one.depth].distances(rows) / one.scale[0, 0]
+        )
+        factor = 1.0 + self.defect_weight * (-near / len(self.bank.depths)).exp()
+        return self.bank.distances(patches) * factor, None
 
     def state(self) -> dict[str, Tensor]:
         """Return the tensors that are saved."""
-        return {**self.bank.state(), "defects": self.defects, "scale": self.scale}
+        return {**self.bank.state(), "defects": self.defects}
 
     def networks(self) -> list[nn.Module]:
         """Return no networks."""
