@@ -1,6 +1,6 @@
 """Measure prediction: every engine beside torch, from file to result and the network alone.
 
-    python benchmarks/latency.py DATA [--methods patchcore classifier yolo] [--images 50]
+    python benchmarks/latency.py DATA [--methods patchcore patchcore/fast classifier] [--images 50]
 
 Trains each method shortly on a category in MVTec layout (the speed of a prediction does not depend
 on how long it was trained), then predicts its test images with all engines in one process, image by
@@ -27,6 +27,7 @@ import numpy as np
 import torch
 
 import toolkit
+from toolkit.config import find_config, read_yaml
 from toolkit.data.images import read_rgb
 from toolkit.inference.engines import open_engine
 from toolkit.methods.onnx_graph import write_onnx
@@ -50,18 +51,21 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("data", type=Path, help="folder of a category in MVTec layout")
-    parser.add_argument("--methods", nargs="+", default=list(SETTINGS), choices=list(SETTINGS))
+    parser.add_argument(
+        "--methods", nargs="+", default=list(SETTINGS), help="methods, or configs as patchcore/fast"
+    )
     parser.add_argument("--images", type=int, default=50, help="predictions per engine")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     record: dict[str, Any] = {"environment": environment(), "threads": options.threads}
     with tempfile.TemporaryDirectory() as folder:
-        for method in options.methods:
-            run = toolkit.train(
-                method, options.data, runs=Path(folder), device="cpu", **SETTINGS[method]
-            )
-            record[method] = measure(run, options.data, options.images, Path(folder))
+        for name in options.methods:
+            values = read_yaml(find_config(name)) if "/" in name else {"method": name}
+            method = values.pop("method")
+            values |= SETTINGS.get(method, {})
+            run = toolkit.train(method, options.data, runs=Path(folder), device="cpu", **values)
+            record[name] = measure(run, options.data, options.images, Path(folder))
     print(json.dumps(record, indent=2))
 
 

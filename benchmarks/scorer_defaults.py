@@ -4,8 +4,8 @@
         --variants '{}' '{"whitening": "none"}' '{"image_size": 416}'
 
 Each variant learns from the training part of protocol `official` and is judged twice: on the
-validation part of fold 0 of protocol `supervised` (real defects; these images also belong to the
-test part of `official`), and on the good validation images of `official`, each beside two copies
+validation parts of `--folds` folds of protocol `supervised` (real defects; these images also belong
+to the test part of `official`), and on the good validation images of `official`, each beside two copies
 with a synthetic defect. Prints one row per variant, the mean over the categories, and one row per
 category with `--each`. Milliseconds are medians per image, decoding excluded, threads as set.
 """
@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from toolkit.config import settings_dict
 from toolkit.data.images import read_rgb, read_truth
 from toolkit.data.layouts import load_dataset
-from toolkit.data.protocols import make_split
+from toolkit.data.protocols import make_plan, make_split
 from toolkit.methods.base import Predictor
 from toolkit.methods.features.synthetic_defects import synthetic_defect
 from toolkit.methods.registry import make_method
@@ -63,10 +63,11 @@ def main() -> None:
     parser.add_argument("data", nargs="+", type=Path, help="folders of the categories")
     parser.add_argument("--method", default="patchcore")
     parser.add_argument("--variants", nargs="+", default=["{}"], help="settings as JSON objects")
+    parser.add_argument("--folds", type=int, default=2, help="folds whose validation parts judge")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--each", action="store_true", help="one row per category too")
     options = parser.parse_args()
-    categories = [_category(path, options.seed) for path in options.data]
+    categories = [_category(path, options.folds, options.seed) for path in options.data]
     heads = [f"{part}: {figure}" for part in ("real", "synthetic") for figure in FIGURES]
     print(f"| variant | {' | '.join(heads)} | ms |\n|---{'|---' * (len(heads) + 1)}|", flush=True)
     for text in options.variants:
@@ -81,10 +82,12 @@ def _print(name: str, row: list[float]) -> None:
     print(f"| {name} | {' | '.join(f'{v:.3f}' for v in row[:-1])} | {row[-1]:.0f} |", flush=True)
 
 
-def _category(path: Path, seed: int) -> Category:
+def _category(path: Path, folds: int, seed: int) -> Category:
     dataset = load_dataset(path)
     official = make_split(dataset, protocol="official")
-    real = [(read_rgb(s.image), read_truth(s)) for s in make_split(dataset).val]
+    plan = make_plan(dataset)
+    validation = [s for fold in range(folds) for s in plan.fold(dataset, fold).val]
+    real = [(read_rgb(s.image), read_truth(s)) for s in validation]
     rng = np.random.default_rng(seed)
     good = [read_rgb(s.image) for s in official.val]
     synthetic = [(image, np.zeros(image.shape[:2], np.bool_)) for image in good]

@@ -56,21 +56,22 @@ class MapSteps:
     """Scores of patches become a smoothed map and an image score.
 
     Args:
-        record: `image_size`, `smoothing_sigma`, `image_score`.
+        record: `input_hw`, `smoothing_sigma`, `image_score`.
     """
 
     def __init__(self, record: Mapping[str, Any]) -> None:
-        self._size = int(record["image_size"])
+        height, width = record["input_hw"]
+        self._input_hw = (int(height), int(width))
         self._sigma, self._how = float(record["smoothing_sigma"]), str(record["image_score"])
 
     def predict(self, image: NDArray[np.uint8], network: Network) -> Answer:
         """Return the answer for an RGB image (H, W, 3)."""
-        cells, *score = network(resize_averaged(image, self._size)[None])
+        cells, *score = network(resize_averaged(image, self._input_hw)[None])
         return self.answer(cells, float(score[0].item()) if score else None)
 
     def answer(self, cells: NDArray[np.float32], score: float | None) -> Answer:
         """Return the answer for scores of cells (rows, columns), and of the image if known."""
-        anomaly_map = smooth(to_image_grid(cells, (self._size, self._size)), self._sigma)
+        anomaly_map = smooth(to_image_grid(cells, self._input_hw[::-1]), self._sigma)
         return Answer(
             image_score(anomaly_map, self._how) if score is None else score, anomaly_map=anomaly_map
         )
@@ -168,17 +169,18 @@ def make_steps(record: Mapping[str, Any]) -> Steps:
     return _KINDS[record["kind"]](record)
 
 
-def resize_averaged(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """Resize to a square.
+def resize_averaged(image: NDArray[np.uint8], size_hw: tuple[int, int]) -> NDArray[np.uint8]:
+    """Resize to rows and columns.
 
     Bilinear interpolation averages two pixels per axis, which loses nothing down to about one
     half; below that only area averaging sees every pixel.
     """
-    if image.shape[:2] == (size, size):
+    if image.shape[:2] == size_hw:
         return image
-    ratio = max(image.shape[:2]) / size
+    height, width = size_hw
+    ratio = max(image.shape[0] / height, image.shape[1] / width)
     method = cv2.INTER_AREA if ratio > _BILINEAR_LIMIT else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(image, (size, size), interpolation=method), np.uint8)
+    return np.asarray(cv2.resize(image, (width, height), interpolation=method), np.uint8)
 
 
 def resize_square(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

@@ -16,7 +16,7 @@ from toolkit.methods.features.backbone import (
     fold_batch_norms,
     load_network_weights,
 )
-from toolkit.methods.features.extractor import FeatureExtractor
+from toolkit.methods.features.extractor import FeatureExtractor, input_shape
 
 
 @pytest.mark.parametrize(
@@ -243,3 +243,35 @@ def test_weights_out_of_reach(setting: str, name: str, monkeypatch: pytest.Monke
     assert ("no route" in resolved.reason) == (setting == "auto")
     with pytest.raises(WeightsError, match=r"mobilenetv3_small_050: timm .* \(no route\)"):
         load_network_weights(model, "mobilenetv3_small_050")
+
+
+@pytest.mark.parametrize(
+    ("sizes", "image_size", "expected"),
+    [
+        ([(900, 900)], 320, (320, 320)),
+        ([(1000, 1024)], 200, (200, 200)),  # nearly square; no multiple of 32 is forced on squares
+        ([(500, 1000)], 320, (224, 448)),
+        ([(1000, 500), (1000, 500), (300, 300)], 320, (448, 224)),  # the median
+        ([(150, 150)], 320, (160, 160)),
+        ([(30, 30)], 320, (128, 128)),
+        ([(30, 30)], 64, (64, 64)),
+        ([(100, 4000)], 320, (64, 2016)),
+    ],
+)
+def test_input_shape_keeps_the_aspect_and_blows_nothing_up(
+    sizes: list[tuple[int, int]], image_size: int, expected: tuple[int, int]
+) -> None:
+    assert input_shape(sizes, image_size) == expected
+
+
+@pytest.mark.parametrize("name", ["resnet18", "swin_tiny_patch4_window7_224"])
+def test_a_rectangle_keeps_its_shape_in_the_grid(name: str) -> None:
+    backbone = build_backbone(name, weights="none", layers=("1", "2"))
+    extractor = FeatureExtractor(backbone, image_size=96, input_hw=(64, 128), patch_size=1)
+    assert extractor.grid_hw == {"resnet18": (16, 32)}.get(name, (8, 16))
+    image = np.zeros((200, 400, 3), np.uint8)
+    image[:, 200:] = 255
+    assert extractor.resized(image).shape == (64, 128, 3)
+    grid = extractor(image).reshape(*extractor.grid_hw, -1)
+    left, right = grid[2:-2, 2:6].mean((0, 1)), grid[2:-2, -6:-2].mean((0, 1))
+    assert float((left - right).abs().max()) > 10 * float((grid[2:-2, 3] - grid[3, 3]).abs().max())

@@ -48,7 +48,8 @@ class Backbone:
         maps = self.network(images)
         if isinstance(maps, dict):  # in the network's order
             maps = [maps[layer] for layer in self.layers]
-        return [_channels_first(one) for one in maps]
+        height, width = images.shape[2:]
+        return [_channels_first(one, height, width) for one in maps]
 
 
 def build_backbone(
@@ -235,11 +236,11 @@ def _replace(graph: Any, target: str, module: nn.Module) -> None:
     setattr(graph.get_submodule(parent), child, module)
 
 
-def _channels_first(one: Tensor) -> Tensor:
-    # Swin's maps are (B, h, w, C).
-    if one.ndim == 4 and one.shape[1] == one.shape[2] != one.shape[3]:
-        return one.permute(0, 3, 1, 2)
-    return one
+def _channels_first(one: Tensor, height: int, width: int) -> Tensor:
+    # Swin's maps are (B, h, w, C): axes 1 and 2 have the image's aspect, 2 and 3 have not.
+    if one.ndim != 4 or one.shape[2] * width == one.shape[3] * height:
+        return one
+    return one.permute(0, 3, 1, 2) if one.shape[1] * width == one.shape[2] * height else one
 
 
 def _any_size(name: str) -> dict[str, bool]:

@@ -17,13 +17,22 @@ if TYPE_CHECKING:
 
     from toolkit.methods.features.backbone import Backbone
 
+_MULTIPLE = 32
+"""Sides of rectangles are multiples of the coarsest stride, so that all layers cover one field."""
+_SMALLEST = 128
+"""Smallest side that small images are brought to, where `image_size` is not smaller."""
+_SQUARE = 1.1
+"""Aspect up to which images count as square."""
+
 
 class FeatureExtractor:
     """Turns images into patch features, all layers on one grid.
 
     Args:
         backbone: the frozen network.
-        image_size: images are resized to this many pixels on each side, whatever their aspect.
+        image_size: side in pixels of a square input.
+        input_hw: rows and columns that all images are resized to, of about as many pixels as the
+            square; None: the square. See `input_shape`.
         patch_size: side of the neighbourhood, in cells, over which features are averaged; odd.
         stride: pixels of the resized image per cell of the grid; 0 takes the finest layer's grid.
         device: torch device.
@@ -43,6 +52,7 @@ class FeatureExtractor:
         backbone: Backbone,
         *,
         image_size: int,
+        input_hw: tuple[int, int] | None = None,
         patch_size: int = 3,
         stride: int = 0,
         device: str = "cpu",
@@ -55,6 +65,7 @@ class FeatureExtractor:
             raise ConfigError(f"feature_stride={stride}: must be 0 (the finest layer's) or more")
         self.backbone = backbone
         self.image_size = image_size
+        self.input_hw = input_hw or (image_size, image_size)
         self.patch_size = patch_size
         self.stride = stride
         self.device = device
@@ -66,8 +77,10 @@ class FeatureExtractor:
         self._table: NDArray[np.float32] = table.cpu().numpy()
         maps = self._layer_maps(np.zeros((8, 8, 3), np.uint8))
         finest = max((m.shape[2:] for m in maps), key=lambda shape: int(shape[0] * shape[1]))
-        cells = math.ceil(image_size / stride) if stride else 0
-        self.grid_hw: tuple[int, int] = (cells or int(finest[0]), cells or int(finest[1]))
+        self.grid_hw: tuple[int, int] = (int(finest[0]), int(finest[1]))
+        if stride:
+            height, width = self.input_hw
+            self.grid_hw = (math.ceil(height / stride), math.ceil(width / stride))
         self.layer_grids = tuple((int(m.shape[2]), int(m.shape[3])) for m in maps)
         self.layer_channels = tuple(int(m.shape[1]) for m in maps)
         self.channels = sum(self.layer_channels)
@@ -94,6 +107,7 @@ class FeatureExtractor:
             "weights": self.backbone.weights.name,
             "fingerprint": self.backbone.fingerprint,
             "image_size": self.image_size,
+            "input_hw": list(self.input_hw),
             "patch_size": self.patch_size,
             "feature_stride": self.stride,
         }
@@ -127,16 +141,16 @@ class FeatureExtractor:
         return (pixels - self._mean) / self._std
 
     def resized(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Resize an image to the square that is the network's input."""
+        """Resize an image to the network's input, `input_hw`."""
         from toolkit.runtime.steps import resize_averaged
 
-        return resize_averaged(image, self.image_size)
+        return resize_averaged(image, self.input_hw)
 
     def _layer_maps(self, image: NDArray[np.uint8]) -> list[Tensor]:
         import cv2
         import torch
 
-        size = self.image_size
+        height, width = self.input_hw
         # A pixel has 256 values only: a table gives the same values three times as fast as the
         # formula. Rows of pixels with three values each are channels-last already.
         normalised = cv2.LUT(self.resized(image), self._table)
@@ -146,8 +160,9 @@ class FeatureExtractor:
                 maps = self.backbone.feature_maps(pixels)
             except (AssertionError, RuntimeError) as error:
                 raise ConfigError(
-                    f"backbone {self.backbone.name}: cannot take images of {size} pixels "
-                    f"({str(error).splitlines()[0]}); choose another --image-size"
+                    f"backbone {self.backbone.name}: cannot take images of "
+                    f"{width}x{height} pixels ({str(error).splitlines()[0]}); choose another "
+                    "--image-size, or --keep-aspect false"
                 ) from error
         for layer, found in zip(self.backbone.layers, maps, strict=True):
             if found.ndim != 4:
@@ -155,9 +170,39 @@ class FeatureExtractor:
                     f"layer {layer} of {self.backbone.name}: gives {found.ndim - 1}-dimensional "
                     "output, not a feature map; use numbers of timm's stages, such as 5,8"
                 )
-            if found.shape[2] != found.shape[3]:
+            if found.shape[2] * width != found.shape[3] * height:
                 raise ConfigError(
-                    f"layer {layer} of {self.backbone.name}: gives {tuple(found.shape[1:])} for a "
-                    "square image, not channels, rows and columns; name another with --layers"
+                    f"layer {layer} of {self.backbone.name}: gives {tuple(found.shape[1:])} for an "
+                    f"image of {width}x{height} pixels, not channels, rows and columns; name "
+                    "another with --layers"
                 )
         return maps
+
+
+def input_shape(sizes_hw: Sequence[tuple[int, int]], image_size: int) -> tuple[int, int]:
+    """Choose one input for images of some sizes: their median aspect, and none is blown up.
+
+    Squares of at least `image_size` pixels a side give that square. Others give a rectangle of as
+    many pixels, whose sides are multiples of 32, or of as many as the images have.
+
+    Example:
+        >>> input_shape([(900, 900)], 320)
+        (320, 320)
+        >>> input_shape([(500, 1000)], 320)
+        (224, 448)
+        >>> input_shape([(150, 150)], 320)
+        (160, 160)
+
+    Args:
+        sizes_hw: rows and columns of each image.
+        image_size: side in pixels of a square input.
+    """
+    heights, widths = np.array(sizes_hw, float).T
+    aspect = float(np.exp(np.median(np.log(widths / heights))))
+    own = float(np.median(np.sqrt(widths * heights)))
+    side = float(min(image_size, max(math.ceil(own / _MULTIPLE) * _MULTIPLE, _SMALLEST)))
+    if max(aspect, 1 / aspect) < _SQUARE:
+        return int(side), int(side)
+    shape = (side / math.sqrt(aspect), side * math.sqrt(aspect))
+    height, width = (max(round(n / _MULTIPLE), 1) * _MULTIPLE for n in shape)
+    return height, width

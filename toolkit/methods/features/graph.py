@@ -23,7 +23,7 @@ class CellScores(nn.Module):
         self._extractor, self._head = predictor.extractor, predictor.head
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Return cells (rows, columns) and score (1,) of an image, uint8 (1, side, side, 3)."""
+        """Return cells (rows, columns) and score (1,) of an image, uint8 (1, height, width, 3)."""
         extractor = self._extractor
         pixels = image.permute(0, 3, 1, 2).float()
         maps = extractor.backbone.feature_maps(extractor.normalised(pixels))

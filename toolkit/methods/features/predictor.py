@@ -63,7 +63,7 @@ class ScorerPredictor(Predictor):
         settings = self.settings
         return {
             "kind": "anomaly-map",
-            "image_size": settings.image_size,
+            "input_hw": list(self.extractor.input_hw),
             "smoothing_sigma": settings.sigma,
             "image_score": settings.image_score,
         }
@@ -75,8 +75,7 @@ class ScorerPredictor(Predictor):
 
         from toolkit.methods.features.graph import CellScores
 
-        side = self.settings.image_size
-        example = np.zeros((1, side, side, 3), np.uint8)
+        example = np.zeros((1, *self.extractor.input_hw, 3), np.uint8)
         module = CellScores(self).eval()
         with torch.inference_mode():
             outputs = ("cells", "score")[: len(module(torch.from_numpy(example)))]

@@ -20,7 +20,7 @@ from toolkit.errors import DataError, WeightsError
 from toolkit.files import atomic_write, read_json, write_json
 from toolkit.methods.base import Method
 from toolkit.methods.features.backbone import build_backbone
-from toolkit.methods.features.extractor import FeatureExtractor
+from toolkit.methods.features.extractor import FeatureExtractor, input_shape
 from toolkit.methods.features.predictor import Head, ScorerPredictor
 from toolkit.methods.features.settings import FeatureSettings
 from toolkit.methods.features.whitening import Whitener
@@ -36,6 +36,8 @@ S = TypeVar("S", bound=FeatureSettings)
 
 _RECORD, _TENSORS = "model.json", "model.safetensors"
 _HALF_MAX = 65504.0  # largest float16
+_SHAPE_IMAGES = 16
+"""Good images whose shape chooses that of the input."""
 
 
 class FeatureScorer(Method[S]):
@@ -70,7 +72,7 @@ class FeatureScorer(Method[S]):
             WeightsError: the pretrained weights cannot be had, or training has diverged.
         """
         good = good_images(split, self.name, at_least=self.min_good_images)
-        extractor = self.extractor(run)
+        extractor = self.extractor(run, input_hw=self.input_hw(good))
         weights = extractor.backbone.weights
         run.update_metadata(weights=weights.name, weights_source=weights.source)
         head = self.learn(split, good, extractor, run)
@@ -87,7 +89,7 @@ class FeatureScorer(Method[S]):
         Raises:
             WeightsError: the state is missing, damaged, or was made with another extractor.
         """
-        extractor = self.extractor(run, device=device)
+        extractor = self.extractor(run, device=device, input_hw=saved_input_hw(run))
         state = load_state(run, extractor)
         try:
             head = self.restore(state, extractor)
@@ -96,8 +98,18 @@ class FeatureScorer(Method[S]):
             raise WeightsError(f"{path}: damaged (no {error}); train again") from error
         return ScorerPredictor(extractor, head, self.settings)
 
-    def extractor(self, run: Run, *, device: str | None = None) -> FeatureExtractor:
-        """Build the feature extractor of the settings."""
+    def input_hw(self, good: Sequence[Sample]) -> tuple[int, int] | None:
+        """Return the shape that fits the good images; None: a square. See `input_shape`."""
+        if not self.settings.keep_aspect:
+            return None
+        chosen = {int(i) for i in np.linspace(0, len(good) - 1, _SHAPE_IMAGES)}
+        shapes = [read_rgb(good[i].image).shape for i in sorted(chosen)]
+        return input_shape([(h, w) for h, w, _ in shapes], self.settings.image_size)
+
+    def extractor(
+        self, run: Run, *, device: str | None = None, input_hw: tuple[int, int] | None = None
+    ) -> FeatureExtractor:
+        """Build the feature extractor of the settings for inputs of a shape; None: a square."""
         settings = self.settings
         backbone = build_backbone(
             settings.backbone,
@@ -108,6 +120,7 @@ class FeatureScorer(Method[S]):
         return FeatureExtractor(
             backbone,
             image_size=settings.image_size,
+            input_hw=input_hw,
             patch_size=settings.patch_size,
             stride=settings.feature_stride,
             device=device or run.device,
@@ -183,6 +196,14 @@ def whitened_features(
     rows = torch.cat(features).float()
     whitener = Whitener.fit(rows, cache.layer_channels, shrinkage=shrinkage, seed=seed)
     return [whitener(one) for one in features], whitener
+
+
+def saved_input_hw(run: Run) -> tuple[int, int] | None:
+    """Return the shape of a trained run's input; None where it is not told."""
+    path = run.weights / _RECORD
+    record = read_json(path) if path.is_file() else None
+    saved = record.get("input_hw") if isinstance(record, dict) else None
+    return (int(saved[0]), int(saved[1])) if isinstance(saved, list) and len(saved) == 2 else None
 
 
 def save_state(run: Run, state: Mapping[str, Tensor], extractor: FeatureExtractor) -> None:

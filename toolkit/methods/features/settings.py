@@ -19,7 +19,12 @@ class FeatureSettings:
     layers: tuple[str, ...] = setting(
         (), "layers whose features are used; empty: the default ones", advanced=True
     )
-    image_size: int = setting(448, "side in pixels to which images are resized")
+    image_size: int = setting(448, "side in pixels of the square that images are resized to")
+    keep_aspect: bool = setting(
+        True,
+        "a rectangle of as many pixels for images that are none, and small ones are not blown up",
+        advanced=True,
+    )
     patch_size: int = setting(
         3, "side, in cells, of the neighbourhood that is averaged; odd", advanced=True
     )

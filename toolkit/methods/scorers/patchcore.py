@@ -17,7 +17,12 @@ from toolkit.errors import ConfigError, DataError, RunError, WeightsError
 from toolkit.files import read_json, write_json
 from toolkit.methods.base import Labels
 from toolkit.methods.features.extractor import FeatureExtractor
-from toolkit.methods.features.scorer import FeatureScorer, load_state, patch_features
+from toolkit.methods.features.scorer import (
+    FeatureScorer,
+    load_state,
+    patch_features,
+    saved_input_hw,
+)
 from toolkit.methods.features.settings import FeatureSettings, check_fraction, check_minimum
 from toolkit.methods.features.whitening import fit_whitening
 from toolkit.methods.scorers.coreset import (
@@ -55,7 +60,7 @@ _SCALE_IMAGES = 30
 class PatchCoreSettings(FeatureSettings):
     """Settings of PatchCore; docs/experiments/scorers.md has the tables they were chosen by."""
 
-    image_size: int = setting(416, "side in pixels to which images are resized")
+    image_size: int = setting(416, "side in pixels of the square that images are resized to")
     feature_stride: int = setting(
         8, "pixels per cell of the feature grid; 0: the finest layer's", advanced=True
     )
@@ -122,6 +127,12 @@ class PatchCoreBase(FeatureScorer[S]):
     default_layers: ClassVar[Mapping[str, tuple[str, ...]]] = {
         LITE0_NAME: ("blocks.1", "blocks.2", "blocks.4", "blocks.5")
     }
+
+    def input_hw(self, good: Sequence[Sample]) -> tuple[int, int] | None:
+        """Return the input's shape: of the base run, if there is one."""
+        if self.settings.base_run:
+            return saved_input_hw(Run.open(Path(self.settings.base_run)))
+        return super().input_hw(good)
 
     def seen_images(self) -> frozenset[str]:
         """Return the contents of the images of the base run; empty if there is none.
