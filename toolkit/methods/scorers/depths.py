@@ -145,7 +145,7 @@ class DepthBank:
 
     def score(self, rows: Tensor, *, capped: bool) -> Tensor:
         """Return the sum of the distances, each divided by its standard deviation, (cells,)."""
-        total = None
+        total: Tensor | None = None
         for distance, mean, spread in zip(self.distances(rows), *self.scale, strict=True):
             if capped:
                 distance = distance.minimum(mean + _CAP * spread)
