@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _CAP = 4.0
 """Standard deviations above the mean of good patches, beyond which a deep distance counts alike."""
+_PLACE_WEIGHT = 0.5
 _FLOOR = 1e-6
 _SHRINKAGE = 1.0
 
@@ -144,14 +145,21 @@ class DepthBank:
         return [*found, others.distances(rows)]
 
     def score(self, rows: Tensor, *, capped: bool) -> Tensor:
-        """Return the sum of the distances, each divided by its standard deviation, (cells,)."""
-        total: Tensor | None = None
-        for distance, mean, spread in zip(self.distances(rows), *self.scale, strict=True):
-            if capped:
-                distance = distance.minimum(mean + _CAP * spread)
-            total = distance / spread if total is None else total + distance / spread
-        assert total is not None
-        return total
+        """Return the sum of the distances, each divided by its standard deviation, (cells,).
+
+        Args:
+            rows: float32 tensor (cells, channels).
+            capped: whether distances are capped, as those of deep layers are. Of the others, the
+                place counts half: outlines lie less alike than objects.
+        """
+        import torch
+
+        mean, spread = self.scale
+        found = torch.stack(self.distances(rows), dim=1)
+        if capped:
+            return (found.minimum(mean + _CAP * spread) / spread).sum(dim=1)
+        weights = torch.tensor([1.0, _PLACE_WEIGHT][: found.shape[1]]).to(found)
+        return (found / spread * weights).sum(dim=1)
 
 
 class DepthBanks:
