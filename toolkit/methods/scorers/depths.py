@@ -157,9 +157,9 @@ class DepthBank:
         mean, spread = self.scale
         found = torch.stack(self.distances(rows), dim=1)
         if capped:
-            return (found.minimum(mean + _CAP * spread) / spread).sum(dim=1)
+            return torch.sum(found.minimum(mean + _CAP * spread) / spread, dim=1)
         weights = torch.tensor([1.0, _PLACE_WEIGHT][: found.shape[1]]).to(found)
-        return (found / spread * weights).sum(dim=1)
+        return torch.sum(found / spread * weights, dim=1)
 
 
 class DepthBanks:
