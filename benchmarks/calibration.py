@@ -100,9 +100,9 @@ def good_scores(run: Run, dataset: Dataset, folds: int) -> np.ndarray:
 def simulate(options: argparse.Namespace) -> None:
     """Print the share of calibrations that keep the promise; plot how careful they are."""
     shapes = dict(SHAPES)
-    for name, folds, dataset in entries(options.runs):
+    for _, folds, dataset in entries(options.runs):
         scores = np.sort(good_scores(folds[0], dataset, options.cross_fit))
-        shapes[f"{name} on {dataset.name}"] = (
+        shapes[f"{folds[0].method} on {dataset.name}"] = (
             lambda rng, size, s=scores: rng.choice(s, size),
             lambda t, s=scores: 1 - np.searchsorted(s, t, side="left") / len(s),
         )
