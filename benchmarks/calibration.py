@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from toolkit.data.types import Dataset
 from toolkit.decisions.calibration import Threshold, false_alarm_threshold
+from toolkit.decisions.costs import cheapest_threshold
 from toolkit.decisions.cross_fit import cross_fit
 from toolkit.decisions.thresholds import Tested, validation_thresholds, wrong_decisions
 from toolkit.leaderboards.collect import collect
@@ -40,6 +41,7 @@ from toolkit.runs.scored_predictions import load_scored_predictions
 
 N_CALIBRATIONS = 2000
 CONFIDENCE = 0.95
+DEFECT_RATES = (0.5, 0.75)
 PROMISES = ((59, 0.05), (299, 0.01), (1000, 0.01), (1000, 0.05))
 SIZES = (59, 80, 100, 150, 200, 299, 450, 700, 1000)
 
@@ -100,9 +102,9 @@ def good_scores(run: Run, dataset: Dataset, folds: int) -> np.ndarray:
 def simulate(options: argparse.Namespace) -> None:
     """Print the share of calibrations that keep the promise; plot how careful they are."""
     shapes = dict(SHAPES)
-    for name, folds, dataset in entries(options.runs):
+    for _, folds, dataset in entries(options.runs):
         scores = np.sort(good_scores(folds[0], dataset, options.cross_fit))
-        shapes[f"{name} on {dataset.name}"] = (
+        shapes[f"{folds[0].method} on {dataset.name}"] = (
             lambda rng, size, s=scores: rng.choice(s, size),
             lambda t, s=scores: 1 - np.searchsorted(s, t, side="left") / len(s),
         )
@@ -227,7 +229,8 @@ def rules(options: argparse.Namespace) -> None:
     quantiles = (0.01, 0.02, 0.05, 0.1, 0.2)
     heads = [f"val {100 * q:g} %" for q in (0.05, 0.1)]
     heads += [f"cross-fit {100 * q:g} %" for q in quantiles]
-    heads += ["val mean + 1.64 sd", "promise 5 %", "ten defects"]
+    heads += ["val mean + 1.64 sd", "promise 5 %"]
+    heads += [f"ten defects, {100 * rate:g} % defective" for rate in DEFECT_RATES]
     print(f"| data | method | {' | '.join(heads)} | best |\n|" + "---|" * (len(heads) + 3))
     for name, folds, dataset in entries(options.runs):
         run = folds[0]
@@ -238,7 +241,7 @@ def rules(options: argparse.Namespace) -> None:
         chosen += [_quantile(good, q) for q in quantiles]
         chosen += [held_out.mean() + 1.645 * held_out.std(ddof=1), _promise(good).value]
         figures = [_f1_at(test.scores, test.is_defect, value) for value in chosen]
-        figures.append(_ten_defects(good, test.scores, test.is_defect))
+        figures += [_ten_defects(good, test.scores, test.is_defect, rate) for rate in DEFECT_RATES]
         best = image_metrics(test.scores, test.is_defect).f1_max
         cells = " | ".join(f"{one:.3f}" for one in figures)
         print(f"| {dataset.name} | {name} | {cells} | {best:.3f} |", flush=True)
@@ -257,17 +260,20 @@ def _f1_at(scores: np.ndarray, is_defect: np.ndarray, threshold: float) -> float
     return found if isinstance(found, float) else 0.0
 
 
-def _ten_defects(good: np.ndarray, scores: np.ndarray, is_defect: np.ndarray) -> float:
+def _ten_defects(
+    good: np.ndarray, scores: np.ndarray, is_defect: np.ndarray, defect_rate: float
+) -> float:
+    """Return the mean F1 at the threshold of the fewest wrong decisions, as of `--defects`."""
     rng = np.random.default_rng(0)
     places = np.flatnonzero(is_defect)
     figures = []
     for _ in range(200):
         ten = rng.choice(places, 10, replace=False)
-        threshold = f1_threshold(
-            np.concatenate([good, scores[ten]]), np.arange(len(good) + 10) >= len(good)
+        found = cheapest_threshold(
+            good, scores[ten], cost_escape=1, cost_false_alarm=1, defect_rate=defect_rate
         )
         rest = np.setdiff1d(np.arange(len(scores)), ten)
-        figures.append(_f1_at(scores[rest], is_defect[rest], threshold))
+        figures.append(_f1_at(scores[rest], is_defect[rest], found.value))
     return float(np.mean(figures))
 
 

@@ -66,7 +66,7 @@ def test_out_of_date_metrics_are_computed_again_or_named(
     calls = []
     evaluate = benchmark_files.evaluate
     monkeypatch.setattr(
-        benchmark_files, "evaluate", lambda *args: (calls.append(args), evaluate(*args))[1]
+        benchmark_files, "evaluate", lambda *args, part: (calls.append(args), evaluate(*args))[1]
     )
     assert leaderboard(tmp_path / "small").left_out == ()
     assert len(calls) == 1  # of the one entry

@@ -74,7 +74,7 @@ def test_nothing_is_a_dash_and_zero_is_zero() -> None:
     cells = [c.strip() for c in next(x for x in lines if "| patchcore" in x).split("|")]
     said = dict(zip(headings(GROUP), cells[1:-1], strict=True))
     assert said["mAP50"] == "0.000"
-    assert {said[k] for k in ("acc", "IoU", "pixel AUROC", "AUPRO")} == {"-"}
+    assert {said[k] for k in ("escapes", "IoU", "pixel AUROC", "AUPRO")} == {"-"}
 
 
 @pytest.mark.parametrize(
@@ -98,8 +98,18 @@ def test_the_table_fits(row: Row) -> None:
     assert max(len(line) for line in lines[first:last]) <= 118
     if row.values["f1"] == 1.0:
         assert lines[first + 2].count("1.000") == len(
-            set(DEFAULT) - {*TEXTS, "fit_seconds", "latency"}
+            set(DEFAULT) - {*TEXTS, "escapes", "overkill", "fit_seconds", "latency"}
         ), "no figure is cut off"
+
+
+def test_counts_have_intervals_and_the_threshold_says_where_it_is_from() -> None:
+    values = {**ROW.values, "escapes": 2.0, "overkill": 0.0, "val_images": 21.0}
+    intervals = {**ROW.intervals, "escapes": {"low": 0.3, "high": 6.9}}
+    text = " ".join(shown(replace(ROW, values=values, intervals=intervals)).split())
+    assert "2 [0, 7] 0 " in text
+    assert "patchcore: threshold from 21 validation images " in f"{text} "
+    text = " ".join(shown(replace(ROW, values={**values, "promise": 0.13})).split())
+    assert "21 validation images: flags at most 13% of good products (95 % confidence)" in text
 
 
 def test_brackets_are_part_of_a_name() -> None:

@@ -122,7 +122,7 @@ def promised_rate(n_flagged: int, n_good: int, *, confidence: float = 0.95) -> f
 
     Example:
         >>> round(promised_rate(0, 59), 3), round(promised_rate(1, 32), 3)
-        (0.05, 0.139)
+        (0.05, 0.14)
 
     Args:
         n_flagged: good calibration images at or above the threshold.

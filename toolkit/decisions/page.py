@@ -112,9 +112,11 @@ def _cost_lines(card: CalibrationCard) -> Iterator[str]:
 def _suspicious_lines(card: CalibrationCard) -> Iterator[str]:
     if card.suspicious:
         more = f" and {len(card.suspicious) - 5} more" if len(card.suspicious) > 5 else ""
+        many = len(card.suspicious) > 1
+        what = f"{len(card.suspicious)} good images score" if many else "1 good image scores"
         yield (
-            f"{len(card.suspicious)} good images score far above the others; if one is defective, "
-            f"remove it and calibrate again: {', '.join(card.suspicious[:5])}{more}"
+            f"{what} far above the others; if {'one' if many else 'it'} is defective, remove it "
+            f"and calibrate again: {', '.join(card.suspicious[:5])}{more}"
         )
 
 

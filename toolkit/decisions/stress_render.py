@@ -83,11 +83,11 @@ def plot_stress(test: Stress, path: Path) -> None:
         axes.set_ylim(-0.03, 1.03)
     for axes in panels[len(test.cells) :]:
         axes.set_axis_off()
-    figure.supxlabel("strength (0: unchanged)", fontsize=9)
+    for axes in panels[max(0, len(test.cells) - columns) : len(test.cells)]:
+        axes.set_xlabel("strength", fontsize=9)
     figure.suptitle(
-        f"{test.name} at its frozen threshold: {test.n_good} good and {test.n_defect} defective "
-        "images",
-        fontsize=11,
+        f"{test.name}, frozen threshold, {test.n_good} good and {test.n_defect} defective images",
+        fontsize=10,
     )
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower right", ncols=3, frameon=False, fontsize=9)

@@ -122,8 +122,8 @@ KNOWN: Mapping[str, Column] = {column.name: column for column in _ALL}
 TEXTS = ("labels", "weights", "published")
 """Columns that hold words (`published` a metric with its source)."""
 DEFAULT = (
-    "auroc", "f1", "escapes", "overkill", "val_images", "map50", "mask_iou", "pixel_auroc", "aupro",
-    "labels", "weights", "fit_seconds", "latency",
+    "auroc", "f1", "escapes", "overkill", "map50", "mask_iou", "pixel_auroc", "aupro",
+    "labels", "fit_seconds", "latency",
 )  # fmt: skip
 
 _LOWER = (

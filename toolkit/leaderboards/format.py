@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from toolkit.leaderboards.columns import KNOWN, TEXTS, column
+from toolkit.leaderboards.columns import KNOWN, NOT_GIVEN, TEXTS, column
 from toolkit.leaderboards.model import Group, Row
 from toolkit.leaderboards.published import Reference
 from toolkit.metrics.values import Undefined, Value
@@ -72,7 +72,7 @@ def subtitle(group: Group) -> str:
 
 
 def notes(group: Group) -> list[str]:
-    """Return what has no column: the top group, scores, weights, prompts, seeds, differences.
+    """Return what has no column: top group, scores, weights, thresholds, seeds, differences.
 
     Rows with the same text share a line.
     """
@@ -83,6 +83,7 @@ def notes(group: Group) -> list[str]:
         texts.append(
             (name, f"score = {row.score_description}; weights {row.weights}{source}{prompts}")
         )
+        texts += [(name, line) for line in threshold_lines(row.values)]
         if len(row.seeds) > 1:
             texts.append((name, f"seeds {', '.join(map(str, row.seeds))}"))
         if row.published is not None:
@@ -141,6 +142,17 @@ def reference_notes(group: Group) -> list[str]:
         f"{reference_name(group, reference)}: published, not measured here ({reference.source})"
         for reference in group.references
     ]
+
+
+def threshold_lines(values: Mapping[str, Value]) -> list[str]:
+    """Return from how many images the threshold came, and what it promises; empty if unknown."""
+    images, promise = (values.get(name, NOT_GIVEN) for name in ("val_images", "promise"))
+    if isinstance(images, Undefined):
+        return []
+    text = f"threshold from {images:.0f} validation images"
+    if isinstance(promise, Undefined):
+        return [text]
+    return [f"{text}: flags at most {promise:.0%} of good products (95 % confidence)"]
 
 
 def prompted_lines(prompted: Mapping[str, Any]) -> list[str]:
