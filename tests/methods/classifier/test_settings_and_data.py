@@ -28,7 +28,8 @@ from toolkit.methods.classifier.data import class_indices, class_names
 from toolkit.methods.classifier.network import anomaly_scores
 from toolkit.methods.classifier.phases import learning_rate, phases_of
 from toolkit.methods.classifier.settings import ClassifierSettings, from_scratch
-from toolkit.methods.classifier.train import batches_of, validate
+from toolkit.methods.classifier.train import batches_of
+from toolkit.methods.classifier.validation import validate
 from toolkit.runtime.steps import resize_square
 
 
@@ -129,7 +130,8 @@ def test_without_pretrained_weights_nothing_is_frozen() -> None:
     free = from_scratch(frozen)
     assert free.batch_norm == "recalibrated"  # frozen statistics would be those of no image
     (phase,) = phases_of(free)
-    assert (phase.start, phase.end, phase.layers) == (0, 12, "all")
+    assert (phase.start, phase.end, phase.layers) == (0, 7, "all")
+    assert from_scratch(ClassifierSettings()).finetune_epochs == 32
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def test_crops_show_their_defects(data: st.DataObject, side: int) -> None:
     ("sides", "wanted", "bounded"),
     [
         ([(300.0, 900)], 64, 320),  # large defects
-        ([(30.0, 1000)], 416, 416),  # 12 pixels of the input
+        ([(40.0, 1000)], 416, 416),  # 16 pixels of the input
         ([(10.0, 1000)], 1024, 512),  # a training would take too long
         ([(2.0, 250)], 256, 320),
         ([(30.0, 1000)] + [(300.0, 1000)] * 30, 64, 320),  # one small one of many

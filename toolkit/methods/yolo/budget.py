@@ -13,7 +13,7 @@ from toolkit.data.types import Sample
 FINEST_STRIDE = 8
 """Pixels of the input per cell of the finest map on which Ultralytics' detectors look for boxes."""
 
-_CELLS = 1.5  # that the smaller tenth of the defects spans at least
+_CELLS, _CELLS_IN_TILES = 2, 4  # that the smaller tenth of the defects spans at least
 _MULTIPLE = 32
 SMALLEST, LARGEST = 320, 512
 """Of the chosen image size; with `STEPS` the larger one bounds the time of a training."""
@@ -49,22 +49,23 @@ def defect_sides(samples: Iterable[Sample]) -> list[tuple[float, int]]:
     return found
 
 
-def wanted_size(sides: Sequence[tuple[float, int]]) -> int:
-    """Return the longest side of images in which nine of ten defects span 1.5 of the finest cells.
+def wanted_size(sides: Sequence[tuple[float, int]], *, cells: int = _CELLS) -> int:
+    """Return the longest side of images in which nine of ten defects span some finest cells.
 
     Example:
-        >>> wanted_size([(30.0, 1000)])
+        >>> wanted_size([(40.0, 1000)])  # a cell has 8 pixels
         416
 
     Args:
         sides: of `defect_sides`; at least one.
+        cells: that the smaller tenth of the defects shall span.
 
     Returns:
         A multiple of 32, at most the longest image rounded up: images are not blown up.
     """
     share = float(np.quantile([side / longest for side, longest in sides], 0.1))
     largest = max(longest for _, longest in sides)
-    pixels = min(_CELLS * FINEST_STRIDE / share, largest)
+    pixels = min(cells * FINEST_STRIDE / share, largest)
     return _MULTIPLE * -(-int(np.ceil(pixels)) // _MULTIPLE)
 
 
@@ -75,7 +76,7 @@ def bounded_size(sides: Sequence[tuple[float, int]]) -> int:
 
 def tiled_size(sides: Sequence[tuple[float, int]], tile: int) -> int:
     """Return the longest side of images that are cut into tiles; 0 where tiles gain nothing."""
-    size = min(wanted_size(sides), _MOST_TILES * tile)
+    size = min(wanted_size(sides, cells=_CELLS_IN_TILES), _MOST_TILES * tile)
     return size if size > tile else 0
 
 
