@@ -38,6 +38,7 @@ class Classifier(Method[ClassifierSettings]):
         """
         import torch
 
+        from toolkit.data.dataset_cards import symmetry_of
         from toolkit.methods.classifier.checkpoint import LAST, ModelInfo
         from toolkit.methods.classifier.data import load_images, load_training_images
         from toolkit.methods.classifier.network import build_network
@@ -79,6 +80,7 @@ class Classifier(Method[ClassifierSettings]):
             val_images=load_images(split, split.val, classes, settings.image_size),
             settings=settings,
             run=run,
+            symmetry=symmetry_of(split.dataset.name),
         )  # fmt: skip
         run.update_metadata(
             best_epoch=state.best_epoch,

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from toolkit.d4 import ALL
+from toolkit.data.dataset_cards import UNKNOWN, Symmetry
 from toolkit.errors import ConfigError
 from toolkit.imbalance.sampling import balanced_by_smote
 from toolkit.methods.classifier import checkpoint
@@ -66,10 +67,11 @@ def train(
     val_images: ImageSet,
     settings: ClassifierSettings,
     run: Run,
+    symmetry: Symmetry = UNKNOWN,
 ) -> State:
     """Train, and leave `best.safetensors` and `last.pt` in `run.weights`.
 
-    Continues from `last.pt` where there is one.
+    Continues from `last.pt` where there is one. `symmetry` is what augmentation may do.
 
     Raises:
         ConfigError: the loss is no longer finite.
@@ -85,7 +87,9 @@ def train(
         if phase.retrains and state.epochs_done <= phase.start:
             _new_head(model, state, phase, run)
         if not state.stopped and state.epochs_done < phase.end:
-            trainer = _PhaseTrainer(model, info, phase, train_images, val_images, settings, run)
+            trainer = _PhaseTrainer(
+                model, info, phase, train_images, val_images, settings, run, symmetry
+            )
             if optimizer is not None and state.epochs_done > phase.start:
                 trainer.optimizer.load_state_dict(optimizer)
             trainer.run_epochs(state)
@@ -117,9 +121,10 @@ class _PhaseTrainer:
         val_images: ImageSet,
         settings: ClassifierSettings,
         run: Run,
+        symmetry: Symmetry,
     ) -> None:
         self.model, self.info, self.phase = model, info, phase
-        self.settings, self.run = settings, run
+        self.settings, self.run, self.symmetry = settings, run, symmetry
         self.tta = tta_transforms(settings.tta)
         self.inputs, self.labels = train_images.images, train_images.labels
         self.val_inputs, self.val_labels = val_images.images, val_images.labels
@@ -233,29 +238,14 @@ class _PhaseTrainer:
             rates.append(learning_rate(schedule, phase.lr, done))
             for group in self.optimizer.param_groups:
                 group["lr"] = rates[-1]
-            logits = torch.empty(0)
-
-            def compute(chosen: Tensor = chosen) -> Tensor:
-                nonlocal logits
-                self.optimizer.zero_grad(set_to_none=True)
-                logits, targets = self._forward(chosen, generator)
-                loss = self.objective.loss(logits, targets.to(logits.device))
-                if phase.convex:
-                    # As scikit-learn weighs it, whose loss is a sum over the images.
-                    strength = 2 * len(chosen) * settings.head_c
-                    loss = loss + self.model.head.weight.square().sum() / strength
-                torch.autograd.backward(loss)
-                return loss
-
-            # The optimizer of the head computes several times in a step.
-            value = float(self.optimizer.step(compute))
+            value, logits = self._step(chosen, generator)
             if not math.isfinite(value):
                 raise ConfigError(
                     f"{self.run.path}: the loss is {value} in epoch {epoch}; start again with a "
                     f"lower learning rate (here {phase.lr:g})"
                 )
             loss_sum += value * len(chosen)
-            right += int((logits.detach().argmax(1).cpu() == self.labels[chosen]).sum())
+            right += int((logits.argmax(1).cpu() == self.labels[chosen]).sum())
         return {
             "epoch": epoch,
             "lr": rates[0],
@@ -263,13 +253,36 @@ class _PhaseTrainer:
             "train_accuracy": right / len(order),
         }
 
+    def _step(self, chosen: Tensor, generator: torch.Generator) -> tuple[float, Tensor]:
+        """Make one step of the optimizer; return the loss before it, and the last logits."""
+        seen: list[Tensor] = []
+
+        def compute() -> Any:  # several times in a step of L-BFGS
+            self.optimizer.zero_grad(set_to_none=True)
+            logits, targets = self._forward(chosen, generator)
+            loss = self.objective.loss(logits, targets.to(logits.device))
+            if self.phase.convex:
+                # As scikit-learn weighs it, whose loss is a sum over the images.
+                strength = 2 * len(chosen) * self.settings.head_c
+                loss = loss + self.model.head.weight.square().sum() / strength
+            torch.autograd.backward(loss)
+            seen[:] = [logits.detach()]
+            return loss
+
+        return float(self.optimizer.step(compute)), seen[0]
+
     def _forward(self, chosen: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return float32 logits and their targets, one row of class shares per image."""
         inputs = self.inputs[chosen]
         targets = F.one_hot(self.labels[chosen], len(self.info.classes)).float()
         if self.phase.constant_features:
             return self.model.classify(inputs), targets
-        inputs = augment(inputs.float() / 255, self.phase.augmentation_strength, generator)
+        inputs = augment(
+            inputs.float() / 255,
+            self.phase.augmentation_strength,
+            generator,
+            symmetry=self.symmetry,
+        )
         if self.phase.mixup:
             from torchvision.transforms.v2 import MixUp
 

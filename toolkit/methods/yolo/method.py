@@ -10,6 +10,7 @@ from typing import Any, ClassVar, TypeVar
 
 from toolkit import ultralytics_env
 from toolkit.d4 import allowed_transforms
+from toolkit.data.dataset_cards import symmetry_of
 from toolkit.data.splits import Split
 from toolkit.data.types import file_sha256
 from toolkit.errors import ConfigError, WeightsError
@@ -23,7 +24,6 @@ from toolkit.methods.yolo.settings import YoloSettings
 from toolkit.methods.yolo.training_data import (
     check_split,
     flips_and_rotation,
-    symmetry_of,
     write_training_data,
 )
 from toolkit.runs.run import Run

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from toolkit.config import read_yaml
-from toolkit.data.dataset_cards import Symmetry, card_names, load_card
+from toolkit.data.dataset_cards import symmetry_of
 from toolkit.data.images import read_rgb, read_truth
 from toolkit.data.regions import regions_of
 from toolkit.data.splits import Split
@@ -202,13 +202,6 @@ def _label_rows(mask: NDArray[np.bool_], *, index: int) -> list[str]:
     size_wh = np.array(mask.shape[::-1])
     points = [(outline(r, inset=INSET) / size_wh).ravel().tolist() for r in regions_of(mask)]
     return [" ".join([str(index), *(f"{v:.7f}" for v in values)]) for values in points]
-
-
-def symmetry_of(dataset_name: str) -> Symmetry:
-    """Return the symmetry of the data card; without a card, only left and right may be swapped."""
-    if dataset_name in card_names():
-        return load_card(dataset_name).symmetry
-    return Symmetry(flips=("horizontal",), rotation="none")
 
 
 def flips_and_rotation(settings: YoloSettings, *, dataset_name: str) -> dict[str, float]:
