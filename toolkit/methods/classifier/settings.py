@@ -27,7 +27,7 @@ class ClassifierSettings:
     classes: Literal["types", "binary"] = setting(
         "types", "types: good and every defect type; binary: good and defect"
     )
-    image_size: int = setting(224, "images are resized to a square of this many pixels")
+    image_size: int = setting(320, "images are resized to a square of this many pixels")
     grayscale: Literal["repeat", "refuse"] = setting(
         "repeat",
         "grayscale images: repeat their channel three times, or refuse them",
