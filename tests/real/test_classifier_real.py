@@ -73,7 +73,7 @@ def test_never_worse_than_logistic_regression(
     judged = (*split.val, *split.test)
     truth = [s.is_defect for s in judged]
     ours = image_metrics([p.score for p in predict_samples(method.load(run), judged)], truth).auroc
-    model, info = load_best(run.weights)
+    _, info = load_best(run.weights)
     for layers in (info.pooled_layers, ()):  # its own features, and the network's own output
         frozen, _ = build_network(
             info.network, 2, pooled_layers=layers, weights="tf_efficientnet_lite0"

@@ -92,3 +92,12 @@ def test_what_was_chosen_is_stored_and_used(split: Split, new_run: NewRun, tile:
     assert bool(predictor.full_size) == tile
     (prediction,) = predict_samples(predictor, split.test[:1])
     assert prediction.boxes is not None
+
+
+@pytest.mark.slow
+def test_a_network_whose_head_needs_no_suppression(split: Split, new_run: NewRun) -> None:
+    method, run = new_run("yolo", model="yolo26n", epochs=1)
+    fit(method, run, split)
+    (prediction,) = predict_samples(method.load(run), split.test[:1])
+    assert prediction.boxes is not None
+    assert set(prediction.boxes.labels) <= set(split.dataset.classes)

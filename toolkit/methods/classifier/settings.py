@@ -52,7 +52,7 @@ class ClassifierSettings:
         advanced=True,
     )
     head_c: float = setting(
-        0.01,
+        0.1,
         "how freely the head fits: C of scikit-learn's LogisticRegression",
         advanced=True,
     )

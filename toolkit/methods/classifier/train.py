@@ -267,7 +267,7 @@ class _PhaseTrainer:
                 loss = loss + self.model.head.weight.square().sum() / strength
             torch.autograd.backward(loss)
             seen[:] = [logits.detach()]
-            return loss
+            return loss.detach()
 
         return float(self.optimizer.step(compute)), seen[0]
 
