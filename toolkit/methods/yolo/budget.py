@@ -15,15 +15,18 @@ FINEST_STRIDE = 8
 
 _CELLS, _CELLS_IN_TILES = 2, 4  # that the smaller tenth of the defects spans at least
 _MULTIPLE = 32
-SMALLEST, LARGEST = 320, 512
-"""Of the chosen image size; with `STEPS` the larger one bounds the time of a training."""
+SMALLEST, LARGEST = 320, 640
+"""Of the chosen image size."""
+
+PIXELS = 7e8
+"""Of all defect images in all epochs, to stay within ten minutes on two cores."""
 
 STEPS = 240
 """Optimizer steps of a training: 30 epochs of 120 images."""
 
 _MOST_TILES = 3  # tile sides per image side
 
-FEWEST, MOST = 12, 100
+FEWEST, MOST = 30, 100
 """Of the chosen number of epochs."""
 
 
@@ -69,9 +72,18 @@ def wanted_size(sides: Sequence[tuple[float, int]], *, cells: int = _CELLS) -> i
     return _MULTIPLE * -(-int(np.ceil(pixels)) // _MULTIPLE)
 
 
-def bounded_size(sides: Sequence[tuple[float, int]]) -> int:
-    """Return `wanted_size` within the bounds that keep a training short."""
-    return min(max(wanted_size(sides), SMALLEST), LARGEST)
+def bounded_size(sides: Sequence[tuple[float, int]], *, images: int, epochs: int) -> int:
+    """Return `wanted_size`, from `SMALLEST` to `LARGEST`, as far as `PIXELS` allow.
+
+    Fewer epochs of larger images are no way out: see docs/experiments/yolo.md.
+
+    Args:
+        sides: of `defect_sides`.
+        images: with defects in an epoch, pasted ones included.
+        epochs: of the training.
+    """
+    affordable = int(np.sqrt(PIXELS / (images * epochs))) // _MULTIPLE * _MULTIPLE
+    return max(SMALLEST, min(wanted_size(sides), affordable, LARGEST))
 
 
 def tiled_size(sides: Sequence[tuple[float, int]], tile: int) -> int:

@@ -180,7 +180,10 @@ class Detector(Method[S]):
         settings, full_size = self.settings, 0
         if not settings.image_size or settings.tile:
             sides = budget.defect_sides(split.train)
-            automatic = budget.SMALLEST if settings.tile else budget.bounded_size(sides)
+            defects = sum(bool(s.masks) for s in split.train) * (1 + settings.copy_paste_per_image)
+            epochs = settings.epochs or budget.epochs_for(defects, settings.batch)
+            bounded = budget.bounded_size(sides, images=defects, epochs=epochs)
+            automatic = budget.SMALLEST if settings.tile else bounded
             settings = replace(settings, image_size=settings.image_size or automatic)
             full_size = budget.tiled_size(sides, settings.image_size) if settings.tile else 0
         tiles = f", cut from images of {full_size} pixels" if full_size else ""

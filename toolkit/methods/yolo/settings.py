@@ -47,7 +47,7 @@ class YoloSettings:
         False, "read a checkpoint file although it could run code", advanced=True
     )
     epochs: int = setting(
-        0, "passes over the training images; 0: as many as make 240 steps, 12 to 100"
+        0, "passes over the training images; 0: as many as make 240 steps, 30 to 100"
     )
     patience: int = setting(
         0, "epochs without a better validation mAP to stop after; 0: never", advanced=True
@@ -56,7 +56,7 @@ class YoloSettings:
         "last", "weights to predict with: last, or best", advanced=True
     )
     image_size: int = setting(
-        0, "longest side in pixels; 0: as the smaller defects of training need, 320 to 512"
+        0, "longest side in pixels; 0: as small defects need and ten minutes allow, 320 to 640"
     )
     tile: bool = setting(
         False, "look at the whole image and at overlapping parts of it, for small defects"
