@@ -92,11 +92,13 @@ def tiled_size(sides: Sequence[tuple[float, int]], tile: int) -> int:
     return size if size > tile else 0
 
 
-def epochs_for(images: int, batch: int) -> int:
+def epochs_for(images: int, batch: int, *, views: int = 1) -> int:
     """Return how many epochs make `STEPS` optimizer steps, from `FEWEST` to `MOST`.
+
+    Where an epoch shows each defect in several `views`, fewer will do.
 
     Example:
         >>> epochs_for(123, 16), epochs_for(12, 16)
         (30, 100)
     """
-    return min(max(round(STEPS / -(-images // batch)), FEWEST), MOST)
+    return min(max(round(STEPS / -(-images // batch)), FEWEST // views), MOST)

@@ -90,7 +90,10 @@ class Detector(Method[S]):
         )
         if not settings.epochs:
             images = sum(1 for _ in (data.parent / "images/train").iterdir())
-            settings = replace(settings, epochs=budget.epochs_for(images, settings.batch))
+            settings = replace(
+                settings,
+                epochs=budget.epochs_for(images, settings.batch, views=2 if full_size else 1),
+            )
         arguments = training.train_arguments(
             settings,
             run=run,
