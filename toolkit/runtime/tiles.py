@@ -123,8 +123,7 @@ def touches_cut(
     low, high = np.array(tile_xyxy[:2]), np.array(tile_xyxy[2:])
     before = (low > 0) & (boxes[:, :2] <= low + margin)
     after = (high < np.array(size_wh)) & (boxes[:, 2:] >= high - margin)
-    cut: NDArray[np.bool_] = (before | after).any(axis=1)
-    return cut
+    return np.asarray((before | after).any(axis=1))
 
 
 def keep_largest_scores(
