@@ -1,18 +1,24 @@
-"""The classifier on the real bottle."""
+"""The classifier on real products."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from toolkit.config import build_settings, find_config, read_yaml, settings_dict
+from toolkit.d4 import IDENTITY
 from toolkit.data.layouts import load_dataset
 from toolkit.data.protocols import make_plan
 from toolkit.data.splits import Split
 from toolkit.inference.pipeline import predict_samples
+from toolkit.methods.classifier.checkpoint import load_best
+from toolkit.methods.classifier.data import frozen_features, load_images
 from toolkit.methods.classifier.method import Classifier
+from toolkit.methods.classifier.network import build_network
 from toolkit.methods.classifier.settings import ClassifierSettings
 from toolkit.metrics.image import image_metrics
 from toolkit.runs.run import Run
@@ -40,12 +46,54 @@ def test_the_pretrained_head_separates_defects_from_good(
 ) -> None:
     dataset = load_dataset(bottle_dir)
     split = make_plan(dataset, protocol="supervised").fold(dataset, 0)
-    method, run = _fitted(tmp_path, split, finetune_epochs=0)
+    method, run = _fitted(tmp_path, split)
     assert run.metadata["weights"] == "tf_efficientnet_lite0"
     predictions = list(predict_samples(method.load(run), split.test))
     found = image_metrics([p.score for p in predictions], [s.is_defect for s in split.test])
     assert isinstance(found.auroc, float)
     assert found.auroc >= 0.95
+
+
+@pytest.mark.parametrize("category", ["bottle", "screw", "transistor"])
+def test_never_worse_than_logistic_regression(
+    tmp_path: Path, bottle_dir: Path, real_home: Path, category: str
+) -> None:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    folder = bottle_dir.parent / category
+    if not folder.is_dir():
+        pytest.skip(f"real MVTec {category} not found beside the bottle")
+    dataset = load_dataset(folder)
+    split = make_plan(dataset, protocol="supervised").fold(dataset, 0)
+    good = [s for s in split.train if not s.is_defect][::4]  # their features cost the time
+    split = replace(split, train=(*good, *(s for s in split.train if s.is_defect)))
+    method, run = _fitted(tmp_path, split)
+    judged = (*split.val, *split.test)
+    truth = [s.is_defect for s in judged]
+    ours = image_metrics([p.score for p in predict_samples(method.load(run), judged)], truth).auroc
+    _, info = load_best(run.weights)
+    for layers in (info.pooled_layers, ()):  # its own features, and the network's own output
+        frozen, _ = build_network(
+            info.network, 2, pooled_layers=layers, weights="tf_efficientnet_lite0"
+        )
+        x, y = (
+            frozen_features(
+                frozen, load_images(split, part, info.classes, info.image_size),
+                transforms=(IDENTITY,), network=info.network, title="features",
+            )[0].numpy()
+            for part in (split.train, judged)
+        )  # fmt: skip
+        other = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+        other.fit(x, [s.label for s in split.train])
+        shares = other.predict_log_proba(y)
+        place = list(other.classes_).index("good")
+        defect = np.logaddexp.reduce(np.delete(shares, place, axis=1), axis=1)
+        theirs = image_metrics(defect - shares[:, place], truth).auroc
+        assert isinstance(ours, float)
+        assert isinstance(theirs, float)
+        assert ours >= theirs - 0.01
 
 
 def test_four_classes_over_all_folds(tmp_path: Path, bottle_dir: Path, real_home: Path) -> None:

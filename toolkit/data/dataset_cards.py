@@ -73,6 +73,10 @@ class Symmetry:
     rotation: str
 
 
+UNKNOWN = Symmetry(flips=("horizontal",), rotation="none")
+"""Of a product without a card: upside down only where a card allows it."""
+
+
 @dataclass(frozen=True)
 class Card:
     """One data card.
@@ -109,6 +113,11 @@ class Card:
 def card_names() -> tuple[str, ...]:
     """Return the names of all cards, sorted: the shipped ones and those under `<home>/datasets`."""
     return tuple(sorted({*_SHIPPED, *(path.stem for path in datasets_dir().glob("*.yaml"))}))
+
+
+def symmetry_of(dataset_name: str) -> Symmetry:
+    """Return the symmetry of the data card, `UNKNOWN` without a card."""
+    return load_card(dataset_name).symmetry if dataset_name in card_names() else UNKNOWN
 
 
 def load_card(name: str) -> Card:

@@ -24,7 +24,7 @@ from toolkit.methods.base import EnginePredictor, Exported, Method, Predictor
 from toolkit.runs.evaluate import evaluate
 from toolkit.runs.prediction_io import write_predictions
 from toolkit.runs.run import Run
-from toolkit.runtime import boxes, engines, exported, steps
+from toolkit.runtime import boxes, engines, exported, steps, tiles
 from toolkit.runtime.engines import open_network
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ def export_run(
 def single_file() -> str:
     """Return the modules of `toolkit.runtime` as one program that imports none of this package."""
     parts = []
-    for module in (exported, boxes, steps, engines):
+    for module in (exported, boxes, tiles, steps, engines):
         source = Path(module.__file__ or "").read_text(encoding="utf-8")
         lines = source.splitlines()
         tree = ast.parse(source)

@@ -19,6 +19,7 @@ from toolkit.runtime.boxes import (
     turn_boxes_back,
     weighted_boxes_fusion,
 )
+from toolkit.runtime.tiles import detect_in_tiles
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -106,17 +107,30 @@ class BoxSteps:
 
     Args:
         record: `image_size`, `stride`, `nms_iou`, `classes`, `background` (a class that stands for
-            no defect, or None), and `views`: `turns` and `mirrored` of each flip and turn.
+            no defect, or None), `views`: `turns` and `mirrored` of each flip and turn, and
+            `full_size`: longest side of images that are cut into tiles of `image_size`; 0 or
+            missing where they are not cut.
     """
 
     def __init__(self, record: Mapping[str, Any]) -> None:
         self._size, self._stride = int(record["image_size"]), int(record["stride"])
         self._iou, self._classes = float(record["nms_iou"]), tuple(record["classes"])
         self._background = record.get("background")
+        self._full_size = int(record.get("full_size", 0))
         self._views = [(int(v["turns"]), bool(v["mirrored"])) for v in record["views"]]
 
     def predict(self, image: NDArray[np.uint8], network: Network) -> Answer:
         """Return the answer for an RGB image (H, W, 3)."""
+        if self._full_size:
+            large = resize_longest(image, self._full_size)
+            boxes = detect_in_tiles(large, self._size, lambda part: self._detect(part, network))
+            scale = np.array([image.shape[1] / large.shape[1], image.shape[0] / large.shape[0]] * 2)
+            boxes = boxes._replace(xyxy=(boxes.xyxy * scale).astype(np.float32))
+        else:
+            boxes = self._detect(image, network)
+        return Answer(float(boxes.scores.max()) if len(boxes.scores) else 0.0, boxes=boxes)
+
+    def _detect(self, image: NDArray[np.uint8], network: Network) -> Found:
         height, width = image.shape[:2]
         small = resize_longest(image, self._size)
         size_wh = (small.shape[1], small.shape[0])
@@ -126,8 +140,7 @@ class BoxSteps:
             found = self._in_view(turn(small, turns, mirrored=mirrored), network)
             xyxy = turn_boxes_back(found.xyxy, size_wh, turns, mirrored=mirrored) * scale
             views.append(Found(xyxy, found.scores, found.labels))
-        boxes = weighted_boxes_fusion(views)
-        return Answer(float(boxes.scores.max()) if len(boxes.scores) else 0.0, boxes=boxes)
+        return weighted_boxes_fusion(views)
 
     def _in_view(self, image: NDArray[np.uint8], network: Network) -> Found:
         padded, gains, offsets = letterbox(image, self._size, self._stride)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from toolkit.config import build_settings
+from toolkit.data.dataset_cards import UNKNOWN, Symmetry
 from toolkit.data.images import read_rgb
 from toolkit.data.layouts import load_dataset
 from toolkit.data.protocols import make_plan
@@ -28,7 +29,8 @@ from toolkit.methods.classifier.data import class_indices, class_names
 from toolkit.methods.classifier.network import anomaly_scores
 from toolkit.methods.classifier.phases import learning_rate, phases_of
 from toolkit.methods.classifier.settings import ClassifierSettings, from_scratch
-from toolkit.methods.classifier.train import batches_of, validate
+from toolkit.methods.classifier.train import batches_of
+from toolkit.methods.classifier.validation import validate
 from toolkit.runtime.steps import resize_square
 
 
@@ -129,7 +131,8 @@ def test_without_pretrained_weights_nothing_is_frozen() -> None:
     free = from_scratch(frozen)
     assert free.batch_norm == "recalibrated"  # frozen statistics would be those of no image
     (phase,) = phases_of(free)
-    assert (phase.start, phase.end, phase.layers) == (0, 12, "all")
+    assert (phase.start, phase.end, phase.layers) == (0, 7, "all")
+    assert from_scratch(ClassifierSettings()).finetune_epochs == 32
 
 
 @pytest.mark.parametrize(
@@ -259,8 +262,8 @@ def _generator(seed: int) -> torch.Generator:
 @given(seed=st.integers(0, 2**31), strength=st.sampled_from(["light", "strong"]))
 def test_augmentation_follows_its_generator_and_stays_in_range(seed: int, strength: str) -> None:
     images = torch.rand(3, 3, 12, 12, generator=_generator(seed))
-    once = augment(images, strength, _generator(seed))
-    assert torch.equal(once, augment(images, strength, _generator(seed)))
+    once = augment(images, strength, _generator(seed), symmetry=UNKNOWN)
+    assert torch.equal(once, augment(images, strength, _generator(seed), symmetry=UNKNOWN))
     assert once.shape == images.shape
     assert 0 <= float(once.min()) <= float(once.max()) <= 1
     assert not torch.equal(once, images)
@@ -268,9 +271,34 @@ def test_augmentation_follows_its_generator_and_stays_in_range(seed: int, streng
 
 def test_augmentation_moves_each_image_by_its_own_amount() -> None:
     images = torch.rand(1, 3, 12, 12, generator=_generator(0)).repeat(2, 1, 1, 1)
-    first, second = augment(images, "strong", _generator(1))
+    first, second = augment(images, "strong", _generator(1), symmetry=UNKNOWN)
     assert not torch.allclose(first, second, atol=0.05)
-    assert torch.equal(augment(images, "none", _generator(1)), images)
+    assert torch.equal(augment(images, "none", _generator(1), symmetry=UNKNOWN), images)
+
+
+@pytest.mark.parametrize(
+    ("flips", "rotation", "seen"),
+    [
+        ((), "none", {"upper left"}),
+        (("horizontal",), "none", {"upper left", "upper right"}),
+        (("vertical",), "none", {"upper left", "lower left"}),
+        ((), "half", {"upper left", "lower right"}),
+        ((), "any", {"upper left", "upper right", "lower left", "lower right"}),
+    ],
+)
+def test_augmentation_turns_a_product_only_as_it_may_stand(
+    flips: tuple[str, ...], rotation: str, seen: set[str]
+) -> None:
+    image = torch.zeros(1, 3, 16, 16)
+    image[:, :, 2:6, 2:6] = 1
+    batch = image.repeat(64, 1, 1, 1)
+    made = augment(batch, "strong", _generator(0), symmetry=Symmetry(flips, rotation)).mean(1)
+    places = set()
+    for one in made:
+        place = (one == one.max()).nonzero().float().mean(0)
+        vertical = "upper" if place[0] < 7.5 else "lower"
+        places.add(f"{vertical} {'left' if place[1] < 7.5 else 'right'}")
+    assert places == seen
 
 
 @pytest.mark.parametrize(

@@ -43,8 +43,8 @@ def test_other_backgrounds_are_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"epochs": 0}, "epochs=0"),
-        ({"image_size": 0}, "image_size=0"),
+        ({"epochs": -1}, "epochs=-1"),
+        ({"image_size": -1}, "image_size=-1"),
         ({"batch": -1}, "batch=-1"),
         ({"lr": 0}, "lr=0"),
         ({"bn_momentum": 0}, "bn_momentum=0"),

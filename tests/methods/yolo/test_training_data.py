@@ -65,7 +65,7 @@ def test_class_names_that_only_yolo_world_cannot_use(split: Split) -> None:
 
 
 def _write(split: Split, out: Path, *, background: str = "", **values: Any) -> Path:
-    none = {"background_images": "0", "copy_paste_per_image": 0}
+    none = {"background_images": "0", "copy_paste_per_image": 0, "image_size": 512}
     settings = YoloSettings(**{**none, **values})
     return write_training_data(split, out, settings, seed=0, background=background)
 

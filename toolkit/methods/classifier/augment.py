@@ -9,13 +9,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from toolkit.data.dataset_cards import Symmetry
+
 
 @dataclass(frozen=True)
 class Strength:
     """Largest changes of an image.
 
     Attributes:
-        degrees: rotation to either side.
+        degrees: rotation to either side, where the product may stand at any angle.
         scale: change of the scale, as a share.
         shift: shift, as a share of the side.
         brightness, contrast: change, as a share.
@@ -37,7 +39,13 @@ STRENGTHS: dict[str, Strength] = {
 }
 
 
-def augment(images: Tensor, strength: str, generator: torch.Generator) -> Tensor:
+_TILT = 3.0
+"""Rotation in degrees of a product that stands upright: a larger one could be a defect."""
+
+
+def augment(
+    images: Tensor, strength: str, generator: torch.Generator, *, symmetry: Symmetry
+) -> Tensor:
     """Mirror, rotate, scale, shift and relight each image of a batch by its own random amounts.
 
     torchvision's `RandomAffine` draws once for a whole batch, and fills borders with one color,
@@ -47,6 +55,7 @@ def augment(images: Tensor, strength: str, generator: torch.Generator) -> Tensor
         images: float32 (B, 3, S, S) in [0, 1], on the CPU.
         strength: `none` (returns the images as they are), `light` or `strong`.
         generator: of the CPU; the only source of randomness.
+        symmetry: which mirror images and rotations look like another good product.
 
     Returns:
         float32 (B, 3, S, S) in [0, 1].
@@ -58,13 +67,23 @@ def augment(images: Tensor, strength: str, generator: torch.Generator) -> Tensor
     def uniform(limit: float) -> Tensor:
         return (torch.rand(count, generator=generator) * 2 - 1) * limit
 
-    angle = uniform(math.radians(limits.degrees))
+    def signs(allowed: bool) -> Tensor:
+        drawn = torch.rand(count, generator=generator) < 0.5
+        return torch.where(drawn, -1.0, 1.0) if allowed else torch.ones(count)
+
+    freely = symmetry.rotation == "any"
+    angle = uniform(math.radians(limits.degrees if freely else _TILT))
+    mirror, flip = signs("horizontal" in symmetry.flips), signs("vertical" in symmetry.flips)
+    half_turn = signs(symmetry.rotation == "half")
+    mirror, flip = mirror * half_turn, flip * half_turn
     scale = 1 + uniform(limits.scale)
-    mirror = torch.where(torch.rand(count, generator=generator) < 0.5, -1.0, 1.0)
     # affine_grid counts the side of the image as 2.
     x, y = uniform(2 * limits.shift), uniform(2 * limits.shift)
     cos, sin = torch.cos(angle) / scale, torch.sin(angle) / scale
-    rows = [torch.stack([cos * mirror, -sin, x], 1), torch.stack([sin * mirror, cos, y], 1)]
+    rows = [
+        torch.stack([cos * mirror, -sin * flip, x], 1),
+        torch.stack([sin * mirror, cos * flip, y], 1),
+    ]
     grid = F.affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False)
     moved = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
     gain = (1 + uniform(limits.contrast)).view(-1, 1, 1, 1)

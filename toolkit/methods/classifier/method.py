@@ -38,6 +38,7 @@ class Classifier(Method[ClassifierSettings]):
         """
         import torch
 
+        from toolkit.data.dataset_cards import symmetry_of
         from toolkit.methods.classifier.checkpoint import LAST, ModelInfo
         from toolkit.methods.classifier.data import load_images, load_training_images
         from toolkit.methods.classifier.network import build_network
@@ -52,12 +53,17 @@ class Classifier(Method[ClassifierSettings]):
         model, weights = build_network(
             settings.network,
             len(classes),
-            pooled_layers=settings.pooled_layers,
+            pooled_layers=run.metadata.get("pooled_layers", settings.pooled_layers),
             weights="none" if resumes else settings.weights,
         )
+        pooled_layers = tuple(getattr(model.backbone, "layers", ()))
         note_parameters(run, model)
         if not resumes:
-            run.update_metadata(weights=weights.name, weights_source=weights.source)
+            run.update_metadata(
+                weights=weights.name,
+                weights_source=weights.source,
+                pooled_layers=list(pooled_layers),
+            )
             run.log(f"{settings.network}, weights: {weights.name} ({weights.source})")
             if weights.reason:
                 run.log(weights.reason)
@@ -67,13 +73,14 @@ class Classifier(Method[ClassifierSettings]):
         state = train(
             model,
             ModelInfo(
-                settings.network, classes, settings.image_size, settings.pooled_layers,
+                settings.network, classes, settings.image_size, pooled_layers,
                 settings.tta,
             ),
             train_images=load_training_images(split, classes, settings, run),
             val_images=load_images(split, split.val, classes, settings.image_size),
             settings=settings,
             run=run,
+            symmetry=symmetry_of(split.dataset.name),
         )  # fmt: skip
         run.update_metadata(
             best_epoch=state.best_epoch,

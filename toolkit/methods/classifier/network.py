@@ -15,6 +15,7 @@ from toolkit.methods.features.backbone import (
     cut_network,
     load_network_weights,
 )
+from toolkit.weights.lite0 import LITE_NAMES
 from toolkit.weights.registry import load as registry
 from toolkit.weights.resolve import AUTO, ResolvedWeights
 
@@ -194,6 +195,15 @@ def anomaly_scores(logits: Tensor) -> Tensor:
     return torch.logsumexp(logits[:, 1:], dim=1) - logits[:, 0]
 
 
+def pooled_by_default(model: Any, network: str) -> tuple[str, ...]:
+    """Return the layers of the last two depths of a network; none where its family is unknown."""
+    if network in LITE_NAMES:
+        return ("blocks.4", "blocks.6")
+    if hasattr(model, "layer3") and hasattr(model, "layer4"):  # ResNet
+        return ("layer3", "layer4")
+    return ()
+
+
 def build_network(
     network: str, classes: int, *, pooled_layers: Sequence[str] = (), weights: str = "none"
 ) -> tuple[ClassificationNetwork, ResolvedWeights]:
@@ -208,7 +218,8 @@ def build_network(
         network: name of a network of torchvision or timm.
         classes: number of classes.
         pooled_layers: layers whose pooled maps are the features; the network's own pooled output if
-            empty.
+            empty. `auto` is `pooled_by_default` for pretrained weights, else empty: features that
+            are trained from the start need no depths.
         weights: the setting `weights`.
 
     Raises:
@@ -217,6 +228,8 @@ def build_network(
     """
     whole, mean, std = create_network(network)
     resolved = _load_weights(whole, network, weights)
+    if tuple(pooled_layers) == ("auto",):
+        pooled_layers = () if resolved.name == "none" else pooled_by_default(whole, network)
     backbone: nn.Module = whole
     if pooled_layers:
         pooled = PooledLayers(cut_network(whole, network, tuple(pooled_layers)), pooled_layers)

@@ -35,6 +35,7 @@ class Phase:
         lr: learning rate at the start.
         augmentation_strength, mixup: as in the settings.
         retrains: whether it starts from the best model so far, with a new head.
+        convex: whether the head alone is fitted to all images at once, until it no longer changes.
     """
 
     start: int
@@ -44,6 +45,7 @@ class Phase:
     augmentation_strength: str = "none"
     mixup: float = 0.0
     retrains: bool = False
+    convex: bool = False
 
     @property
     def constant_features(self) -> bool:
@@ -60,9 +62,9 @@ def phases_of(settings: ClassifierSettings) -> list[Phase]:
         settings.mixup,
     )  # fmt: skip
     phases = [
-        Phase(0, head, "head", settings.head_lr),
+        Phase(0, head, "head", 1.0, convex=True),
         finetune,
-        Phase(end, end + retrain, "head", settings.head_lr, retrains=True),
+        Phase(end, end + retrain, "head", 1.0, retrains=True, convex=True),
     ]
     return [phase for phase in phases if phase.end > phase.start]
 
@@ -81,12 +83,15 @@ def learning_rate(schedule: str, base: float, progress: float) -> float:
 
 
 def make_optimizer(
-    model: ClassificationNetwork, settings: ClassifierSettings, lr: float
+    model: ClassificationNetwork, settings: ClassifierSettings, phase: Phase
 ) -> torch.optim.Optimizer:
-    """Make the optimizer of the settings for the parameters that are trained.
+    """Make the optimizer of a phase for the parameters that are trained.
 
     The bias of the head never decays: it holds how frequent the classes are.
     """
+    if phase.convex:
+        return torch.optim.LBFGS(model.head.parameters(), line_search_fn="strong_wolfe")
+    lr = phase.lr
     trained = [p for p in model.parameters() if p.requires_grad and p is not model.head.bias]
     groups: list[dict[str, Any]] = [
         {"params": trained},
@@ -111,21 +116,26 @@ class Objective:
         settings: of the method; `imbalance` and its numbers are read.
         labels: int64 (n,) of what is trained on; synthetic images count.
         classes: number of classes.
+        phase: a head that is fitted to all images at once weighs the classes, where they would
+            be drawn equally often.
     """
 
     settings: ClassifierSettings
     labels: Tensor
     classes: int
+    phase: Phase
 
     @property
     def counts(self) -> Tensor:
         """Images per class, int64 (K,)."""
         return class_counts(self.labels, self.classes)
 
-    def order(self, generator: torch.Generator, *, retrains: bool) -> Tensor:
+    def order(self, generator: torch.Generator) -> Tensor:
         """Return the indices of one epoch."""
         count, remedy = self.settings.samples_per_epoch, self.settings.imbalance
-        if remedy == "sampler" or (remedy == "crt" and retrains):
+        if self.phase.convex:
+            return torch.arange(len(self.labels))
+        if remedy == "sampler":
             return balanced_order(self.labels, self.classes, generator, count=count)
         return shuffled_order(self.labels, generator, count=count)
 
@@ -138,7 +148,13 @@ class Objective:
             return focal_loss(logits, smooth, gamma=settings.focal_gamma)
         if settings.imbalance == "balanced-softmax":
             logits = balanced_softmax_logits(logits, self.counts)
-        elif settings.imbalance == "class-weights":
+        elif settings.imbalance == "class-weights" or (
+            self.phase.convex
+            and (
+                settings.imbalance == "sampler"
+                or (settings.imbalance == "crt" and self.phase.retrains)
+            )
+        ):
             weights = inverse_frequency_weights(self.counts).to(logits)
         elif settings.imbalance == "effective-number":
             weights = effective_number_weights(self.counts, settings.effective_beta).to(logits)

@@ -27,16 +27,16 @@ class ClassifierSettings:
     classes: Literal["types", "binary"] = setting(
         "types", "types: good and every defect type; binary: good and defect"
     )
-    image_size: int = setting(224, "images are resized to a square of this many pixels")
+    image_size: int = setting(320, "images are resized to a square of this many pixels")
     grayscale: Literal["repeat", "refuse"] = setting(
         "repeat",
         "grayscale images: repeat their channel three times, or refuse them",
         advanced=True,
     )
     pooled_layers: tuple[str, ...] = setting(
-        (),
+        ("auto",),
         "layers, such as blocks.4,blocks.6, whose average- and max-pooled maps are the features; "
-        "the network's own pooled output if empty",
+        "auto: the last two depths of the network; its own pooled output if empty",
         advanced=True,
     )
     augmentations: int = setting(
@@ -47,10 +47,18 @@ class ClassifierSettings:
         False, "average the prediction over all eight flips and quarter turns (8 times slower)"
     )
     head_epochs: int = setting(
-        20, "epochs of the head alone, on features that are computed once", advanced=True
+        10,
+        "rounds of 20 steps of L-BFGS for the head alone, on features that are computed once",
+        advanced=True,
     )
-    head_lr: float = setting(3e-3, "learning rate of the head epochs", advanced=True)
-    finetune_epochs: int = setting(12, "epochs of fine-tuning after the head epochs")
+    head_c: float = setting(
+        0.1,
+        "how freely the head fits: C of scikit-learn's LogisticRegression",
+        advanced=True,
+    )
+    finetune_epochs: int = setting(
+        0, "epochs of fine-tuning from the head on, kept where validation gains by them"
+    )
     lr: float = setting(1e-4, "learning rate at the start of fine-tuning")
     schedule: Literal["constant", "cosine", "linear"] = setting(
         "cosine", "decay of the learning rate to zero", advanced=True
@@ -95,7 +103,7 @@ class ClassifierSettings:
     focal_gamma: float = setting(2.0, "gamma of focal", advanced=True)
     logit_tau: float = setting(1.0, "tau of logit-adjustment", advanced=True)
     retrain_epochs: int = setting(
-        30, "last epochs, in which crt and smote train a new head", advanced=True
+        10, "last rounds, in which crt and smote train a new head", advanced=True
     )
     smote_num_neighbors: int = setting(
         5, "nearest neighbors k of smote and deepsmote", advanced=True
@@ -145,7 +153,7 @@ class ClassifierSettings:
         }  # fmt: skip
         for key, lowest in at_least.items():
             self._require(key, getattr(self, key) >= lowest, f"at least {lowest}")
-        for key in ("lr", "head_lr"):
+        for key in ("lr", "head_c"):
             self._require(key, getattr(self, key) > 0, "above 0")
         for key in ("effective_beta", "label_smoothing"):
             self._require(key, getattr(self, key) < 1, "below 1")
@@ -163,8 +171,13 @@ class ClassifierSettings:
             raise ValueError(f"{key}={getattr(self, key)}: must be {wanted}")
 
 
+SCRATCH_EPOCHS = 32
+
+
 def from_scratch(settings: ClassifierSettings) -> ClassifierSettings:
     """Return the settings for a network without pretrained weights: all layers are trained.
+
+    `finetune_epochs` counts, or `SCRATCH_EPOCHS` where it is 0.
 
     Batch norm is recalibrated, because after a few steps per epoch its running statistics belong to
     weights of many steps ago.
@@ -174,5 +187,5 @@ def from_scratch(settings: ClassifierSettings) -> ClassifierSettings:
         train_layers="all",
         batch_norm="recalibrated",
         head_epochs=0,
-        finetune_epochs=settings.head_epochs + settings.finetune_epochs,
+        finetune_epochs=settings.finetune_epochs or SCRATCH_EPOCHS,
     )

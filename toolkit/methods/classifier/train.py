@@ -17,12 +17,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from toolkit.d4 import ALL
+from toolkit.data.dataset_cards import UNKNOWN, Symmetry
 from toolkit.errors import ConfigError
 from toolkit.imbalance.sampling import balanced_by_smote
 from toolkit.methods.classifier import checkpoint
 from toolkit.methods.classifier.augment import augment
 from toolkit.methods.classifier.data import ImageSet, frozen_features
-from toolkit.methods.classifier.network import Standardize, anomaly_scores, tta_transforms
+from toolkit.methods.classifier.network import Standardize, tta_transforms
 from toolkit.methods.classifier.phases import (
     Objective,
     Phase,
@@ -30,14 +31,13 @@ from toolkit.methods.classifier.phases import (
     make_optimizer,
     phases_of,
 )
-from toolkit.metrics.classification import classification_metrics
-from toolkit.metrics.image import image_metrics
-from toolkit.metrics.values import Undefined
+from toolkit.methods.classifier.validation import Validation, validate
+from toolkit.metrics.bootstrap import Interval, image_difference_intervals
 from toolkit.progress import progress
 from toolkit.runs.environment import computes_bfloat16
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
     from toolkit.methods.classifier.checkpoint import ModelInfo
     from toolkit.methods.classifier.network import ClassificationNetwork
@@ -48,52 +48,6 @@ SAVE_EVERY_SECONDS = 15.0
 _EVALUATION_BATCH = 32
 
 
-@dataclass(frozen=True)
-class Validation:
-    """Figures of the validation part.
-
-    Attributes:
-        loss: mean cross-entropy, without weights or smoothing.
-        accuracy: share of correct classes.
-        balanced_accuracy: mean recall of the classes.
-        auroc: of the anomaly score, good against defect; None where one of them is missing.
-        confusion: rows are true classes, columns predicted ones.
-    """
-
-    loss: float
-    accuracy: float
-    balanced_accuracy: float
-    auroc: float | None
-    confusion: tuple[tuple[int, ...], ...]
-
-    def key(self, monitor: str, epoch: int) -> tuple[float, ...]:
-        """Return what epochs are compared by, the largest is the best; the loss comes last."""
-        figures = {
-            "auroc": (self.auroc or 0.0, self.balanced_accuracy),
-            "balanced-accuracy": (self.balanced_accuracy,),
-            "loss": (-self.loss,),
-        }.get(monitor, (float(epoch),))
-        return (*figures, -self.loss)
-
-
-def validate(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Validation:
-    """Compare logits (B, K) with true class indices (B,)."""
-    logits, labels = logits.double().cpu(), labels.cpu()
-    predicted = logits.argmax(1).numpy()
-    found = classification_metrics(labels.numpy(), predicted, class_names=classes)
-    auroc = image_metrics(anomaly_scores(logits).numpy(), labels.numpy() > 0).auroc
-    # With at least one image, accuracy and mean recall are defined.
-    assert not isinstance(found.accuracy, Undefined)
-    assert not isinstance(found.balanced_accuracy, Undefined)
-    return Validation(
-        loss=float(F.cross_entropy(logits, labels)),
-        accuracy=float(found.accuracy),
-        balanced_accuracy=float(found.balanced_accuracy),
-        auroc=None if isinstance(auroc, Undefined) else float(auroc),
-        confusion=found.confusion,
-    )
-
-
 @dataclass
 class State:
     """How far a training is; part of `last.pt`."""
@@ -101,6 +55,7 @@ class State:
     epochs_done: int = 0
     best_epoch: int = 0
     best_key: tuple[float, ...] = ()
+    best_scores: tuple[float, ...] = ()
     stopped: bool = False
 
 
@@ -112,10 +67,11 @@ def train(
     val_images: ImageSet,
     settings: ClassifierSettings,
     run: Run,
+    symmetry: Symmetry = UNKNOWN,
 ) -> State:
     """Train, and leave `best.safetensors` and `last.pt` in `run.weights`.
 
-    Continues from `last.pt` where there is one.
+    Continues from `last.pt` where there is one. `symmetry` is what augmentation may do.
 
     Raises:
         ConfigError: the loss is no longer finite.
@@ -131,7 +87,9 @@ def train(
         if phase.retrains and state.epochs_done <= phase.start:
             _new_head(model, state, phase, run)
         if not state.stopped and state.epochs_done < phase.end:
-            trainer = _PhaseTrainer(model, info, phase, train_images, val_images, settings, run)
+            trainer = _PhaseTrainer(
+                model, info, phase, train_images, val_images, settings, run, symmetry
+            )
             if optimizer is not None and state.epochs_done > phase.start:
                 trainer.optimizer.load_state_dict(optimizer)
             trainer.run_epochs(state)
@@ -147,7 +105,7 @@ def _new_head(model: ClassificationNetwork, state: State, phase: Phase, run: Run
     model.head.reset_parameters()
     # Patience may have ended the phase before early.
     state.epochs_done, state.stopped = phase.start, False
-    state.best_epoch, state.best_key = phase.start, ()
+    state.best_epoch, state.best_key, state.best_scores = phase.start, (), ()
     run.log(f"a new head on the features of epoch {info.validation['epoch']}")
 
 
@@ -163,9 +121,10 @@ class _PhaseTrainer:
         val_images: ImageSet,
         settings: ClassifierSettings,
         run: Run,
+        symmetry: Symmetry,
     ) -> None:
         self.model, self.info, self.phase = model, info, phase
-        self.settings, self.run = settings, run
+        self.settings, self.run, self.symmetry = settings, run, symmetry
         self.tta = tta_transforms(settings.tta)
         self.inputs, self.labels = train_images.images, train_images.labels
         self.val_inputs, self.val_labels = val_images.images, val_images.labels
@@ -199,7 +158,7 @@ class _PhaseTrainer:
                 num_neighbors=settings.smote_num_neighbors,
                 generator=torch.Generator().manual_seed(run.seed),
             )
-        self.objective = Objective(settings, self.labels, len(info.classes))
+        self.objective = Objective(settings, self.labels, len(info.classes), phase)
         self.bfloat16 = settings.precision == "bfloat16" or (
             settings.precision == "auto" and computes_bfloat16(torch.device(run.device))
         )
@@ -207,7 +166,7 @@ class _PhaseTrainer:
         if self.bfloat16:
             model.to(memory_format=torch.channels_last)
         model.set_trainable(phase.layers, batch_norm=settings.batch_norm)
-        self.optimizer = make_optimizer(model, settings, phase.lr)
+        self.optimizer = make_optimizer(model, settings, phase)
 
     def run_epochs(self, state: State) -> None:
         """Train the remaining epochs of the phase; `state` is kept up to date."""
@@ -226,9 +185,11 @@ class _PhaseTrainer:
                     row |= _columns(found)
                     figures = {"val_loss": found.loss, "val_acc": found.balanced_accuracy}
                     key = found.key(settings.monitor, epoch)
-                    if self._is_better(key, state):
+                    if self._is_better(key, found, state):
                         state.best_key, state.best_epoch = key, epoch
+                        state.best_scores = found.scores
                         validation = {"epoch": epoch, **vars(found)}
+                        del validation["scores"]
                         best = self._model_in_use(), replace(self.info, validation=validation)
                 row["seconds"] = round(time.perf_counter() - started, 4)
                 run.add_result(row)
@@ -245,11 +206,21 @@ class _PhaseTrainer:
                     saved = time.monotonic()
                 bar.advance(loss=float(row["train_loss"]), **figures)
 
-    def _is_better(self, key: tuple[float, ...], state: State) -> bool:
-        if state.best_key and state.best_epoch <= self.phase.start:
-            # More trained layers must earn it by the figures; a lower loss is mere confidence.
-            return key[:-1] > state.best_key[:-1]
-        return not state.best_key or key > state.best_key
+    def _is_better(self, key: tuple[float, ...], found: Validation, state: State) -> bool:
+        # A head that is fitted to the end is not chosen by the noise of a few images.
+        if self.phase.convex or not state.best_key:
+            return True
+        if state.best_epoch > self.phase.start:
+            return key > state.best_key
+        # More trained layers must earn it by the figures; a lower loss is mere confidence.
+        if key[:-1] <= state.best_key[:-1]:
+            return False
+        if self.settings.monitor != "auroc":
+            return True
+        # The best of many epochs on a few images is above the head by chance alone.
+        truth = self.val_labels.numpy() > 0
+        gain = image_difference_intervals(found.scores, state.best_scores, truth)["auroc"]
+        return isinstance(gain, Interval) and gain.low > 0
 
     def _train_epoch(self, epoch: int) -> dict[str, float | int | str]:
         """Train one epoch; return its number, first learning rate, mean loss and accuracy."""
@@ -258,27 +229,23 @@ class _PhaseTrainer:
         generator = torch.Generator().manual_seed(seed)
         torch.manual_seed(seed)  # for dropout and mixup
         self.model.set_trainable(phase.layers, batch_norm=settings.batch_norm)
-        order = self.objective.order(generator, retrains=phase.retrains)
-        batches = batches_of(order, settings.batch)
+        order = self.objective.order(generator)
+        batches = [order] if phase.convex else batches_of(order, settings.batch)
         rates, loss_sum, right = [], 0.0, 0
         for step, chosen in enumerate(batches):
             done = (epoch - 1 - phase.start + step / len(batches)) / (phase.end - phase.start)
-            rates.append(learning_rate(settings.schedule, phase.lr, done))
+            schedule = "constant" if phase.convex else settings.schedule
+            rates.append(learning_rate(schedule, phase.lr, done))
             for group in self.optimizer.param_groups:
                 group["lr"] = rates[-1]
-            logits, targets = self._forward(chosen, generator)
-            loss = self.objective.loss(logits, targets.to(logits.device))
-            value = float(loss.detach())
+            value, logits = self._step(chosen, generator)
             if not math.isfinite(value):
                 raise ConfigError(
                     f"{self.run.path}: the loss is {value} in epoch {epoch}; start again with a "
                     f"lower learning rate (here {phase.lr:g})"
                 )
-            self.optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(loss)
-            self.optimizer.step()
             loss_sum += value * len(chosen)
-            right += int((logits.detach().argmax(1).cpu() == self.labels[chosen]).sum())
+            right += int((logits.argmax(1).cpu() == self.labels[chosen]).sum())
         return {
             "epoch": epoch,
             "lr": rates[0],
@@ -286,13 +253,36 @@ class _PhaseTrainer:
             "train_accuracy": right / len(order),
         }
 
+    def _step(self, chosen: Tensor, generator: torch.Generator) -> tuple[float, Tensor]:
+        """Make one step of the optimizer; return the loss before it, and the last logits."""
+        seen: list[Tensor] = []
+
+        def compute() -> Any:  # several times in a step of L-BFGS
+            self.optimizer.zero_grad(set_to_none=True)
+            logits, targets = self._forward(chosen, generator)
+            loss = self.objective.loss(logits, targets.to(logits.device))
+            if self.phase.convex:
+                # As scikit-learn weighs it, whose loss is a sum over the images.
+                strength = 2 * len(chosen) * self.settings.head_c
+                loss = loss + self.model.head.weight.square().sum() / strength
+            torch.autograd.backward(loss)
+            seen[:] = [logits.detach()]
+            return loss.detach()
+
+        return float(self.optimizer.step(compute)), seen[0]
+
     def _forward(self, chosen: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return float32 logits and their targets, one row of class shares per image."""
         inputs = self.inputs[chosen]
         targets = F.one_hot(self.labels[chosen], len(self.info.classes)).float()
         if self.phase.constant_features:
             return self.model.classify(inputs), targets
-        inputs = augment(inputs.float() / 255, self.phase.augmentation_strength, generator)
+        inputs = augment(
+            inputs.float() / 255,
+            self.phase.augmentation_strength,
+            generator,
+            symmetry=self.symmetry,
+        )
         if self.phase.mixup:
             from torchvision.transforms.v2 import MixUp
 

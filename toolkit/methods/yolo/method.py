@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from toolkit import ultralytics_env
 from toolkit.d4 import allowed_transforms
+from toolkit.data.dataset_cards import symmetry_of
 from toolkit.data.splits import Split
 from toolkit.data.types import file_sha256
 from toolkit.errors import ConfigError, WeightsError
 from toolkit.methods.base import Labels, Method
 from toolkit.methods.size import note_parameters
-from toolkit.methods.yolo import network, training
+from toolkit.methods.yolo import budget, network, training
 from toolkit.methods.yolo.ddp import TrainingJob
 from toolkit.methods.yolo.false_positives import false_positives
 from toolkit.methods.yolo.predictor import YoloPredictor
@@ -22,7 +24,6 @@ from toolkit.methods.yolo.settings import YoloSettings
 from toolkit.methods.yolo.training_data import (
     check_split,
     flips_and_rotation,
-    symmetry_of,
     write_training_data,
 )
 from toolkit.runs.run import Run
@@ -76,17 +77,28 @@ class Detector(Method[S]):
 
     def _train(self, split: Split, run: Run, checkpoint: Path | None) -> None:
         """Train from the start, or from the checkpoint of an interrupted training."""
-        settings, name = self.settings, split.dataset.name
+        settings, full_size = self._with_sizes(split, run)
         embeddings = self._text_embeddings(split, run, resumed=checkpoint is not None)
         start = None if checkpoint else self._start(run)
         data = write_training_data(
-            split, run.path / "data", settings, seed=run.seed, background=self._background()
+            split,
+            run.path / "data",
+            settings,
+            full_size=full_size,
+            seed=run.seed,
+            background=self._background(),
         )
+        if not settings.epochs:
+            images = sum(1 for _ in (data.parent / "images/train").iterdir())
+            settings = replace(
+                settings,
+                epochs=budget.epochs_for(images, settings.batch, views=2 if full_size else 1),
+            )
         arguments = training.train_arguments(
             settings,
             run=run,
             data=data,
-            flips_and_rotation=flips_and_rotation(settings, dataset_name=name),
+            flips_and_rotation=flips_and_rotation(settings, dataset_name=split.dataset.name),
             freeze=self._frozen_layers(),
         )
         if checkpoint is not None:
@@ -125,7 +137,8 @@ class Detector(Method[S]):
         flips, rotation = (symmetry.flips, symmetry.rotation) if settings.tta else ((), "none")
         return YoloPredictor(
             trained,
-            image_size=settings.image_size,
+            image_size=self._image_size(run),
+            full_size=int(run.metadata.get("full_size", 0)),
             nms_iou=settings.nms_iou,
             device=device,
             transforms=allowed_transforms(flips=flips, rotation=rotation),
@@ -161,6 +174,28 @@ class Detector(Method[S]):
                 f"the last must be trained; freeze at most {last}"
             )
         training.check_ultralytics_args(settings.ultralytics_args)
+
+    def _with_sizes(self, split: Split, run: Run) -> tuple[YoloSettings, int]:
+        """Return the settings with an image size, and the size of images that are cut in tiles.
+
+        Both are stored in the run; the second is 0 where nothing is cut.
+        """
+        settings, full_size = self.settings, 0
+        if not settings.image_size or settings.tile:
+            sides = budget.defect_sides(split.train)
+            defects = sum(bool(s.masks) for s in split.train) * (1 + settings.copy_paste_per_image)
+            epochs = settings.epochs or budget.epochs_for(defects, settings.batch)
+            bounded = budget.bounded_size(sides, images=defects, epochs=epochs)
+            automatic = budget.SMALLEST if settings.tile else bounded
+            settings = replace(settings, image_size=settings.image_size or automatic)
+            full_size = budget.tiled_size(sides, settings.image_size) if settings.tile else 0
+        tiles = f", cut from images of {full_size} pixels" if full_size else ""
+        run.log(f"images of {settings.image_size} pixels{tiles}")
+        run.update_metadata(image_size=settings.image_size, full_size=full_size)
+        return settings, full_size
+
+    def _image_size(self, run: Run) -> int:
+        return int(run.metadata.get("image_size", self.settings.image_size))
 
     def _start(self, run: Run) -> Path | None:
         """Return the checkpoint to start from; None from scratch."""

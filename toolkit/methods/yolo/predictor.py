@@ -30,6 +30,7 @@ class YoloPredictor(Predictor):
         *,
         image_size: int,
         nms_iou: float,
+        full_size: int = 0,
         device: str = "cpu",
         transforms: Sequence[D4] = (IDENTITY,),
         background: str = "",
@@ -40,12 +41,14 @@ class YoloPredictor(Predictor):
             network: in evaluation mode, with its class names.
             image_size: the longer side is resized to it.
             nms_iou: of two boxes of one class with a higher IoU the better is kept.
+            full_size: longest side of images that are cut into tiles of `image_size`; 0: uncut.
             device: of the network.
             transforms: flips and turns to predict in; their boxes are fused.
             background: name of a class that stands for no defect; empty if there is none.
         """
         self.network = network
         self.image_size = image_size
+        self.full_size = full_size
         self.nms_iou = nms_iou
         self.device = device
         self.transforms = tuple(transforms)
@@ -77,6 +80,7 @@ class YoloPredictor(Predictor):
         return {
             "kind": "detection",
             "image_size": self.image_size,
+            "full_size": self.full_size,
             "stride": self.stride,
             "nms_iou": self.nms_iou,
             "classes": list(self.network.names.values()),

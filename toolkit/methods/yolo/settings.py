@@ -46,19 +46,26 @@ class YoloSettings:
     allow_pickle: bool = setting(
         False, "read a checkpoint file although it could run code", advanced=True
     )
-    epochs: int = setting(30, "largest number of passes over the training images")
+    epochs: int = setting(
+        0, "passes over the training images; 0: as many as make 240 steps, 30 to 100"
+    )
     patience: int = setting(
-        30, "epochs without a better validation mAP to stop after; 0: never", advanced=True
+        0, "epochs without a better validation mAP to stop after; 0: never", advanced=True
     )
     checkpoint: Literal["best", "last"] = setting(
         "last", "weights to predict with: last, or best", advanced=True
     )
-    image_size: int = setting(320, "longest side in pixels; small defects need more")
+    image_size: int = setting(
+        0, "longest side in pixels; 0: as small defects need and ten minutes allow, 320 to 640"
+    )
+    tile: bool = setting(
+        False, "look at the whole image and at overlapping parts of it, for small defects"
+    )
     batch: int = setting(16, "images per optimizer step", advanced=True)
     optimizer: Literal[
         "AdamW", "Adam", "Adamax", "NAdam", "RAdam", "RMSProp", "SGD", "MuSGD", "auto"
     ] = setting("AdamW", "optimizer; auto: Ultralytics chooses it and lr", advanced=True)
-    lr: float = setting(0.0005, "learning rate after warm-up")
+    lr: float = setting(0.0005, "learning rate after warm-up", advanced=True)
     head_lr_mult: float = setting(
         1.0, "multiple of lr for the layers that start untrained", advanced=True
     )
@@ -135,7 +142,8 @@ class YoloSettings:
         """
         self._check_ultralytics_args()
         checks: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
-            (("epochs", "image_size", "batch"), lambda v: v >= 1, "at least 1"),
+            (("batch",), lambda v: v >= 1, "at least 1"),
+            (("epochs", "image_size", "patience"), lambda v: v >= 0, "at least 0"),
             (("lr", "head_lr_mult", "bn_momentum"), lambda v: v > 0, "above 0"),
             (("mosaic", "nms_iou"), lambda v: 0 <= v <= 1, "between 0 and 1"),
             (("scale",), lambda v: 0 <= v < 1, "at least 0 and below 1"),
@@ -145,6 +153,8 @@ class YoloSettings:
             for name in names:
                 if not accepts(getattr(self, name)):
                     raise ConfigError(f"{name}={getattr(self, name)}: must be {expected}")
+        if self.tile and self.tta:
+            raise ConfigError("tile=true, tta=true: not both at once; choose one")
         parse_backgrounds(self.background_images, option="background_images")
         parse_degrees(self.degrees)
 

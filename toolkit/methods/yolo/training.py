@@ -43,7 +43,7 @@ def train_arguments(
     `settings.ultralytics_args` wins over all but those that belong to the run.
 
     Args:
-        settings: of the method.
+        settings: of the method, with the numbers that it leaves open filled in.
         run: where everything is written.
         data: the `data.yaml`.
         flips_and_rotation: `fliplr`, `flipud` and `degrees`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from toolkit.config import read_yaml
-from toolkit.data.dataset_cards import Symmetry, card_names, load_card
-from toolkit.data.images import read_rgb
+from toolkit.data.dataset_cards import symmetry_of
+from toolkit.data.images import read_rgb, read_truth
 from toolkit.data.regions import regions_of
 from toolkit.data.splits import Split
 from toolkit.errors import DataError
@@ -21,6 +22,7 @@ from toolkit.formats.polygons import INSET, outline
 from toolkit.inference.plot import save_picture
 from toolkit.methods.yolo.copy_paste import pasted_images
 from toolkit.methods.yolo.settings import YoloSettings, parse_degrees
+from toolkit.methods.yolo.tiles import crops_with_defects, random_crop
 from toolkit.runtime.boxes import resize_longest
 
 if TYPE_CHECKING:
@@ -76,7 +78,13 @@ def check_split(split: Split, *, world: bool, background: str = "") -> None:
 
 
 def write_training_data(
-    split: Split, out: Path, settings: YoloSettings, *, seed: int, background: str = ""
+    split: Split,
+    out: Path,
+    settings: YoloSettings,
+    *,
+    full_size: int = 0,
+    seed: int,
+    background: str = "",
 ) -> Path:
     """Write the training and validation parts in YOLO's layout, images resized once.
 
@@ -87,7 +95,9 @@ def write_training_data(
         split: the parts.
         out: the folder, replaced if it is there.
         settings: `background_images`, `image_size` and `copy_paste_per_image` count.
-        seed: of pasted defects.
+        full_size: longest side of images that crops of `image_size` are added from, one around
+            each defect and as many from good images; 0 for none.
+        seed: of pasted defects and crops.
         background: name of a last class without boxes; none if empty.
 
     Returns:
@@ -115,19 +125,24 @@ def write_training_data(
         if small is not image:
             link.unlink()
             save_picture(small, link.with_suffix(".png"))
-    if settings.copy_paste_per_image:
-        made = pasted_images(
-            split.train,
-            per_image=settings.copy_paste_per_image,
-            symmetry=symmetry_of(split.dataset.name),
-            seed=seed,
-        )
-        for number, (image, mask, label) in enumerate(made):
-            stem = f"pasted__{number:05d}"
-            small = resize_longest(image, settings.image_size)
-            save_picture(small, out / f"images/train/{stem}.png")
-            rows = _label_rows(mask, index=split.dataset.classes.index(label))
-            write_text(out / f"labels/train/{stem}.txt", "\n".join(rows) + "\n")
+    classes, crops = split.dataset.classes, 0
+    rng = np.random.default_rng(seed)
+    for number, (image, mask, label) in enumerate(_pasted(split, settings, seed=seed)):
+        index, stem = classes.index(label), f"pasted__{number:05d}"
+        if full_size:
+            crops += _add_crops(out, stem, image, mask, index, settings, full_size, rng)
+        else:
+            _add_image(out, stem, resize_longest(image, settings.image_size), mask, index)
+    if full_size:
+        for sample in (s for s in split.train if s.masks):
+            image, mask = read_rgb(sample.image), read_truth(sample)
+            index, stem = classes.index(sample.label), f"crop__{crops:05d}"
+            crops += _add_crops(out, stem, image, mask, index, settings, full_size, rng)
+        good = [s for s in split.train if not s.is_defect]
+        for number, i in enumerate(rng.permutation(len(good))[:crops]):
+            large = resize_longest(read_rgb(good[i].image), full_size)
+            crop = random_crop(large, settings.image_size, rng)
+            _add_image(out, f"good__{number:05d}", crop, np.zeros(crop.shape[:2], np.bool_), 0)
     if background:
         import yaml
 
@@ -138,18 +153,55 @@ def write_training_data(
     return data
 
 
+def _pasted(
+    split: Split, settings: YoloSettings, *, seed: int
+) -> Iterable[tuple[NDArray[np.uint8], NDArray[np.bool_], str]]:
+    if not settings.copy_paste_per_image:
+        return ()
+    return pasted_images(
+        split.train,
+        per_image=settings.copy_paste_per_image,
+        symmetry=symmetry_of(split.dataset.name),
+        seed=seed,
+    )
+
+
+def _add_crops(
+    out: Path,
+    stem: str,
+    image: NDArray[np.uint8],
+    mask: NDArray[np.bool_],
+    index: int,
+    settings: YoloSettings,
+    full_size: int,
+    rng: np.random.Generator,
+) -> int:
+    """Add a crop around each defect of an image; return their number."""
+    import cv2
+
+    large = resize_longest(image, full_size)
+    size_wh = (large.shape[1], large.shape[0])
+    small = cv2.resize(mask.astype(np.uint8), size_wh, interpolation=cv2.INTER_NEAREST) > 0
+    crops = list(crops_with_defects(large, small, settings.image_size, rng))
+    for number, (crop, shown) in enumerate(crops):
+        _add_image(out, f"{stem}-{number}", crop, shown, index)
+    return len(crops)
+
+
+def _add_image(
+    out: Path, stem: str, image: NDArray[np.uint8], mask: NDArray[np.bool_], index: int
+) -> None:
+    """Add a training image and the outlines of its defects, whose mask may be of another size."""
+    save_picture(np.ascontiguousarray(image), out / f"images/train/{stem}.png")
+    rows = _label_rows(mask, index=index)
+    write_text(out / f"labels/train/{stem}.txt", "".join(f"{row}\n" for row in rows))
+
+
 def _label_rows(mask: NDArray[np.bool_], *, index: int) -> list[str]:
     """Return `class x y x y …` of each region of a mask."""
     size_wh = np.array(mask.shape[::-1])
     points = [(outline(r, inset=INSET) / size_wh).ravel().tolist() for r in regions_of(mask)]
     return [" ".join([str(index), *(f"{v:.7f}" for v in values)]) for values in points]
-
-
-def symmetry_of(dataset_name: str) -> Symmetry:
-    """Return the symmetry of the data card; without a card, only left and right may be swapped."""
-    if dataset_name in card_names():
-        return load_card(dataset_name).symmetry
-    return Symmetry(flips=("horizontal",), rotation="none")
 
 
 def flips_and_rotation(settings: YoloSettings, *, dataset_name: str) -> dict[str, float]:

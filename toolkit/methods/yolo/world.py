@@ -126,7 +126,7 @@ class YoloWorld(Detector[YoloWorldSettings]):
                 predictors.append(
                     YoloPredictor(
                         one,
-                        image_size=settings.image_size,
+                        image_size=self._image_size(run),
                         nms_iou=settings.nms_iou,
                         device=device,
                     )
