@@ -103,7 +103,7 @@ class PatchCorePlus(PatchCoreBase[PatchCorePlusSettings]):
         import torch
 
         settings = self.settings
-        labelled = [s for s in split.train if s.is_defect and s.masks]
+        labelled = [s for s in split.train if s.has_mask]
         patches = [
             patch_features(s, extractor)[cells_in(read_truth(s), extractor.grid_hw)]
             for s in labelled

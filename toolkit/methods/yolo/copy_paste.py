@@ -121,7 +121,7 @@ def pasted_images(
     if not good:
         return
     rng = np.random.default_rng(seed)
-    for sample in (s for s in train if s.masks):
+    for sample in (s for s in train if s.has_mask):
         source, mask = read_rgb(sample.image), read_truth(sample)
         if not mask.any():
             continue

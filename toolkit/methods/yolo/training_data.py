@@ -52,15 +52,15 @@ def check_split(split: Split, *, world: bool, background: str = "") -> None:
             "choose another split or fold"
         )
     for part, samples in (("training", split.train), ("validation", split.val)):
-        if not any(sample.masks for sample in samples):
+        if not any(sample.has_boxes for sample in samples):
             raise DataError(
                 f"{root}: no boxes in the {part} part (protocol {split.protocol}); a detector "
-                "needs defect images with masks there, as in the protocol supervised"
+                "needs defect images with masks or boxes there, as in the protocol supervised"
             )
     if not world:
         return
-    names = (*split.dataset.classes, *filter(None, [background]))
-    if background in split.dataset.classes:
+    names = (*split.dataset.region_classes, *filter(None, [background]))
+    if background in split.dataset.region_classes:
         raise DataError(f"background_prompt={background}: is a defect type; choose another phrase")
     for name in names:
         if "/" in name:
@@ -96,9 +96,10 @@ def write_training_data(
     Raises:
         DataError: an image or mask is wrong.
     """
+    labelled = [s for s in (*split.train, *split.val) if s.is_defect]
     convert(
         split.dataset,
-        to="yolo-seg",
+        to="yolo-seg" if all(s.has_mask for s in labelled) else "yolo",
         out=out,
         split=replace(split, test=()),
         images="link",
@@ -126,13 +127,13 @@ def write_training_data(
             stem = f"pasted__{number:05d}"
             small = resize_longest(image, settings.image_size)
             save_picture(small, out / f"images/train/{stem}.png")
-            rows = _label_rows(mask, index=split.dataset.classes.index(label))
+            rows = _label_rows(mask, index=split.dataset.region_classes.index(label))
             write_text(out / f"labels/train/{stem}.txt", "\n".join(rows) + "\n")
     if background:
         import yaml
 
         content = read_yaml(data)
-        content["names"][len(split.dataset.classes)] = background
+        content["names"][len(split.dataset.region_classes)] = background
         write_text(data, yaml.safe_dump(content, allow_unicode=True, sort_keys=False))
     done.touch()
     return data
