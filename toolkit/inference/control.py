@@ -132,6 +132,7 @@ def fill_in(
     )
     reach = 2 * max(1, round(_MARGIN * side / 2)) + 1
     weight = cv2.GaussianBlur(inner.astype(np.float32), (reach, reach), 0)[..., None]
+    weight[mask] = 1  # nothing of the defect stays
     moved = best.astype(np.float32) + offset
     filled = image * (1 - weight) + moved * weight
     return np.asarray(np.clip(np.round(filled), 0, 255), np.uint8)
