@@ -14,10 +14,24 @@ class ToolkitError(Exception):
     """Base of all errors that are caused by the input or the environment, not by a bug."""
 
     exit_status = 2
+    details = ""  # lines to print behind the message
 
 
 class DataError(ToolkitError):
     """A data set, image, mask or split file cannot be used as it is."""
+
+
+class UnknownLayoutError(DataError):
+    """A folder is no data set of a known layout.
+
+    Args:
+        message: the one line.
+        details: what was found, beside what would do.
+    """
+
+    def __init__(self, message: str, details: str = "") -> None:
+        super().__init__(message)
+        self.details = details
 
 
 class ConfigError(ToolkitError):

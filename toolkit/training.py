@@ -48,6 +48,7 @@ class TrainingTask:
         inputs: names of the tasks' runs that this one reads, by role.
         base_entry: in a study of label budgets, the entry without its budget; `entry` names both.
         budget: in a study of label budgets, the defect images per type that training may use.
+        warnings: what a leaderboard says of the data, such as a shortcut that gives labels away.
     """
 
     method: str
@@ -61,6 +62,7 @@ class TrainingTask:
     inputs: Mapping[str, str] = field(default_factory=dict)
     base_entry: str | None = None
     budget: Budget | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def train(
@@ -113,6 +115,7 @@ def train(
     """
     from toolkit.data.layouts import load_dataset
     from toolkit.data.protocols import make_plan
+    from toolkit.data.shortcuts import warnings_of
     from toolkit.data.splits import SplitPlan
     from toolkit.data.validate import validate_dataset
 
@@ -142,6 +145,7 @@ def train(
         device=device,
         name=name,
         inputs={role: str(Path(run).resolve()) for role, run in inputs.items() if run},
+        warnings=warnings_of(dataset),
     )
     return run_training(task, plan.fold(dataset, fold), runs=Path(runs), resume=resume)
 
@@ -163,17 +167,19 @@ def run_training(task: TrainingTask, split: Split, *, runs: Path, resume: bool =
     method = make_method(task.method, task.settings, source=task.source)
     if task.budget is not None:
         split = split.with_budget(task.budget)
-    run, new = _open_run(task, method, split, runs, resume=resume)
+    run, new = open_run(task, method, split, runs, resume=resume)
     if run.finished:
         return run
     with run.lock():
         run = Run.open(run.path)  # another process may have finished it before
         if not run.finished:
-            _train(method, split, run, entry=task.entry, new=new)
+            fit_run(method, split, run, new=new)
+            predict_and_finish(method, split, run, entry=task.entry)
     return run
 
 
-def _train(method: Method[Any], split: Split, run: Run, *, entry: str, new: bool) -> None:
+def fit_run(method: Method[Any], split: Split, run: Run, *, new: bool) -> None:
+    """Fit a method, and record time and size; a new run is removed where its input is wrong."""
     seed_everything(run.seed)
     keep_freed_memory()
     forget_peak_memory()
@@ -187,6 +193,10 @@ def _train(method: Method[Any], split: Split, run: Run, *, entry: str, new: bool
         raise
     fit_seconds = run.metadata.get("fit_seconds", 0.0) + time.perf_counter() - started
     run.update_metadata(fit_seconds=round(fit_seconds, 2), checkpoint_bytes=checkpoint_bytes(run))
+
+
+def predict_and_finish(method: Method[Any], split: Split, run: Run, *, entry: str) -> None:
+    """Predict the validation and the test part with a fitted run, and evaluate it."""
     predictor = method.load(run)
     for part in ("val", "test"):
         samples = split.val if part == "val" else split.test
@@ -215,7 +225,7 @@ def read_method_config(name: str, overrides: Mapping[str, Any]) -> tuple[str, di
     return method, {**content, **overrides}, str(file)
 
 
-def _open_run(
+def open_run(
     task: TrainingTask, method: Method[Any], split: Split, runs: Path, *, resume: bool
 ) -> tuple[Run, bool]:
     """Return the run of a task, and whether it is new."""
@@ -267,6 +277,7 @@ def _record_task(run: Run, method: Method[Any], split: Split, task: TrainingTask
         entry=task.entry,
         score_description=method.score_description,
         labels=labels_used(method, split),
+        data_warnings=list(task.warnings),
     )
     if task.budget is not None:
         run.update_metadata(budget=task.budget, base_entry=task.base_entry or task.entry)

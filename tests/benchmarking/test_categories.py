@@ -160,3 +160,27 @@ def test_commands(several: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert "AP on 2 categories" in command("leaderboard", "runs", "--sort", "ap").stdout
     next((several / "nut/train/good").iterdir()).write_bytes(b"")
     assert command("benchmark", grid, "--data", several).exit_code == 1
+
+
+def test_mixed_images_and_missing_masks(sample_dir: Path, tmp_path: Path) -> None:
+    """Ten sizes, grey beside colour, no masks, two defects: what can run runs."""
+    import cv2
+
+    mixed = tmp_path / "all/mixed"
+    for number, path in enumerate(sorted((sample_dir / "train/good").iterdir())[:10]):
+        target = mixed / f"train/good/{number}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE if number % 2 else cv2.IMREAD_COLOR)
+        cv2.imwrite(str(target), cv2.resize(image, (100 + number, 90)))
+    for name in ("good/0", "good/1", "dent/0", "dent/1"):
+        (mixed / f"test/{name}.png").parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(mixed / "train/good/0.png", mixed / f"test/{name}.png")
+    shutil.copytree(sample_dir, tmp_path / "all/nut")
+    result = run_on(tmp_path, tmp_path / "all", protocol="official")
+    assert result.errors == ()
+    assert {run.record["data"]["name"] for run in result} == {"mixed", "nut"}
+    mixed_run = next(run for run in result if run.record["data"]["name"] == "mixed")
+    assert "pixel" not in mixed_run.metrics()
+    few = run_on(tmp_path / "folds", tmp_path / "all")
+    assert [str(error) for error in few.errors if "class dent has" in str(error)]
+    assert {run.record["data"]["name"] for run in few} == {"nut"}

@@ -11,9 +11,10 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from toolkit.data.raster import fill
 from toolkit.data.regions import Region, regions_of
 from toolkit.formats.extract import join
-from toolkit.formats.polygons import INSET, fill, outline
+from toolkit.formats.polygons import INSET, outline
 
 Mask = NDArray[np.bool_]
 

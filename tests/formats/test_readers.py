@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 
+from toolkit.data.raster import decode_rle
 from toolkit.data.regions import Region
 from toolkit.data.types import Dataset
 from toolkit.errors import DataError
-from toolkit.formats.coco import decode_rle, encode_region
+from toolkit.formats.coco import encode_region
 from toolkit.formats.convert import convert
 from toolkit.formats.masks import convert_to_masks
 from toolkit.formats.readers import open_converted

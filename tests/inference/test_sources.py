@@ -34,7 +34,7 @@ def test_files_and_folders_keep_their_order_and_their_subfolders(tmp_path: Path)
         image_at(tmp_path / "folder" / name)
     (tmp_path / "folder/notes.txt").write_text("no image")
     assert names([single, tmp_path / "folder"]) == [
-        "z.png", "a.jpg", "b.PNG", "deep/a.jpg", "deep/c.bmp",
+        "z.png", "folder/a.jpg", "folder/b.PNG", "folder/deep/a.jpg", "folder/deep/c.bmp",
     ]  # fmt: skip
 
 
@@ -42,7 +42,18 @@ def test_patterns(tmp_path: Path) -> None:
     for name in ("1.png", "2.png", "3.jpg", "deep/4.png"):
         image_at(tmp_path / name)
     assert names(f"{tmp_path}/*.png") == ["1.png", "2.png"]
-    assert names(f"{tmp_path}/**/*.png") == ["1.png", "2.png", "4.png"]
+    assert names(f"{tmp_path}/**/*.png") == ["1.png", "2.png", "deep/4.png"]
+
+
+def test_equal_names_stay_apart(tmp_path: Path) -> None:
+    for name in ("day1/good/0.png", "day2/good/0.png"):
+        image_at(tmp_path / name)
+    expected = ["day1/good/0.png", "day2/good/0.png"]
+    assert names(tmp_path) == expected
+    assert names(f"{tmp_path}/*/good/*.png") == expected
+    assert names([tmp_path / "day1", str(tmp_path / "day2")]) == expected
+    assert names([tmp_path / "day1/good/0.png", tmp_path / "day2/../day2/good/0.png"]) == expected
+    assert names([tmp_path / "day1/../day1"]) == ["good/0.png"]
 
 
 def test_a_generator_is_read_lazily(tmp_path: Path) -> None:

@@ -236,6 +236,33 @@ def test_groups_are_separate_and_share_images(tmp_path: Path, sample_dir: Path) 
     assert [a["id"] for tag, a in tags.tags if tag == "h2" and "id" in a][:2] == ["g1", "g2"]
 
 
+@pytest.mark.usefixtures("plain")
+def test_several_data_sets_have_an_overview(tmp_path: Path, sample_dir: Path) -> None:
+    for name in ("nut", "bottle"):
+        shutil.copytree(sample_dir, tmp_path / name)
+        if name == "nut":  # else the two would be one data set
+            next((tmp_path / "nut/train/good").iterdir()).unlink()
+        for entry, seed in (("a", 0), ("<b>", 1)):
+            warning = [f"light of {name}"]
+            make_run(
+                tmp_path / "runs" / name,
+                tmp_path / name,
+                entry=entry,
+                seed=seed,
+                metadata={"data_warnings": warning},
+            )
+    tags = written(tmp_path / "runs", tmp_path / "a.html")
+    first = next(a["id"] for tag, a in tags.tags if tag == "h2" and "id" in a)
+    assert first == "overview1"
+    assert "AUROC on 2 categories: protocol supervised, fold 0" in tags.text
+    assert tags.text.count("Warning: light of nut. A score may rest on this.") == 1
+    assert "nut: warning: light of nut" in tags.text
+    assert "PatchCore WRN50" in tags.text  # published for bottle
+    table = tags.text.split("AUROC on 2 categories")[1].split("Click a heading")[0]
+    for word in ("bottle", "nut", "mean", "wins", "ties", "rank", "<b>"):
+        assert word in table
+
+
 def _charts(runs: Path, out: Path) -> Mapping[str, Any]:
     charts: Mapping[str, Any] = json.loads(written(runs, out).scripts["charts-data"])
     return charts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from toolkit.benchmarking.categories import load_categories
@@ -16,10 +16,12 @@ from toolkit.benchmarking.grid import (
     training_tasks,
 )
 from toolkit.benchmarking.speed import measure_runs
+from toolkit.benchmarking.unified import SUFFIX, prices, train_unified, unified_tasks
 from toolkit.data.protocols import make_plan
+from toolkit.data.shortcuts import warnings_of
 from toolkit.data.splits import Split, SplitPlan
 from toolkit.data.types import Dataset
-from toolkit.errors import RunError, ToolkitError
+from toolkit.errors import ConfigError, RunError, ToolkitError
 from toolkit.inference.engines import check_engine
 from toolkit.leaderboards.benchmark_files import Display, PooledMetrics, write_display
 from toolkit.leaderboards.rows import group_folds
@@ -58,6 +60,7 @@ def benchmark(
     runs: str | Path = "runs",
     device: str = "auto",
     jobs: int = 1,
+    unified: bool = False,
     executor: Executor | None = None,
     engine: str = "torch",
     say: Callable[[str], None] = lambda _: None,
@@ -79,6 +82,7 @@ def benchmark(
         runs: folder of all runs; those of the benchmark lie in a folder of its name.
         device: `auto`, `cpu`, `cuda` or `mps`.
         jobs: trainings side by side, each in a process of its own.
+        unified: of several data sets, fit each good-only method also once on all of them together.
         executor: runs the tasks; this process, or `jobs` processes, if None.
         engine: what networks run in while their speed is measured, after all trainings; see
             `load_model`.
@@ -105,7 +109,12 @@ def benchmark(
             say(skipped)
     folder = Path(runs) / config.name
     found = load_categories(data)
+    for dataset in [found] if isinstance(found, Dataset) else found[0]:
+        for note in dataset.notes:
+            say(f"{dataset.name} (read as {dataset.layout}): {note}")
     if isinstance(found, Dataset):
+        if unified:
+            raise ConfigError("--unified: needs several data sets; give more --data")
         plan = _plan(config, found, folder / SPLIT_FILE)
         return _run_all(
             config, found, plan, folder, device=device, executor=executor, engine=engine, say=say
@@ -138,6 +147,39 @@ def benchmark(
         )
         finished += result.runs
         errors += [ToolkitError(f"{dataset.name}: {failed}") for failed in result.errors]
+    if unified:
+        usable = [(d, plans[d.name]) for d in categories if d.name in plans]
+        more = _run_unified(config, usable, folder, device=device, say=say)
+        finished += more.runs
+        errors += more.errors
+        for price in prices(finished):
+            say(price)
+    return BenchmarkResult(tuple(finished), tuple(errors))
+
+
+def _run_unified(
+    config: BenchmarkConfig,
+    plans: Sequence[tuple[Dataset, SplitPlan]],
+    folder: Path,
+    *,
+    device: str,
+    say: Callable[[str], None],
+) -> BenchmarkResult:
+    """Fit the good-only entries on all data sets together, one after the other."""
+    for dataset, _ in plans:
+        entries = {f"{e.name}{SUFFIX}": Display(config.columns) for e in config.entries}
+        write_display(folder / dataset.name, entries)
+    finished: list[Run] = []
+    errors: list[ToolkitError] = []
+    for task in unified_tasks(config, device=device):
+        say(f"all categories: {task.name}")
+        splits = {folder / d.name: plan.fold(d, task.fold) for d, plan in plans}
+        try:
+            with naming(task.name or task.entry):
+                finished += train_unified(task, splits)
+        except ToolkitError as error:
+            say(f"failed: {task.name}: {error}")
+            errors.append(error)
     return BenchmarkResult(tuple(finished), tuple(errors))
 
 
@@ -155,7 +197,8 @@ def _run_all(
     """Run all tasks on one data set."""
     displays = {e.name: Display(config.columns, e.published) for e in config.entries}
     write_display(folder, displays)
-    tasks = training_tasks(config, device=device)
+    warnings = warnings_of(data)
+    tasks = [replace(task, warnings=warnings) for task in training_tasks(config, device=device)]
     splits = {fold: plan.fold(data, fold) for fold in {task.fold for task in tasks}}
     finished: dict[str, Run] = {}
     errors: list[ToolkitError] = []

@@ -30,6 +30,12 @@ def benchmark_command(
         ),
     ] = "torch",
     jobs: Annotated[int, typer.Option(min=1, help="Trainings side by side; they share cores.")] = 1,
+    unified: Annotated[
+        bool,
+        typer.Option(
+            "--unified", help="Fit each good-only method also once on all data sets together."
+        ),
+    ] = False,
 ) -> None:
     """Train methods on folds and seeds, resume what was interrupted, print the leaderboard."""
     from toolkit.benchmarking.grid import read_benchmark
@@ -43,6 +49,7 @@ def benchmark_command(
         device=device,
         jobs=jobs,
         engine=engine,
+        unified=unified,
         say=say,
     )
     if len(result):

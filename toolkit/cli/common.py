@@ -7,6 +7,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from toolkit.errors import printable
+
 if TYPE_CHECKING:
     from toolkit.data.splits import Split, SplitPlan
     from toolkit.data.types import Dataset
@@ -21,7 +23,14 @@ def open_dataset(data: Path | None) -> Dataset:
 
         data = default_sample()
         say(f"no --data given: using the synthetic sample in {data}")
-    return load_dataset(data)
+    return say_notes(load_dataset(data))
+
+
+def say_notes(dataset: Dataset) -> Dataset:
+    """Say what was assumed when a data set was read, and return it."""
+    for note in dataset.notes:
+        say(f"{printable(dataset.name)} (read as {dataset.layout}): {printable(note)}")
+    return dataset
 
 
 def open_plan(

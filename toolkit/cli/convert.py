@@ -38,7 +38,7 @@ def convert_command(
     ] = None,
     layout: Annotated[
         str | None,
-        typer.Option(help="mvtec, mvtec-ad-2, loco, visa or folder; default: detected."),
+        typer.Option(help="mvtec, visa, yolo, coco …, see docs/data.md; default: detected."),
     ] = None,
     split: Annotated[
         str,

@@ -32,6 +32,12 @@ _MaskThreshold = Annotated[
 ]
 
 
+_Layout = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Read DIR as this layout, see docs/data.md; default: found."),
+]
+
+
 @dataset_app.command("sample")
 def sample_command(
     out: Annotated[
@@ -65,11 +71,13 @@ def info_command(
     directory: _Directory = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     mask_threshold: _MaskThreshold = None,
+    layout: _Layout = None,
 ) -> None:
-    """Print classes, counts, image sizes, defect areas and regions."""
+    """Print classes, counts, sizes, defects, and the product's symmetry and alignment."""
     from toolkit.data.info import dataset_info
 
-    info = dataset_info(_open(directory, mask_threshold), show_progress=True)
+    dataset = _open(directory, mask_threshold, layout)
+    info = dataset_info(dataset, with_pose=True, show_progress=True)
     if as_json:
         print(json.dumps(info.as_dict(), indent=2))
         return
@@ -79,12 +87,16 @@ def info_command(
 
 
 @dataset_app.command("check")
-def check_command(directory: _Directory = None, mask_threshold: _MaskThreshold = None) -> None:
+def check_command(
+    directory: _Directory = None,
+    mask_threshold: _MaskThreshold = None,
+    layout: _Layout = None,
+) -> None:
     """List every unreadable, unpaired, wrongly sized, empty, copied or stray file.
 
-    Exit status 1 if there is any.
+    Exit status 1 if there is any. Trivial features that give labels away are warnings alone.
     """
-    _check(directory, mask_threshold)
+    _check(directory, mask_threshold, layout)
 
 
 @dataset_app.command("split")
@@ -150,7 +162,9 @@ def download_command(
     _check(folder)
 
 
-def _open(directory: Path | None, mask_threshold: int | None = None) -> Dataset:
+def _open(
+    directory: Path | None, mask_threshold: int | None = None, layout: str | None = None
+) -> Dataset:
     from toolkit.data.layouts import load_dataset
 
     if directory is None:
@@ -159,16 +173,21 @@ def _open(directory: Path | None, mask_threshold: int | None = None) -> Dataset:
         with _steps("render") as progress:
             directory = default_sample(progress=progress)
         say(f"no DIR given: using the synthetic sample in {directory}")
-    return load_dataset(directory, mask_threshold=mask_threshold)
+    return load_dataset(directory, layout=layout, mask_threshold=mask_threshold)
 
 
-def _check(directory: Path | None, mask_threshold: int | None = None) -> None:
-    from toolkit.cli.dataset_tables import print_findings
+def _check(
+    directory: Path | None, mask_threshold: int | None = None, layout: str | None = None
+) -> None:
+    from toolkit.cli.dataset_tables import print_findings, print_shortcuts
     from toolkit.data.check import check_dataset
+    from toolkit.data.shortcuts import find_shortcuts
 
-    dataset = _open(directory, mask_threshold)
+    dataset = _open(directory, mask_threshold, layout)
     findings: list[Finding] = check_dataset(dataset, show_progress=True)
     print_findings(findings, dataset)
+    if not any(f.severity == "error" for f in findings):  # every file can be read
+        print_shortcuts(find_shortcuts(dataset, show_progress=True))
     if findings:
         raise typer.Exit(1)
 

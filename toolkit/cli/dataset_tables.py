@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from statistics import median
 
 from rich import box
@@ -11,9 +11,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from toolkit.data.alignment import ALIGNED
 from toolkit.data.check import Finding
-from toolkit.data.info import Info, Range
+from toolkit.data.info import ClassInfo, Info, Range
+from toolkit.data.layouts import LAYOUT_WORDS
+from toolkit.data.shortcuts import Shortcut
 from toolkit.data.splits import TEST, TRAIN, VAL, SplitPlan
+from toolkit.data.symmetry import ProductPose
 from toolkit.data.types import GOOD, Dataset
 from toolkit.errors import printable
 
@@ -26,7 +30,12 @@ def print_info(info: Info) -> None:
     console = _console()
     number = len(info.defect_classes)
     name = (printable(info.name), "bold")
-    _line(console, Text.assemble(name, f" ({info.layout}) in {printable(info.root)}"))
+    _line(console, Text.assemble(name, f" in {printable(info.root)}"))
+    _line(console, f"read as {info.layout}: {LAYOUT_WORDS[info.layout]}")
+    for note in info.notes:
+        _line(console, Text(printable(note), "yellow"))
+    for line in _pose_lines(info.pose) if info.pose is not None else ():
+        _line(console, line)
     _line(console, f"fingerprint {info.fingerprint}")
     _line(console, f"{info.images} images: " + ", ".join(_kinds(info)))
     _line(
@@ -43,7 +52,7 @@ def print_info(info: Info) -> None:
             str(label.train),
             str(label.test),
             str(label.images),
-            str(label.with_mask) if label.with_mask else "–",
+            _masks(label),
             _range(label.area_percent, ".1f"),
             _range(label.regions, "g"),
         )
@@ -52,7 +61,35 @@ def print_info(info: Info) -> None:
     masks = sum(c.with_mask for c in info.classes)
     table.add_row("all", *map(str, (train, test, train + test, masks)))
     console.print(table)
-    _line(console, "area: defect pixels of an image; regions: 8-connected, of an image's mask")
+    if any(label.with_boxes for label in info.classes):
+        _line(console, "area: of the boxes in an image; regions: its boxes")
+    elif masks:
+        _line(console, "area: defect pixels of an image; regions: 8-connected, of an image's mask")
+
+
+def _pose_lines(pose: ProductPose) -> Iterator[str]:
+    """Describe symmetry and alignment."""
+    if pose.symmetry is not None:
+        flips = ", ".join(pose.symmetry.flips) or "none"
+        told = "data card" if pose.source == "card" else "measured on good images"
+        yield f"symmetry: flips {flips}; rotation {pose.symmetry.rotation} ({told})"
+    if pose.alignment is not None:
+        is_aligned = pose.alignment >= ALIGNED
+        words = "aligned, so place means something" if is_aligned else "not aligned"
+        yield f"good images: {words} (place explains {100 * pose.alignment:.0f} % of their edges)"
+    if pose.symmetry is not None and pose.source != "card":
+        yield "to set them: a data card, see docs/data.md"
+
+
+def print_shortcuts(shortcuts: Sequence[Shortcut]) -> None:
+    """Print one line per shortcut and what it means; nothing if there is none."""
+    console = _console()
+    for one in shortcuts:
+        _line(console, Text.assemble((f"{'warning':8}{'shortcut':11}", "yellow"), str(one)))
+    if any(one.second.startswith("defects") for one in shortcuts):
+        _line(console, "supervised methods may learn this and no defect: see docs/data.md")
+    if any(one.second == "test/good" for one in shortcuts):
+        _line(console, "good-only methods may take this for a defect: see docs/data.md")
 
 
 def print_findings(findings: Sequence[Finding], dataset: Dataset) -> None:
@@ -145,6 +182,11 @@ def _kinds(info: Info) -> list[str]:
         f"median {middle}",
         f"most frequent {', '.join(kinds[:_MAX_KINDS])}",
     ]
+
+
+def _masks(label: ClassInfo) -> str:
+    found = [str(label.with_mask)] * bool(label.with_mask)
+    return " + ".join([*found, *[f"{label.with_boxes} boxes"] * bool(label.with_boxes)]) or "–"
 
 
 def _range(values: Range | None, form: str) -> str:

@@ -82,6 +82,13 @@ def evaluate_command(
     data: Annotated[
         Path | None, typer.Option("--data", help="Where the data lies now, if it was moved.")
     ] = None,
+    control: Annotated[
+        str | None,
+        typer.Option(
+            metavar="masked",
+            help="Predict again with the defects filled in from good images; does the score stay?",
+        ),
+    ] = None,
 ) -> None:
     """Compute the metrics of runs again from their stored predictions, and replace metrics.json."""
     from toolkit.data.types import Dataset
@@ -90,6 +97,9 @@ def evaluate_command(
     from toolkit.leaderboards.collect import collect
     from toolkit.runs.evaluate import dataset_of, evaluate
 
+    if control is not None:
+        _print_control(places, data, control)
+        return
     found = collect(places)
     left_out = list(found.left_out)
     datasets: dict[str, Dataset] = {}
@@ -107,4 +117,21 @@ def evaluate_command(
     for line in left_out:
         say(f"left out: {line}")
     if left_out:
+        raise typer.Exit(1)
+
+
+def _print_control(places: list[Path], data: Path | None, control: str) -> None:
+    from toolkit.errors import ConfigError, did_you_mean
+    from toolkit.inference.control import CONTROLS, masked_control
+    from toolkit.leaderboards.collect import collect
+
+    if control not in CONTROLS:
+        raise ConfigError(f"--control {control}: unknown{did_you_mean(control, CONTROLS)}")
+    found = collect(places)
+    for line in found.left_out:
+        say(f"left out: {line}")
+    if not len(found):
+        raise typer.Exit(2)
+    print(masked_control(list(found), moved_to=data, show_progress=True))
+    if found.left_out:
         raise typer.Exit(1)

@@ -98,7 +98,7 @@ def main() -> None:
     except ToolkitError as error:
         if debug:
             raise
-        _exit(str(error), error.exit_status)
+        _exit(str(error), error.exit_status, details=error.details)
     except MemoryError as error:
         if debug:
             raise
@@ -115,8 +115,10 @@ def main() -> None:
         _exit("interrupted; continue a named run or a benchmark with --resume", 130)
 
 
-def _exit(message: str, status: int) -> NoReturn:
+def _exit(message: str, status: int, *, details: str = "") -> NoReturn:
     print(f"toolkit: {' '.join(message.split())}", file=sys.stderr)
+    if details:
+        print(details, file=sys.stderr)
     sys.exit(status)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from toolkit.data.images import MASK_THRESHOLD, read_mask_and_edges, read_rgb
 from toolkit.data.layouts import load_dataset, unpaired_masks
+from toolkit.data.marks import marked_regions
 from toolkit.data.types import Dataset, Sample
 from toolkit.errors import DataError, printable
 from toolkit.progress import track
@@ -78,13 +79,17 @@ def check_dataset(data: Dataset | Path | str, *, show_progress: bool = False) ->
     findings: list[Finding] = []
     copies: dict[bytes, list[Sample]] = defaultdict(list)
     grey: dict[Path, list[Path]] = defaultdict(list)
+    has_boxes = any(
+        sample.has_boxes for sample in dataset
+    )  # else no defect is expected to have one
     for sample in track(dataset.samples, "check", len(dataset), show=show_progress):
         image = _decoded(sample, findings)
         if image is not None:
             copies[_identity(image)].append(sample)
             if (image == image[0, 0]).all():
                 findings.append(_finding("constant", sample.image, "one colour; replace the image"))
-        findings.extend(_mask_findings(sample, None if image is None else image.shape[:2], grey))
+        shape = None if image is None else image.shape[:2]
+        findings.extend(_mask_findings(sample, shape, grey, has_boxes=has_boxes))
     for group in copies.values():
         findings.extend(_copy_findings(group))
     findings.extend(_shared_masks(dataset))
@@ -115,9 +120,18 @@ def _decoded(sample: Sample, findings: list[Finding]) -> NDArray[np.uint8] | Non
 
 
 def _mask_findings(
-    sample: Sample, shape: tuple[int, ...] | None, grey: dict[Path, list[Path]]
+    sample: Sample,
+    shape: tuple[int, ...] | None,
+    grey: dict[Path, list[Path]],
+    *,
+    has_boxes: bool,
 ) -> Iterator[Finding]:
-    if sample.is_defect and not sample.masks:
+    if sample.marks and shape is not None:
+        try:
+            marked_regions(sample.marks, (shape[1], shape[0]), path=sample.image)
+        except DataError as error:
+            yield _unreadable(sample.image, error)
+    if sample.is_defect and has_boxes and not sample.has_boxes:
         yield _finding(
             "unpaired", sample.image, "defect image without mask; add the mask or move the image"
         )

@@ -32,12 +32,15 @@ from toolkit.data.decoding import (
     read_bytes,
     unreadable,
 )
+from toolkit.data.marks import marked_regions
+from toolkit.data.regions import regions_of
 from toolkit.data.types import cannot_read, open_regular
 from toolkit.errors import DataError, printable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from toolkit.data.regions import Region
     from toolkit.data.types import Sample
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
@@ -182,6 +185,8 @@ def has_grey_edges(values: NDArray[np.integer]) -> bool:
 def read_truth(sample: Sample) -> NDArray[np.bool_]:
     """Return the union of a sample's masks; all false for a good image.
 
+    A defect of which only the box is known is the whole box; see `Sample.has_mask`.
+
     Returns:
         bool array (H, W), of the image's size.
 
@@ -195,7 +200,26 @@ def read_truth(sample: Sample) -> NDArray[np.bool_]:
         if mask.shape != truth.shape:
             raise wrong_mask_size(path, mask.shape[::-1], sample.image, (width, height))
         truth |= mask
+    for _, region in marked_regions(sample.marks, (width, height), path=sample.image):
+        truth[region.window] |= region.crop
     return truth
+
+
+def read_regions(sample: Sample) -> list[tuple[str, Region]]:
+    """Return the defect type and the region of each defect of a sample; none of a good one.
+
+    A region is a connected component of the union of the masks, or one mark of an annotation file:
+    where only its box is known, the whole box.
+
+    Raises:
+        DataError: a mask or an outline cannot be read, or is not of the image's size.
+    """
+    if sample.masks:
+        return [(sample.label, region) for region in regions_of(read_truth(sample))]
+    if not sample.marks:
+        return []
+    size = image_size(sample.image)[:2]
+    return marked_regions(sample.marks, size, path=sample.image)
 
 
 def wrong_mask_size(

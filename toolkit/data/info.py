@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
-from toolkit.data.images import image_size, read_truth
-from toolkit.data.regions import regions_of
+from toolkit.data.images import image_size, read_regions
 from toolkit.data.splits import part_counts
+from toolkit.data.symmetry import ProductPose, product_pose
 from toolkit.data.types import Dataset
 from toolkit.progress import track
 
@@ -42,16 +42,19 @@ class ClassInfo:
         label: `good` or the defect type.
         train: number of images in the part `train`.
         test: number of images in the part `test`.
-        with_mask: number of images that have a ground-truth mask.
-        area_percent: defect area in percent of the image; None without masks.
-        regions: number of 8-connected regions per mask (several masks of one image are united);
-            None without masks.
+        with_mask: number of images whose defects have a ground-truth mask or outline.
+        with_boxes: number of images of whose defects only boxes are known.
+        area_percent: defect area in percent of the image, that of boxes where only they are known;
+            None without either.
+        regions: number of 8-connected regions per mask (several masks of one image are united), or
+            of boxes and outlines of an annotation file; None without either.
     """
 
     label: str
     train: int
     test: int
     with_mask: int
+    with_boxes: int
     area_percent: Range | None
     regions: Range | None
 
@@ -69,21 +72,25 @@ class Info:
         name: name of the data set.
         root: its folder.
         layout: name of the layout that read it.
+        notes: what was assumed when it was read.
         fingerprint: `Dataset.fingerprint`.
         images: number of images.
         defect_classes: defect types, sorted.
         classes: one per label, `good` first.
         image_kinds: distinct sizes and channels of the images, the most frequent first.
+        pose: symmetry and alignment of the product; None where they were not asked for.
     """
 
     name: str
     root: str
     layout: str
+    notes: tuple[str, ...]
     fingerprint: str
     images: int
     defect_classes: tuple[str, ...]
     classes: tuple[ClassInfo, ...]
     image_kinds: tuple[ImageKind, ...]
+    pose: ProductPose | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -93,13 +100,14 @@ class Info:
         return {**record, "defect_class_count": len(self.defect_classes)}
 
 
-def dataset_info(dataset: Dataset, *, show_progress: bool = False) -> Info:
+def dataset_info(dataset: Dataset, *, with_pose: bool = False, show_progress: bool = False) -> Info:
     """Collect the facts about a data set.
 
     Of the images only headers are read (and bytes, for the fingerprint); masks are decoded.
 
     Args:
         dataset: the data set.
+        with_pose: whether symmetry and alignment are measured, on at most 40 good images.
         show_progress: whether to show progress on standard error.
 
     Raises:
@@ -110,20 +118,23 @@ def dataset_info(dataset: Dataset, *, show_progress: bool = False) -> Info:
     regions: dict[str, list[int]] = defaultdict(list)
     for sample in track(dataset.samples, "read", len(dataset), show=show_progress):
         kinds[image_size(sample.image)] += 1
-        if sample.masks:
-            truth = read_truth(sample)
-            found = regions_of(truth)
-            areas[sample.label].append(100 * sum(r.area for r in found) / truth.size)
+        if sample.has_boxes:
+            found = [region for _, region in read_regions(sample)]
+            width, height, _ = image_size(sample.image)
+            share = min(1.0, sum(r.area for r in found) / (width * height))  # boxes may overlap
+            areas[sample.label].append(100 * share)
             regions[sample.label].append(len(found))
     return Info(
         name=dataset.name,
         root=str(dataset.root),
         layout=dataset.layout,
+        notes=dataset.notes,
         fingerprint=dataset.fingerprint,
         images=len(dataset),
         defect_classes=dataset.classes,
         classes=_classes(dataset, areas, regions),
         image_kinds=tuple(ImageKind(*kind, number) for kind, number in kinds.most_common()),
+        pose=product_pose(dataset) if with_pose else None,
     )
 
 
@@ -137,7 +148,8 @@ def _classes(
             label=label,
             train=train.get(label, 0),
             test=test.get(label, 0),
-            with_mask=len(areas.get(label, ())),
+            with_mask=sum(s.has_mask for s in dataset if s.label == label),
+            with_boxes=sum(s.has_boxes and not s.has_mask for s in dataset if s.label == label),
             area_percent=_range(areas.get(label, ())),
             regions=_range(regions.get(label, ())),
         )

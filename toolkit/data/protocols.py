@@ -10,6 +10,7 @@ from toolkit.data.types import GOOD, Dataset
 from toolkit.errors import DataError, did_you_mean
 
 _OFFICIAL_VAL_SHARE = 0.1
+_OFFICIAL_TEST_SHARE = 0.3
 
 
 def make_plan(
@@ -25,14 +26,15 @@ def make_plan(
 
     Protocols:
         official: a tenth of `train/good` validates, the rest trains, all of `test/` tests. Where
-            there is no `test/`, another tenth of `train/good` takes its place.
-        supervised: `test/` is divided into folds, stratified by defect type; `train/good` trains.
+            there is no `test/`, another tenth of `train/good` takes its place. Where there is no
+            `train/`, 30 % of the good images test, and all others are as `train/good`.
+        supervised: `test/` is divided into folds, stratified by defect type; `train/` trains.
         balanced: `per_class` images of each class, in the same folds; fewer of each where a class
             has fewer. `train/good` fills up where `test/good` is too small.
 
     Images are assigned in the order of a hash over seed and content, so the result depends
     neither on file names nor on a random generator's version. Of an image that is in both parts,
-    only the copies in `test/` take part; defects outside of `test/` never do.
+    only the copies in `test/` take part; defects outside of `test/` train in `supervised` alone.
 
     Args:
         dataset: the data set to split.
@@ -108,11 +110,14 @@ def make_split(
 
 
 def _official(dataset: Dataset, seed: int, seen_images: Collection[str]) -> dict[str, str | int]:
-    good = _spare_good(dataset, seed)
+    good = _spare_good(dataset, seed) or _undivided_good(dataset, seed)
+    learnt = {name for copies in good.values() for name in copies}
     if not good:
-        raise DataError(f"{dataset.root}: no train/good images of its own; nothing to train on")
+        raise DataError(f"{dataset.root}: no good images to train on; put some into train/good")
     held_out = max(1, round(len(good) * _OFFICIAL_VAL_SHARE)) if len(good) > 1 else 0
-    slots: dict[str, str | int] = {s.id: TEST for s in dataset if s.part == "test"}
+    slots: dict[str, str | int] = {
+        s.id: TEST for s in dataset if s.part == "test" and s.id not in learnt
+    }
     # Without test images some of the good ones test, so that thresholds can be chosen and applied.
     tested = 0 if slots else held_out
     if not slots and len(good) < 3:
@@ -137,8 +142,10 @@ def _supervised(dataset: Dataset, *, folds: int, seed: int) -> dict[str, str | i
     slots: dict[str, str | int] = {
         s.id: dealt[dataset.content[s.id]] for s in dataset if s.part == "test"
     }
-    for copies in _spare_good(dataset, seed).values():
-        slots.update(dict.fromkeys(copies, TRAIN))
+    tested = {dataset.content[s.id] for s in dataset if s.part == "test"}
+    for sample in dataset:
+        if sample.part == "train" and dataset.content[sample.id] not in tested:
+            slots[sample.id] = TRAIN
     return slots
 
 
@@ -201,8 +208,25 @@ def _check_enough(dataset: Dataset, label: str, count: int, folds: int) -> None:
 def _spare_good(dataset: Dataset, seed: int) -> dict[str, list[str]]:
     """Return the ids of `train/good` by content that is not in `test/`, in the order of dealing."""
     tested = {dataset.content[s.id] for s in dataset if s.part == "test"}
+    return _good_of_part(dataset, seed, part="train", other=tested)
+
+
+def _undivided_good(dataset: Dataset, seed: int) -> dict[str, list[str]]:
+    """Return the good images that train where nobody has divided the data into parts."""
+    if any(s.part == "train" for s in dataset):
+        return {}
+    defects = {dataset.content[s.id] for s in dataset if s.is_defect}
+    good = _good_of_part(dataset, seed, part="test", other=defects)
+    tested = max(1, round(len(good) * _OFFICIAL_TEST_SHARE))
+    return dict(list(good.items())[tested:])
+
+
+def _good_of_part(
+    dataset: Dataset, seed: int, *, part: str, other: Collection[str]
+) -> dict[str, list[str]]:
+    """Return ids of good images by content that is not among the other, in the order of dealing."""
     ids: dict[str, list[str]] = defaultdict(list)
     for sample in dataset:
-        if sample.part == "train" and not sample.is_defect:
+        if sample.part == part and not sample.is_defect:
             ids[dataset.content[sample.id]].append(sample.id)
-    return {content: ids[content] for content in hashed_order(ids.keys() - tested, seed)}
+    return {content: ids[content] for content in hashed_order(ids.keys() - set(other), seed)}

@@ -30,11 +30,16 @@ class Region:
     area: int
     crop: NDArray[np.bool_]
 
+    @property
+    def window(self) -> tuple[slice, slice]:
+        """Rows and columns of the box, to index an array of the whole image."""
+        x0, y0, x1, y1 = self.box_xyxy
+        return slice(y0, y1), slice(x0, x1)
+
     def mask(self, size_wh: tuple[int, int]) -> NDArray[np.bool_]:
         """Return the region as a bool array (H, W) of the whole image."""
         whole = np.zeros((size_wh[1], size_wh[0]), dtype=np.bool_)
-        x0, y0, x1, y1 = self.box_xyxy
-        whole[y0:y1, x0:x1] = self.crop
+        whole[self.window] = self.crop
         return whole
 
 

@@ -16,6 +16,32 @@ GOOD = "good"
 """Label of an image without a defect."""
 
 
+COMBINED = "combined"
+"""Label of an image with defects of several types."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A defect that an annotation file (YOLO, COCO) marks: its box, and its outline if it has one.
+
+    Attributes:
+        label: the defect type.
+        box: `(x0, y0, x1, y1)`, as fractions of the image's sides.
+        polygons: rings `(x, y, x, y, …)`, as fractions; empty without an outline.
+        rle: COCO's run lengths `(height, width, counts)`, if the outline is given by them.
+    """
+
+    label: str
+    box: tuple[float, float, float, float]
+    polygons: tuple[tuple[float, ...], ...] = ()
+    rle: tuple[int, int, str] | None = None
+
+    @property
+    def has_outline(self) -> bool:
+        """Whether more than the box is known."""
+        return bool(self.polygons) or self.rle is not None
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One image and what is known of it.
@@ -28,6 +54,7 @@ class Sample:
         part: the part that the data set's authors put it in, `train` or `test`.
         mask_threshold: values above it are defect in the masks; None: see
             `toolkit.data.images.read_mask`.
+        marks: the defects of an annotation file, in place of masks.
     """
 
     id: str
@@ -36,11 +63,29 @@ class Sample:
     masks: tuple[Path, ...] = ()
     part: str = "test"
     mask_threshold: int | None = None
+    marks: tuple[Mark, ...] = ()
 
     @property
     def is_defect(self) -> bool:
         """Whether the label is a defect type."""
         return self.label != GOOD
+
+    @property
+    def has_boxes(self) -> bool:
+        """Whether it is known where its defects are."""
+        return bool(self.masks or self.marks)
+
+    @property
+    def has_mask(self) -> bool:
+        """Whether the pixels of its defects are known, and not only their boxes."""
+        return bool(self.masks) or (bool(self.marks) and all(m.has_outline for m in self.marks))
+
+    @property
+    def region_labels(self) -> tuple[str, ...]:
+        """Defect types of its regions, sorted."""
+        if self.marks:
+            return tuple(sorted({mark.label for mark in self.marks}))
+        return (self.label,) if self.is_defect else ()
 
 
 @dataclass(frozen=True)
@@ -52,12 +97,14 @@ class Dataset:
         root: the folder it was read from.
         samples: sorted by id.
         layout: name of the layout that read it, for example `mvtec`.
+        notes: what was assumed when it was read, one line each.
     """
 
     name: str
     root: Path
     samples: tuple[Sample, ...]
     layout: str = "mvtec"
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -69,6 +116,14 @@ class Dataset:
     def classes(self) -> tuple[str, ...]:
         """Defect types, sorted; `good` is not among them."""
         return tuple(sorted({s.label for s in self.samples if s.is_defect}))
+
+    @cached_property
+    def region_classes(self) -> tuple[str, ...]:
+        """Defect types that regions have, sorted: those that detectors learn.
+
+        They differ from `classes` where one image has boxes of several types.
+        """
+        return tuple(sorted({name for s in self.samples for name in s.region_labels}))
 
     @cached_property
     def by_id(self) -> dict[str, Sample]:
@@ -85,7 +140,7 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over ids, labels, image bytes and mask bytes: equal data, equal fingerprint.
+        """SHA-256 over ids, labels, image bytes, masks and marks: equal data, equal fingerprint.
 
         Mask thresholds count too where they are set, since they decide what a defect is.
         """
@@ -95,6 +150,8 @@ class Dataset:
             line = f"{sample.id}\t{sample.label}\t{self.content[sample.id]}\t{masks}\n"
             if sample.mask_threshold is not None:
                 line += f"{sample.mask_threshold}\n"
+            if sample.marks:
+                line += f"{sample.marks!r}\n"
             whole.update(line.encode())
         return whole.hexdigest()
 

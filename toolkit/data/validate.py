@@ -21,10 +21,10 @@ def validate_dataset(dataset: Dataset) -> None:
         raise DataError(
             f"{printable(orphans[0])}: mask without image; add the image or remove the mask"
         )
-    has_masks = any(sample.masks for sample in dataset)
+    has_boxes = any(sample.has_boxes for sample in dataset)
     for sample in dataset:
         size = whole_image_size(sample.image)[:2]
-        if sample.is_defect and has_masks and not sample.masks:
+        if sample.is_defect and has_boxes and not sample.has_boxes:
             raise DataError(
                 f"{printable(sample.image)}: defective image without mask; add its mask or remove "
                 "the image"

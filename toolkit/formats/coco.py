@@ -10,16 +10,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from toolkit.data.raster import Rle
 from toolkit.formats.pipeline import PARTS, Job, place_image
 from toolkit.formats.polygons import outline
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from toolkit.data.regions import Region
     from toolkit.formats.extract import Item, Labelled
     from toolkit.formats.pipeline import Entry
@@ -29,6 +28,7 @@ class CocoWriter:
     """Writes images and instances files."""
 
     needs_masks = True
+    needs_outlines = False
     takes_good = True
 
     def __init__(self, folder: Path, job: Job) -> None:
@@ -54,8 +54,11 @@ class CocoWriter:
 
     def _annotation(self, one: Labelled, size_wh: tuple[int, int]) -> dict[str, Any]:
         x0, y0, x1, y1 = one.region.box_xyxy
-        if self.job.options.segmentation == "rle":
-            segmentation: Any = encode_region(one.region, size_wh)
+        segmentation: Any = []
+        if one.is_box:
+            pass
+        elif self.job.options.segmentation == "rle":
+            segmentation = encode_region(one.region, size_wh)
         else:
             segmentation = [outline(one.region).ravel().tolist()]
         return {
@@ -109,16 +112,6 @@ def _line(record: dict[str, Any]) -> str:
     return json.dumps(record, ensure_ascii=False, separators=(",", ":"))
 
 
-class Rle(TypedDict):
-    """Compressed run lengths of a mask.
-
-    `size` is height, width; `counts` are the runs down the columns, in COCO's text encoding.
-    """
-
-    size: list[int]
-    counts: str
-
-
 def encode_region(region: Region, size_wh: tuple[int, int]) -> Rle:
     """Return the region as run lengths of the whole image; only its own columns are read."""
     from pycocotools import mask as coco_mask
@@ -137,35 +130,3 @@ def encode_region(region: Region, size_wh: tuple[int, int]) -> Rle:
     runs = {"size": [height, width], "counts": np.diff(edges).tolist()}
     coded = coco_mask.frPyObjects(runs, height, width)
     return {"size": [height, width], "counts": coded["counts"].decode("ascii")}
-
-
-def decode_rle(rle: Rle) -> NDArray[np.bool_]:
-    """Return the mask, bool (H, W).
-
-    Raises:
-        ValueError: the runs do not fill the image (pycocotools would write past its end).
-    """
-    height, width = rle["size"]
-    runs = _runs(rle["counts"])
-    if min(runs, default=0) < 0 or sum(runs) != height * width:
-        raise ValueError("run lengths do not fill the image")
-    values = np.arange(len(runs)) % 2 == 1
-    return np.repeat(values, runs).reshape(width, height).T
-
-
-def _runs(counts: str) -> list[int]:
-    """Decode COCO's text encoding: five bits a character, runs from the third on as differences."""
-    runs: list[int] = []
-    value = shift = 0
-    for character in counts.encode("ascii"):
-        bits = character - 48
-        if not 0 <= bits < 64 or shift > 60:
-            raise ValueError("not the text encoding of run lengths")
-        value |= (bits & 31) << shift
-        shift += 5
-        if not bits & 32:
-            if bits & 16:
-                value -= 1 << shift
-            runs.append(value + runs[-2] if len(runs) > 2 else value)
-            value = shift = 0
-    return runs

@@ -157,7 +157,9 @@ def convert(
         return report
 
     entries, chosen = select(dataset, split=split, backgrounds=backgrounds, seed=seed)
-    names = class_map(dataset.classes, options)
+    # Folders hold images, all other formats regions, whose types one image may mix.
+    labels = dataset.classes if to == "imagefolder" else dataset.region_classes
+    names = class_map(labels, options)
     job = Job(
         dataset=dataset,
         out=out,

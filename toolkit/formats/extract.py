@@ -18,6 +18,7 @@ from toolkit.data.images import (
     whole_image_size,
     wrong_mask_size,
 )
+from toolkit.data.marks import marked_regions
 from toolkit.data.regions import Region, regions_of, union_box
 from toolkit.data.types import GOOD
 from toolkit.errors import DataError, ToolkitError, printable
@@ -42,6 +43,7 @@ class Labelled:
 
     class_index: int
     region: Region
+    is_box: bool = False  # nothing but its box is known
 
 
 @dataclass(slots=True)
@@ -85,7 +87,14 @@ class _BadInputError(Exception):
         self.problem = Problem(kind, message)
 
 
-def extract(entry: Entry, *, classes: ClassMap, options: Options, with_masks: bool = True) -> Item:
+def extract(
+    entry: Entry,
+    *,
+    classes: ClassMap,
+    options: Options,
+    with_masks: bool = True,
+    needs_outlines: bool = False,
+) -> Item:
     """Read one image's size and masks and return its labelled regions.
 
     Args:
@@ -93,6 +102,7 @@ def extract(entry: Entry, *, classes: ClassMap, options: Options, with_masks: bo
         classes: index of each label.
         options: the conversion's options.
         with_masks: whether the target needs regions.
+        needs_outlines: whether boxes alone are too little for it.
     """
     item = Item(entry)
     try:
@@ -104,7 +114,9 @@ def extract(entry: Entry, *, classes: ClassMap, options: Options, with_masks: bo
                     f"{printable(entry.sample.image)}: has more than {max_pixels()} pixels when "
                     "resized; use a smaller --image-size, or raise TOOLKIT_MAX_PIXELS"
                 )
-        if with_masks and (entry.sample.is_defect or entry.sample.masks):
+        if with_masks and entry.sample.marks:
+            _add_marks(item, classes, options, needs_outlines=needs_outlines)
+        elif with_masks and (entry.sample.is_defect or entry.sample.masks):
             _add_regions(item, classes, options)
         elif entry.sample.is_defect and classes.index[entry.sample.label] is None:
             item.dropped[NO_CLASS_IMAGE] += 1
@@ -145,7 +157,37 @@ def _add_regions(item: Item, classes: ClassMap, options: Options) -> None:
         item.left_out = True  # as a background it would teach that the defect is good
 
 
-def _add_labelled(item: Item, regions: list[Region], index: int | None, options: Options) -> None:
+def _add_marks(item: Item, classes: ClassMap, options: Options, *, needs_outlines: bool) -> None:
+    """Add one region per mark of an annotation file."""
+    sample = item.entry.sample
+    if needs_outlines and not sample.has_mask:
+        raise _BadInputError(
+            "boxes only",
+            f"{printable(sample.image)}: only boxes are labelled; convert to yolo, coco or "
+            "imagefolder, or label outlines",
+        )
+    if options.mask_values is not None:
+        raise _BadInputError(
+            "mask value", f"{printable(sample.image)}: has no mask; convert without --mask-values"
+        )
+    found = marked_regions(sample.marks, item.source_wh, path=sample.image)
+    item.found = len(found)
+    for (label, region), mark in zip(found, sample.marks, strict=True):
+        is_box = not mark.has_outline
+        _add_labelled(item, [region], classes.index[label], options, is_box=is_box)
+    if not item.labelled:
+        item.dropped[NOTHING_LEFT] += 1
+        item.left_out = True
+
+
+def _add_labelled(
+    item: Item,
+    regions: list[Region],
+    index: int | None,
+    options: Options,
+    *,
+    is_box: bool = False,
+) -> None:
     if options.merge_distance:
         before = len(regions)
         regions = merge(regions, distance=options.merge_distance)
@@ -158,7 +200,7 @@ def _add_labelled(item: Item, regions: list[Region], index: int | None, options:
         else:
             if item.size_wh != item.source_wh:
                 region = resize(region, from_wh=item.source_wh, to_wh=item.size_wh)
-            item.labelled.append(Labelled(index, region))
+            item.labelled.append(Labelled(index, region, is_box))
 
 
 def _masks_by_label(item: Item, options: Options) -> dict[str, NDArray[np.bool_]]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 class ImageFolderWriter:
     """Sorts images into class folders."""
 
+    needs_outlines = False
     takes_good = True
 
     def __init__(self, folder: Path, job: Job) -> None:

@@ -92,10 +92,12 @@ class Writer(Protocol):
         job: the conversion.
         needs_masks: whether masks are read at all.
         takes_good: whether the format has a place for images without a defect.
+        needs_outlines: whether boxes alone are too little.
     """
 
     job: Job
     needs_masks: bool
+    needs_outlines: bool
     takes_good: bool
 
     def __init__(self, folder: Path, job: Job) -> None: ...
@@ -256,7 +258,13 @@ def process(entries: Sequence[Entry], writer: Writer, *, workers: int) -> Iterat
 
 def _process_one(writer: Writer, entry: Entry) -> Item:
     job = writer.job
-    item = extract(entry, classes=job.class_map, options=job.options, with_masks=writer.needs_masks)
+    item = extract(
+        entry,
+        classes=job.class_map,
+        options=job.options,
+        with_masks=writer.needs_masks,
+        needs_outlines=writer.needs_outlines,
+    )
     if item.problem is None and not item.left_out:
         item.payload = writer.encode(item)
         item.regions = Counter(one.class_index for one in item.labelled)

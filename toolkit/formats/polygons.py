@@ -2,7 +2,7 @@
 
 The outline runs along pixel edges, so its extent is the half-open box. A region with holes is one
 ring: each hole is joined to what lies above it by a seam of no width. Even-odd filling, sampled at
-pixel centres, restores the region exactly.
+pixel centres (`toolkit.data.raster.fill`), restores the region exactly.
 
 With a small inset (1/100 pixel towards the inside), cutting the coordinates to integers yields the
 centres of the region's own border pixels. So OpenCV's `fillPoly` on integers, which paints the
@@ -58,33 +58,6 @@ def outline(region: Region, *, inset: float = 0.0) -> NDArray[np.float64]:
         ring = [(x + x0, y + y0) for x, y in ring]
         whole = _with_part(whole, ring) if whole else ring
     return np.array(whole, dtype=np.float64) + region.box_xyxy[:2]
-
-
-def fill(polygon_xy: NDArray[np.float64], size_wh: tuple[int, int]) -> NDArray[np.bool_]:
-    """Rasterise a polygon: a pixel is inside if its centre is, by the even-odd rule.
-
-    Args:
-        polygon_xy: float array (N, 2), one ring.
-        size_wh: width and height of the mask.
-
-    Returns:
-        bool array (H, W).
-    """
-    width, height = size_wh
-    start, stop = polygon_xy, np.roll(polygon_xy, -1, axis=0)
-    low, high = np.minimum(start[:, 1], stop[:, 1]), np.maximum(start[:, 1], stop[:, 1])
-    first = np.clip(np.ceil(low - 0.5), 0, height).astype(np.int64)
-    last = np.clip(np.ceil(high - 0.5), 0, height).astype(np.int64)  # rows [first, last)
-    rows_of = last - first
-    edge = np.repeat(np.arange(len(start)), rows_of)
-    offset = np.arange(len(edge)) - np.repeat(np.cumsum(rows_of) - rows_of, rows_of)
-    rows = first[edge] + offset
-    slope = (stop[edge] - start[edge])[:, 0] / (stop[edge] - start[edge])[:, 1]
-    crossing = start[edge, 0] + (rows + 0.5 - start[edge, 1]) * slope
-    columns = np.clip(np.ceil(crossing - 0.5), 0, width).astype(np.int64)
-    toggles = np.zeros((height, width + 1), dtype=np.uint8)
-    np.add.at(toggles, (rows, columns), 1)
-    return (np.add.accumulate(toggles[:, :-1], axis=1, dtype=np.uint8) & 1).astype(np.bool_)
 
 
 def _rings(crop: NDArray[np.bool_], inset: float) -> list[list[Point]]:

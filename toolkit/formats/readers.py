@@ -14,10 +14,9 @@ import yaml
 
 from toolkit.data.decoding import max_pixels
 from toolkit.data.images import image_size, is_image_file
+from toolkit.data.raster import Rle, decode_rle, fill
 from toolkit.errors import DataError, printable
-from toolkit.formats.coco import Rle, decode_rle
 from toolkit.formats.pipeline import PARTS
-from toolkit.formats.polygons import fill
 from toolkit.formats.sam import SamPairs
 
 if TYPE_CHECKING:

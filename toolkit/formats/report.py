@@ -164,7 +164,7 @@ def request_key(
         digest.update(json.dumps([sample.id for sample in part]).encode())
     for sample in dataset:
         fields = (sample.id, sample.label, sample.part, *sample.masks, sample.mask_threshold)
-        names = "\t".join(map(str, fields))
+        names = "\t".join(map(str, (*fields, *sample.marks)))
         digest.update(names.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
@@ -196,7 +196,8 @@ def recall_hashes(dataset: Dataset, out: Path) -> None:
     record = _read(out)
     if record is not None and _unchanged(dataset, record):
         vars(dataset)["content"] = record["content"]
-        vars(dataset)["fingerprint"] = record["fingerprint"]
+        if not any(sample.marks for sample in dataset):  # label files are not among those recorded
+            vars(dataset)["fingerprint"] = record["fingerprint"]
 
 
 def is_current(dataset: Dataset, out: Path, *, key: str) -> bool:

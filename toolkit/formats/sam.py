@@ -18,8 +18,9 @@ import numpy as np
 
 from toolkit.boxes import jitter_box
 from toolkit.data.images import read_rgb
+from toolkit.data.raster import Rle, decode_rle
 from toolkit.errors import DataError, printable
-from toolkit.formats.coco import Rle, decode_rle, encode_region
+from toolkit.formats.coco import encode_region
 from toolkit.formats.pipeline import PARTS, Job, place_image
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class SamWriter:
     """Writes images and one JSON Lines file per part."""
 
     needs_masks = True
+    needs_outlines = True
     takes_good = False
 
     def __init__(self, folder: Path, job: Job) -> None:

@@ -29,6 +29,7 @@ class YoloWriter:
     """Writes boxes in YOLO's folders."""
 
     needs_masks = True
+    needs_outlines = False
     takes_good = True
 
     def __init__(self, folder: Path, job: Job) -> None:
@@ -72,6 +73,8 @@ class YoloWriter:
 
 class YoloSegWriter(YoloWriter):
     """Writes polygons in YOLO's folders."""
+
+    needs_outlines = True
 
     def shape_text(self, one: Labelled, *, width: int, height: int) -> str:
         """Return the region's outline."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -33,8 +33,9 @@ class SourceImage:
     """One image of a source.
 
     Attributes:
-        name: the path below the folder that was named, or the file name; `image0`, `image1`, …
-            for arrays.
+        name: the path below the folder that was named, below the fixed part of a pattern, or below
+            the folder that all files and folders of a list share; `image0`, `image1`, … for
+            arrays.
         path: its file; below the archive or video that it is part of; None for arrays.
         array: its pixels where it came as an array; a file is decoded by `read`.
         load: decodes what is neither a file nor an array, such as the member of an archive.
@@ -120,10 +121,53 @@ def _iterate(source: Any, start: int, on_error: OnError | None) -> Iterator[Sour
     elif hasattr(source, "convert") and hasattr(source, "mode"):  # PIL, without importing it
         yield SourceImage(f"image{start}", array=_from_pil(source))
     elif isinstance(source, Iterable):
+        base = _shared_folder(source)
         for number, one in enumerate(source, start):
-            yield from _iterate(one, number, on_error)
+            for image in _iterate(one, number, on_error):
+                yield image if base is None else _named_below(image, base)
     else:
         raise DataError(f"source of type {type(source).__name__}: expected {_KINDS}")
+
+
+def _shared_folder(source: Iterable[Any]) -> Path | None:
+    """Return the folder below which all files and folders of a list lie; None for fewer than two.
+
+    Images are named below it, so that equal names stay apart. A generator is read once only, and
+    has none.
+    """
+    if not isinstance(source, Sequence):
+        return None
+    given = [Path(one).expanduser() for one in source if isinstance(one, str | Path)]
+    paths = [path for path in given if path.exists() or glob.has_magic(str(path))]
+    if len(paths) < 2:
+        return None
+    return Path(os.path.commonpath([_absolute(_fixed_part(path)) for path in paths]))
+
+
+def _named_below(image: SourceImage, folder: Path) -> SourceImage:
+    """Name an image file below a folder; what is no file of its own keeps its name."""
+    if image.path is None or image.array is not None or image.load is not None:
+        return image
+    path = _absolute(image.path)
+    if not path.is_relative_to(folder):
+        return image
+    return replace(image, name=path.relative_to(folder).as_posix())
+
+
+def _absolute(path: Path) -> Path:
+    """Return the path without `..`, so that no name leads out of the folder of results."""
+    return Path(os.path.abspath(path))  # noqa: PTH100
+
+
+def _fixed_part(path: Path) -> Path:
+    """Return the folder that a path's images are named below."""
+    if path.is_dir():
+        return path
+    while glob.has_magic(str(path)) and not path.exists():
+        path = path.parent
+        if not glob.has_magic(str(path)):
+            return path
+    return path.parent
 
 
 def _from_path(source: str | Path) -> Iterator[SourceImage]:
@@ -206,7 +250,8 @@ def _from_pattern(path: Path) -> Iterator[SourceImage]:
     for file in sorted(Path(f) for f in glob.iglob(str(path), recursive=True)):  # noqa: PTH207
         if is_image_file(file) and file.is_file():
             found = True
-            yield SourceImage(file.name, file)
+            name = _absolute(file).relative_to(_absolute(_fixed_part(path))).as_posix()
+            yield SourceImage(name, file)
     if not found:
         raise DataError(f"{printable(path)}: no image matches this pattern")
 

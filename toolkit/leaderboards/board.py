@@ -267,8 +267,18 @@ def _group(
         differences=found,
         references=tuple(one for one in references if data in one.covers),
         all_intervals=all_intervals,
+        warnings=_data_warnings(entries),
     )
     return group, [entries[i] for i in order]
+
+
+def _data_warnings(entries: Sequence[Sequence[EntryMetrics]]) -> tuple[str, ...]:
+    """Return what the runs know of the data, each line once."""
+    runs = (run for seeds in entries for one in seeds for run in one.runs)
+    stored = (run.metadata.get("data_warnings") for run in runs)
+    return tuple(
+        dict.fromkeys(str(line) for one in stored if isinstance(one, list) for line in one)
+    )
 
 
 def _sort_key(row: Row, sort: str) -> tuple[bool, float, str]:

@@ -92,7 +92,12 @@ def notes(group: Group) -> list[str]:
         texts += [(name, line) for line in prompted_lines(row.prompted)]
         if row.retention:
             texts.append((name, retention_line(row.retention)))
-    return [*top_group_note(group), *_shared(texts), *_significant_differences(group)]
+    return [
+        *top_group_note(group),
+        *(f"warning: {line}" for line in group.warnings),
+        *_shared(texts),
+        *_significant_differences(group),
+    ]
 
 
 def top_group_note(group: Group) -> list[str]:

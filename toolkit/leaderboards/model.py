@@ -105,6 +105,7 @@ class Group:
         differences: of each two rows in that column, where it can be resampled.
         references: published results to display beside the rows.
         all_intervals: display every interval, and not only that of the column of the order.
+        warnings: what is to be known of the data, such as a shortcut that gives labels away.
     """
 
     data: str
@@ -121,6 +122,7 @@ class Group:
     differences: tuple[Difference, ...] = ()
     references: tuple[Reference, ...] = ()
     all_intervals: bool = False
+    warnings: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -83,6 +83,7 @@ def notes(overview: Overview) -> list[str]:
         f"{row.name}: published, not measured here ({'; '.join(row.sources)})"
         for row in overview.published
     ]
+    lines += [f"{g.data}: warning: {line}" for g in overview.groups for line in g.warnings]
     return lines
 
 

@@ -20,6 +20,7 @@ from toolkit.inference.plot import validation_heat_range
 from toolkit.leaderboards.board import Board, leaderboard
 from toolkit.leaderboards.collect import collect
 from toolkit.leaderboards.model import Group, Row
+from toolkit.leaderboards.overview import Overview
 from toolkit.progress import Progress, progress
 from toolkit.reporting.curves import sample_map
 from toolkit.reporting.images import heat_map, mask_path, select_boxes, to_base64
@@ -123,11 +124,13 @@ class ReportContent:
         groups: groups of the leaderboard.
         left_out: one line for each run that is left out.
         folders: names of the data sets by their folders on this machine.
+        overviews: tables over several data sets, with published results.
     """
 
     groups: tuple[GroupResults, ...]
     left_out: tuple[str, ...]
     folders: Mapping[str, str]
+    overviews: tuple[Overview, ...] = ()
 
 
 def collect_report(places: Sequence[Path], *, data: Path | None = None) -> ReportContent:
@@ -166,7 +169,8 @@ def collect_report(places: Sequence[Path], *, data: Path | None = None) -> Repor
         for group in board.groups
     )
     folders = {str(run.record["data"]["root"]): str(run.record["data"]["name"]) for run in found}
-    return ReportContent(groups, tuple(dict.fromkeys([*left_out, *board.left_out])), folders)
+    named = tuple(dict.fromkeys([*left_out, *board.left_out]))
+    return ReportContent(groups, named, folders, board.overviews)
 
 
 def read_results(run: Run, bar: Progress | None = None) -> RunResults:
@@ -260,7 +264,7 @@ def _threshold(run: Run, metrics: Mapping[str, Any]) -> float | None:
 def _build_board(runs: Sequence[Run], left_out: list[str]) -> tuple[Board, list[Run]]:
     """Build the leaderboard without the runs that stop it; these are added to `left_out`."""
     try:
-        return leaderboard(runs), list(runs)
+        return leaderboard(runs, published=True), list(runs)
     except (ToolkitError, *_DAMAGE):
         usable = []
         for run in runs:
@@ -274,7 +278,7 @@ def _build_board(runs: Sequence[Run], left_out: list[str]) -> tuple[Board, list[
                 usable.append(run)
         if len(usable) == len(runs):
             raise
-        return leaderboard(usable), usable
+        return leaderboard(usable, published=True), usable
 
 
 def _read_rows(

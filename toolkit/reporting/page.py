@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from toolkit import __version__
 from toolkit.data.types import GOOD
 from toolkit.errors import MissingExtraError
+from toolkit.leaderboards import overview_render
 from toolkit.leaderboards.columns import column
 from toolkit.leaderboards.format import legend, notes, title
 from toolkit.reporting import charts, tables
@@ -25,6 +26,7 @@ from toolkit.reporting.images import heat_gradient
 from toolkit.reporting.pareto import pareto_charts
 
 if TYPE_CHECKING:
+    from toolkit.leaderboards.overview import Overview
     from toolkit.reporting.collect import GroupResults
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -39,6 +41,7 @@ def render_page(
     pro: Sequence[Mapping[str, charts.Points | None]],
     images: Sequence[Mapping[str, Any]],
     image_index: Mapping[tuple[str, str], int],
+    overviews: Sequence[Overview] = (),
     messages: Sequence[str] = (),
     left_out: Sequence[str] = (),
 ) -> str:
@@ -49,6 +52,7 @@ def render_page(
         pro: for each group the points of the PRO curves, by method.
         images: test images as JSON values.
         image_index: index into `images` by (fingerprint of the data, sample id).
+        overviews: tables over several data sets, at the top.
         messages: remarks to display at the top.
         left_out: one line for each run that is left out.
 
@@ -76,6 +80,16 @@ def render_page(
     )
     return environment.get_template("report.html.j2").render(
         sections=sections,
+        overviews=[
+            {
+                "title": overview_render.title(one),
+                "headings": overview_render.headings(one),
+                "rows": tables.overview_rows(one),
+                "notes": overview_render.notes(one),
+            }
+            for one in overviews
+        ],
+        overview_legend=overview_render.LEGEND.rpartition(" Each category")[0],
         messages=messages,
         left_out=left_out,
         version=__version__,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from toolkit.data.types import GOOD
 from toolkit.leaderboards.columns import TEXTS, Column, column
 from toolkit.leaderboards.model import Group, Row
+from toolkit.leaderboards.overview import Overview
 from toolkit.metrics.image import image_metrics
 from toolkit.metrics.values import Undefined, Value
 from toolkit.reporting.collect import MethodResults
@@ -63,6 +64,23 @@ class TableColumn:
 
 
 @dataclass(frozen=True)
+class OverviewCells:
+    """A method's row in a table over several data sets.
+
+    Attributes:
+        name: of the method.
+        cells: one per heading.
+        top: for each category and the mean, whether it belongs to the top group there.
+        is_published: whether others measured it.
+    """
+
+    name: str
+    cells: tuple[Cell, ...]
+    top: tuple[bool, ...]
+    is_published: bool = False
+
+
+@dataclass(frozen=True)
 class Confusion:
     """Confusion matrix: rows are true classes, columns predicted ones."""
 
@@ -88,6 +106,36 @@ def leaderboard_columns(group: Group) -> list[TableColumn]:
         for name in group.columns
     ]
     return [one for one in columns if _has_values(one)]
+
+
+def overview_rows(overview: Overview) -> list[OverviewCells]:
+    """Return the rows of a table over several data sets, best mean first, published ones last."""
+    digits = column(overview.sort).digits
+    rows = []
+    for row in overview.rows:
+        values = [_value_cell(row.values[name], digits) for name in overview.categories]
+        mean = _value_cell(row.mean, digits)
+        if row.low is not None and row.high is not None:
+            interval = f"[{row.low:.{digits}f}, {row.high:.{digits}f}]"
+            mean = replace(mean, spread=interval, note=f"95 % interval {interval}")
+        counts = [Cell(str(n), n) for n in (row.wins, row.ties)]
+        top = tuple(name in row.top for name in overview.categories)
+        rank = _value_cell(row.mean_rank, 1)
+        rows.append(
+            OverviewCells(row.name, (*values, mean, *counts, rank), (*top, row.in_top_group))
+        )
+    for one in overview.published:
+        found = [_value_cell(one.values[name], digits) for name in overview.categories]
+        none = [Cell("–", None, "not published")] * 3
+        cells = (*found, _value_cell(one.mean, digits), *none)
+        rows.append(OverviewCells(one.name, cells, (), is_published=True))
+    return rows
+
+
+def _value_cell(value: Value, digits: int) -> Cell:
+    if isinstance(value, Undefined):
+        return Cell("–", None, value.reason)
+    return Cell(f"{value:.{digits}f}", value)
 
 
 def more_columns(group: Group) -> list[TableColumn]:

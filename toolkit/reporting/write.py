@@ -89,6 +89,7 @@ def report(
         ],
         images=images,
         image_index=index,
+        overviews=content.overviews,
         messages=[_hide_folders(line, content.folders) for line in messages],
         left_out=[_hide_folders(line, content.folders) for line in content.left_out],
     )

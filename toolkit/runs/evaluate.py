@@ -179,7 +179,7 @@ def _evaluate(
         "speed": {**_speed(parts), **costs(runs)},
     }
     if all(p.boxes is not None for p in predictions):
-        boxes = detection_metrics(samples, truths, predictions, dataset.classes)
+        boxes = detection_metrics(samples, truths, predictions, dataset.region_classes)
         metrics["boxes"], metrics["detections"] = boxes.metrics, boxes.units
         intervals.update(boxes.intervals)
     if all(p.class_probabilities is not None for p in predictions):
@@ -198,7 +198,8 @@ def _evaluate(
         metrics["masks"] = masks.metrics
         images.update(masks.units)
         intervals.update(masks.intervals)
-    if _has(parts, "anomaly_map"):
+    # Pixels of a defect of which no mask is known would count as good ones.
+    if _has(parts, "anomaly_map") and all(s.has_mask for s in samples if s.is_defect):
         maps = anomaly_map_metrics(parts)
         metrics["pixel"], metrics["regions"] = maps.metrics, maps.units
         intervals.update(maps.intervals)

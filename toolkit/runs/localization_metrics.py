@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from toolkit.data.images import image_size, read_truth
-from toolkit.data.regions import regions_of
+from toolkit.data.images import image_size, read_regions, read_truth
 from toolkit.data.types import Sample
 from toolkit.errors import RunError
 from toolkit.metrics.bootstrap import bootstrap_mean, interval_of, resample_counts
@@ -39,11 +38,13 @@ class Truth:
         area: of the image, in pixels.
         size: of its whole defect, see `toolkit.metrics.sizes`; `no mask` where it has none.
         boxes_xyxy: float64[k, 4], one per region.
+        labels: defect type of each region.
     """
 
     area: int
     size: str
     boxes_xyxy: NDArray[np.float64]
+    labels: tuple[str, ...] = ()
 
 
 def measure_truth(sample: Sample) -> Truth:
@@ -52,13 +53,13 @@ def measure_truth(sample: Sample) -> Truth:
     Raises:
         DataError: the image or a mask cannot be read.
     """
-    if not sample.is_defect or not sample.masks:
-        width, height, _ = image_size(sample.image)
+    width, height, _ = image_size(sample.image)
+    found = read_regions(sample) if sample.is_defect else []
+    if not found:
         return Truth(width * height, NO_MASK, np.zeros((0, 4)))
-    mask = read_truth(sample)
-    boxes = np.asarray([r.box_xyxy for r in regions_of(mask)], np.float64).reshape(-1, 4)
-    share = np.count_nonzero(mask) / mask.size
-    return Truth(mask.size, size_names([share])[0] if share else NO_MASK, boxes)
+    boxes = np.asarray([r.box_xyxy for _, r in found], np.float64).reshape(-1, 4)
+    share = min(1.0, sum(r.area for _, r in found) / (width * height))  # boxes may overlap
+    return Truth(width * height, size_names([share])[0], boxes, tuple(name for name, _ in found))
 
 
 @dataclass(frozen=True)
@@ -85,8 +86,8 @@ def detection_metrics(
     """Score the boxes of all images; boxes of unknown classes are not counted."""
     index = {name: i for i, name in enumerate(classes)}
     truth, predicted = [], []
-    for sample, there, prediction in zip(samples, truths, predictions, strict=True):
-        labels = np.full(len(there.boxes_xyxy), index.get(sample.label, 0), np.int64)
+    for there, prediction in zip(truths, predictions, strict=True):
+        labels = np.array([index.get(name, 0) for name in there.labels], np.int64)
         truth.append(TrueBoxes(there.boxes_xyxy, labels))
         boxes = prediction.boxes if prediction.boxes is not None else Boxes.none()
         known = [i for i, name in enumerate(boxes.labels) if name in index]
@@ -116,11 +117,11 @@ def segmentation_metrics(
     found: dict[str, MaskValues] = {}
     for part in parts:
         for prediction, sample in part.with_pixels():
-            if sample.is_defect:
+            if sample.has_mask:
                 mask = _required(prediction.mask, part, sample)
                 found[sample.id] = mask_values(mask, read_truth(sample))
     sizes = {s.id: t.size for s, t in zip(samples, truths, strict=True)}
-    defects = [s for s in samples if s.is_defect]
+    defects = [s for s in samples if s.has_mask]
 
     def mean(chosen: Sequence[Sample]) -> Any:
         return mean_of_masks([found[s.id] for s in chosen])

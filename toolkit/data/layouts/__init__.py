@@ -10,10 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from toolkit.data.layouts import folder, loco, mvtec, mvtec_ad2, visa
+from toolkit.data.layouts import classes, coco, flat, folder, loco, mvtec, mvtec_ad2, visa, yolo
 from toolkit.data.layouts.tree import image_files, left_over, subfolders
+from toolkit.data.layouts.unknown import found_beside_expected
 from toolkit.data.types import Dataset
-from toolkit.errors import DataError, did_you_mean, printable
+from toolkit.errors import DataError, UnknownLayoutError, did_you_mean, printable
 
 
 class Layout(Protocol):
@@ -32,7 +33,24 @@ class Layout(Protocol):
 
 
 # The first one that recognises a folder reads it: the more particular ones stand first.
-LAYOUTS: dict[str, Layout] = {m.NAME: m for m in (visa, mvtec_ad2, loco, mvtec, folder)}
+# Good images alone look like part of many other things, so they come last.
+LAYOUTS: dict[str, Layout] = {
+    m.NAME: m for m in (visa, mvtec_ad2, yolo, coco, loco, mvtec, folder, classes, flat)
+}
+
+
+LAYOUT_WORDS = {
+    "mvtec": "train/good, test/<type>, masks in ground_truth/ (MVTec AD)",
+    "mvtec-ad-2": "train/, validation/, test_public/ (MVTec AD 2)",
+    "loco": "train/, validation/, test/, several masks per image (MVTec LOCO AD)",
+    "visa": "Data/Images/Normal and Anomaly (VisA)",
+    "yolo": "images/ and labels/, boxes or outlines (YOLO)",
+    "coco": "images and JSON annotations (COCO)",
+    "folder": "images/ and masks/ of equal names",
+    "classes": "a folder of good images, folders of defects",
+    "flat": "a folder of good images",
+}
+"""How each layout looks, in a few words."""
 
 
 def load_dataset(
@@ -77,7 +95,7 @@ def find_datasets(root: Path) -> list[Path]:
     if not root.is_dir() or _recognised(root):
         return []
     inner = subfolders(root)
-    if not any(map(_recognised, inner)):
+    if not any(_recognised(folder) not in (None, flat.NAME) for folder in inner):
         return []
     return [folder for folder in inner if _recognised(folder) or image_files(folder)]
 
@@ -87,13 +105,15 @@ def _layout_of(root: Path, name: str | None) -> Layout:
         if name not in LAYOUTS:
             raise DataError(f"--layout {name}: unknown{did_you_mean(name, LAYOUTS)}")
         return LAYOUTS[name]
-    for module in LAYOUTS.values():
-        if module.recognises(root):
-            return module
-    inner = [f.name for f in sorted(root.iterdir()) if f.is_dir() and _recognised(f)]
-    expected = "; expected train/good and test/<type>, or images/ and masks/"
-    hint = f"; did you mean {printable(root / inner[0])}?" if inner else expected
-    raise DataError(f"{printable(root)}: not a data set of a known layout{hint}")
+    found = _recognised(root)
+    if found is not None:
+        return LAYOUTS[found]
+    inner = [f for f in subfolders(root) if _recognised(f) not in (None, flat.NAME)]
+    expected = "expected good/ and bad/, train/good and test/<type>, or images/ and masks/"
+    hint = f"did you mean {printable(inner[0])}?" if inner else expected
+    raise UnknownLayoutError(
+        f"{printable(root)}: not a data set of a known layout; {hint}", found_beside_expected(root)
+    )
 
 
 def _is_utf8(name: str) -> bool:
@@ -110,5 +130,5 @@ def unpaired_masks(dataset: Dataset) -> list[Path]:
     return left_over(folders, (mask for sample in dataset for mask in sample.masks))
 
 
-def _recognised(root: Path) -> bool:
-    return any(module.recognises(root) for module in LAYOUTS.values())
+def _recognised(root: Path) -> str | None:
+    return next((name for name, module in LAYOUTS.items() if module.recognises(root)), None)

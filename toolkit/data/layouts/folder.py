@@ -2,7 +2,9 @@
 
 Folders below `images/` may name a part (`train`, `val`, `test`) and a label, in this order; masks
 lie in folders of the same names. Without a label folder, an image with a mask is `defect` and one
-without is `good`. `val` counts as `train`: the split file decides what validates. Without a part
+without is `good`. Folders name labels if one of them is named as good (`good`, `OK`, …); else a
+folder does whose images all have masks, and that is not named after a day or a camera. `val` counts
+as `train` (as `test` where nothing tests): the split file decides what validates. Without a part
 folder, every image is a `test` image, which is what splits deal out.
 """
 
@@ -11,12 +13,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from toolkit.data.layouts.mvtec import dataset_of
+from toolkit.data.layouts.names import is_good, label_of, split_part, with_parts
 from toolkit.data.layouts.tree import MaskTree, image_files
 from toolkit.data.types import GOOD, Dataset, Sample
 
 NAME = "folder"
 _DEFECT = "defect"
-_PARTS = {"train": "train", "val": "train", "valid": "train", "validation": "train", "test": "test"}
 
 
 def recognises(root: Path) -> bool:
@@ -36,15 +38,17 @@ def read(root: Path) -> Dataset:
         DataError: the folder holds no image.
     """
     tree = MaskTree(root / "masks")
-    samples = []
+    found = []
     for image in image_files(root / "images"):
         place = image.relative_to(root / "images")
-        folders = list(place.parts[:-1])
-        part = (
-            _PARTS[folders.pop(0).lower()] if folders and folders[0].lower() in _PARTS else "test"
-        )
-        masks = tree.of(place)
-        label = folders[0] if folders else (_DEFECT if masks else GOOD)
+        found.append((image, tree.of(place), *split_part(place.parts[:-1])))
+    unmasked = {folders[0] for _, masks, _, folders in found if folders and not masks}
+    has_good = any(is_good(name) for _, _, _, folders in found for name in folders)
+    samples = []
+    for image, masks, part, folders in found:
+        label = label_of(folders)
+        if label is None or not (has_good or folders[0] not in unmasked):
+            label = _DEFECT if masks else GOOD
         samples.append(
             Sample(
                 id=image.relative_to(root).as_posix(),
@@ -54,4 +58,4 @@ def read(root: Path) -> Dataset:
                 part=part,
             )
         )
-    return dataset_of(root, samples, layout=NAME, expected="images/")
+    return dataset_of(root, with_parts(samples), layout=NAME, expected="images/")

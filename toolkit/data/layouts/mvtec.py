@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from toolkit.data.layouts.names import is_good
 from toolkit.data.layouts.tree import MaskTree, image_files, subfolders
 from toolkit.data.types import GOOD, Dataset, Sample
 from toolkit.errors import DataError
@@ -16,7 +17,13 @@ NAME = "mvtec"
 
 
 def recognises(root: Path) -> bool:
-    """Whether the folder holds `train/good` or a `test` folder with class folders."""
+    """Whether the folder holds `train/good` or a `test` folder with class folders.
+
+    Folders such as `OK` are not read as defect types: see the layout `classes`.
+    """
+    folders = [f.name for part in ("train", "test") for f in subfolders(root / part)]
+    if any(is_good(name) and name != GOOD for name in folders):
+        return False
     return (root / "train" / GOOD).is_dir() or bool(subfolders(root / "test"))
 
 

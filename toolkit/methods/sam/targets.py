@@ -86,12 +86,17 @@ def region_targets(
         crop_scale: side of a medium crop, in longest sides of the region.
 
     Raises:
-        DataError: a defective sample has no mask, or an empty one.
+        DataError: a defective sample has no mask (boxes are not enough), or an empty one.
     """
     targets = []
     for sample in samples:
         if not sample.is_defect:
             continue
+        if sample.has_boxes and not sample.has_mask:
+            raise DataError(
+                f"{sample.image}: only boxes are labelled, and SAM learns masks; label outlines, "
+                "or train a detector"
+            )
         truth = read_truth(sample)
         if not truth.any():
             raise DataError(

@@ -117,7 +117,7 @@ class PatchCorePlus(PatchCoreBase[PatchCorePlusSettings]):
             patches.append(found.cpu()[inside])
             distances.append(bank.distances(found.cpu())[inside])
 
-        labelled = [s for s in split.train if s.is_defect and s.masks]
+        labelled = [s for s in split.train if s.has_mask]
         for sample in labelled:
             add(patch_features(sample, extractor), read_truth(sample))
         if wants_synthetic_defects(settings.synthetic_defects, labelled):

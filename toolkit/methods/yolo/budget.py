@@ -6,8 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from toolkit.data.images import read_truth
-from toolkit.data.regions import regions_of
+from toolkit.data.images import image_size, read_regions
 from toolkit.data.types import Sample
 
 FINEST_STRIDE = 8
@@ -34,21 +33,21 @@ def defect_sides(samples: Iterable[Sample]) -> list[tuple[float, int]]:
     """Return the side of each region's box (of a square of equal area) and its image's longer side.
 
     Args:
-        samples: of the training part; those without masks have no regions.
+        samples: of the training part; those without masks or boxes have no regions.
 
     Returns:
         Pairs in pixels of the image.
 
     Raises:
-        DataError: a mask cannot be read.
+        DataError: an image or mask cannot be read.
     """
     found = []
     for sample in samples:
-        if sample.masks:
-            mask = read_truth(sample)
-            for region in regions_of(mask):
+        if sample.has_boxes:
+            longest = max(image_size(sample.image)[:2])
+            for _, region in read_regions(sample):
                 x0, y0, x1, y1 = region.box_xyxy
-                found.append((float(np.sqrt((x1 - x0) * (y1 - y0))), max(mask.shape)))
+                found.append((float(np.sqrt((x1 - x0) * (y1 - y0))), longest))
     return found
 
 

@@ -121,14 +121,14 @@ def pasted_images(
     if not good:
         return
     rng = np.random.default_rng(seed)
-    for sample in (s for s in train if s.masks):
+    for sample in (s for s in train if s.has_mask and len(s.region_labels) == 1):
         source, mask = read_rgb(sample.image), read_truth(sample)
         if not mask.any():
             continue
         for index in rng.choice(len(good), size=per_image, replace=per_image > len(good)):
             made = paste(source, mask, read_rgb(good[index].image), symmetry=symmetry, rng=rng)
             if made is not None:
-                yield *made, sample.label
+                yield *made, sample.region_labels[0]
 
 
 def _random_transform(

@@ -183,7 +183,7 @@ class Detector(Method[S]):
         settings, full_size = self.settings, 0
         if not settings.image_size or settings.tile:
             sides = budget.defect_sides(split.train)
-            defects = sum(bool(s.masks) for s in split.train) * (1 + settings.copy_paste_per_image)
+            defects = sum(s.has_boxes for s in split.train) * (1 + settings.copy_paste_per_image)
             epochs = settings.epochs or budget.epochs_for(defects, settings.batch)
             bounded = budget.bounded_size(sides, images=defects, epochs=epochs)
             automatic = budget.SMALLEST if settings.tile else bounded

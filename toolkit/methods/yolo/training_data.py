@@ -54,15 +54,15 @@ def check_split(split: Split, *, world: bool, background: str = "") -> None:
             "choose another split or fold"
         )
     for part, samples in (("training", split.train), ("validation", split.val)):
-        if not any(sample.masks for sample in samples):
+        if not any(sample.has_boxes for sample in samples):
             raise DataError(
                 f"{root}: no boxes in the {part} part (protocol {split.protocol}); a detector "
-                "needs defect images with masks there, as in the protocol supervised"
+                "needs defect images with masks or boxes there, as in the protocol supervised"
             )
     if not world:
         return
-    names = (*split.dataset.classes, *filter(None, [background]))
-    if background in split.dataset.classes:
+    names = (*split.dataset.region_classes, *filter(None, [background]))
+    if background in split.dataset.region_classes:
         raise DataError(f"background_prompt={background}: is a defect type; choose another phrase")
     for name in names:
         if "/" in name:
@@ -106,9 +106,10 @@ def write_training_data(
     Raises:
         DataError: an image or mask is wrong.
     """
+    labelled = [s for s in (*split.train, *split.val) if s.is_defect]
     convert(
         split.dataset,
-        to="yolo-seg",
+        to="yolo-seg" if all(s.has_mask for s in labelled) else "yolo",
         out=out,
         split=replace(split, test=()),
         images="link",
@@ -125,7 +126,7 @@ def write_training_data(
         if small is not image:
             link.unlink()
             save_picture(small, link.with_suffix(".png"))
-    classes, crops = split.dataset.classes, 0
+    classes, crops = split.dataset.region_classes, 0
     rng = np.random.default_rng(seed)
     for number, (image, mask, label) in enumerate(_pasted(split, settings, seed=seed)):
         index, stem = classes.index(label), f"pasted__{number:05d}"
@@ -134,9 +135,9 @@ def write_training_data(
         else:
             _add_image(out, stem, resize_longest(image, settings.image_size), mask, index)
     if full_size:
-        for sample in (s for s in split.train if s.masks):
+        for sample in (s for s in split.train if s.has_mask and len(s.region_labels) == 1):
             image, mask = read_rgb(sample.image), read_truth(sample)
-            index, stem = classes.index(sample.label), f"crop__{crops:05d}"
+            index, stem = classes.index(sample.region_labels[0]), f"crop__{crops:05d}"
             crops += _add_crops(out, stem, image, mask, index, settings, full_size, rng)
         good = [s for s in split.train if not s.is_defect]
         for number, i in enumerate(rng.permutation(len(good))[:crops]):
@@ -147,7 +148,7 @@ def write_training_data(
         import yaml
 
         content = read_yaml(data)
-        content["names"][len(split.dataset.classes)] = background
+        content["names"][len(split.dataset.region_classes)] = background
         write_text(data, yaml.safe_dump(content, allow_unicode=True, sort_keys=False))
     done.touch()
     return data
