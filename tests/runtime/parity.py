@@ -35,4 +35,5 @@ def check_onnx(
         assert one.class_probabilities == pytest.approx(other.class_probabilities, abs=tolerance)
     # Another image gives another answer: the graph is no constant.
     grey = [np.full((64, 64, 3), value, np.uint8) for value in (0, 200)]
-    assert engine.predict(grey)[0] != engine.predict(grey)[1]
+    first, second = engine.predict(grey)
+    assert first.score != second.score
