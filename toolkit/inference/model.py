@@ -111,11 +111,6 @@ class Model:
         """Whether several threads may predict at once."""
         return isinstance(self._predictor, EnginePredictor)
 
-    @property
-    def batch_size(self) -> int:
-        """Images that go through the network together; 1 where more are no faster."""
-        return self._predictor.batch_size
-
     @overload
     def __call__(self, source: Any, *, stream: Literal[False] = False) -> list[Result]: ...
     @overload
