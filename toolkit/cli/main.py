@@ -19,13 +19,17 @@ from toolkit.cli.demo import demo_command
 from toolkit.cli.doctor import doctor_command
 from toolkit.cli.drift import drift_command
 from toolkit.cli.export import export_command
+from toolkit.cli.feedback import feedback_command
 from toolkit.cli.imbalance import imbalance_app
 from toolkit.cli.leaderboard import evaluate_command, leaderboard_command
+from toolkit.cli.ledger import ledger_app
 from toolkit.cli.predict import predict_command
 from toolkit.cli.recommend import recommend_command
 from toolkit.cli.report import report_command
+from toolkit.cli.serve import serve_command
 from toolkit.cli.stress import stress_command
 from toolkit.cli.train import finetune_app, train_app
+from toolkit.cli.watch import watch_command
 from toolkit.cli.weights import weights_app
 from toolkit.errors import ToolkitError
 
@@ -45,6 +49,10 @@ app.command("predict")(predict_command)
 app.command("calibrate")(calibrate_command)
 app.command("drift")(drift_command)
 app.command("stress")(stress_command)
+app.command("serve")(serve_command)
+app.command("watch")(watch_command)
+app.add_typer(ledger_app, name="ledger")
+app.command("feedback")(feedback_command)
 app.command("evaluate")(evaluate_command)
 app.command("export")(export_command)
 app.command("benchmark")(benchmark_command)

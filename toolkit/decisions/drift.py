@@ -98,13 +98,16 @@ def online_p_values(scores: Scores, good_scores: Scores, *, seed: int = 0) -> ND
     new, good = _checked(scores, "scores", 1), _checked(good_scores, "good scores", 2)
     random = np.random.default_rng(seed).random(len(new))
     before = sorted(good.tolist())
-    found = np.empty(len(new))
-    for i, score in enumerate(new.tolist()):
-        insort(before, score)
-        above = len(before) - bisect_right(before, score)
-        equal = len(before) - above - bisect_left(before, score)
-        found[i] = (above + random[i] * equal) / len(before)
-    return found
+    pairs = zip(new.tolist(), random.tolist(), strict=True)
+    return np.array([_online_p_value(before, score, tie) for score, tie in pairs])
+
+
+def _online_p_value(before: list[float], score: float, tie: float) -> float:
+    """Insert a score among the sorted ones before it, and return its smoothed p-value."""
+    insort(before, score)
+    above = len(before) - bisect_right(before, score)
+    equal = len(before) - above - bisect_left(before, score)
+    return (above + tie * equal) / len(before)
 
 
 def evidence(p_values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -122,22 +125,76 @@ def evidence(p_values: NDArray[np.float64]) -> NDArray[np.float64]:
         float64 (..., n), after each p-value.
     """
     p = np.clip(np.asarray(p_values, np.float64), 1e-12, 1 - 1e-12)
-    n_bets = 2 * len(_POWERS)
-    running = np.full((*p.shape[:-1], n_bets), -np.inf)
+    running = np.full((*p.shape[:-1], 2 * len(_POWERS)), -np.inf)
     found = np.empty(p.shape)
     for i in range(p.shape[-1]):
-        one = p[..., i, None]
-        logs = np.concatenate([np.log(one), np.log1p(-one)], axis=-1)
-        bets = np.log(np.tile(_POWERS, 2)) + np.repeat(logs, len(_POWERS), axis=-1) * (
-            np.tile(_POWERS, 2) - 1
-        )
-        t = i + 1
-        stake = _EARLY / ((t + _EARLY - 1) * (t + _EARLY))
-        running = np.logaddexp(running, np.log(stake / n_bets)) + bets
-        waiting = np.log(_EARLY / (t + _EARLY))
-        found[..., i] = np.logaddexp(np.logaddexp.reduce(running, axis=-1), waiting)
+        running, found[..., i] = _bet(running, p[..., i, None], i + 1)
     log10: NDArray[np.float64] = found / np.log(10)
     return log10
+
+
+def _bet(
+    running: NDArray[np.float64], p: NDArray[np.float64], t: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the logarithms of all bets after p-value number t, and that of their sum."""
+    logs = np.concatenate([np.log(p), np.log1p(-p)], axis=-1)
+    bets = np.log(np.tile(_POWERS, 2)) + np.repeat(logs, len(_POWERS), axis=-1) * (
+        np.tile(_POWERS, 2) - 1
+    )
+    stake = _EARLY / ((t + _EARLY - 1) * (t + _EARLY))
+    running = np.logaddexp(running, np.log(stake / running.shape[-1])) + bets
+    waiting = np.log(_EARLY / (t + _EARLY))
+    return running, np.logaddexp(np.logaddexp.reduce(running, axis=-1), waiting)
+
+
+class DriftMonitor:
+    """`drift_test`, image by image, for a line that does not end.
+
+    Example:
+        >>> good = np.random.default_rng(0).normal(size=300)
+        >>> monitor = DriftMonitor(good)
+        >>> changed = np.random.default_rng(1).normal(2, size=20)
+        >>> alarms = [monitor.add(score) for score in changed]
+        >>> monitor.alarm_at == drift_test(changed, good).alarm_at
+        True
+
+    Args:
+        good_scores: scores of the good calibration images.
+        false_alarm_rate: above 0 and below 1, over all tests.
+        seed: of the random numbers that break ties.
+
+    Attributes:
+        count: new images so far.
+        log10_evidence: after the latest of them; 0 before the first.
+        alarm_at: number of the image at which the alarm was raised; None if there was none.
+
+    Raises:
+        DataError: as of `drift_test`.
+    """
+
+    def __init__(
+        self, good_scores: Scores, *, false_alarm_rate: float = 0.01, seed: int = 0
+    ) -> None:
+        if not 0 < false_alarm_rate < 1:
+            raise DataError(f"false_alarm_rate={false_alarm_rate}: must be above 0 and below 1")
+        self._before = sorted(_checked(good_scores, "good scores", 2).tolist())
+        self._random = np.random.default_rng(seed)
+        self._running = np.full(2 * len(_POWERS), -np.inf)
+        self._needed = -np.log10(false_alarm_rate)
+        self.count, self.log10_evidence = 0, 0.0
+        self.alarm_at: int | None = None
+
+    def add(self, score: float) -> bool:
+        """Take in a finite score; return whether it raised the alarm, which is raised once."""
+        self.count += 1
+        p = _online_p_value(self._before, score, float(self._random.random()))
+        clipped = np.clip(np.array([p]), 1e-12, 1 - 1e-12)
+        self._running, found = _bet(self._running, clipped, self.count)
+        self.log10_evidence = float(found / np.log(10))
+        if self.alarm_at is not None or self.log10_evidence < self._needed:
+            return False
+        self.alarm_at = self.count
+        return True
 
 
 def kolmogorov_smirnov(scores: Scores, good_scores: Scores) -> tuple[float, float]:

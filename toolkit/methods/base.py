@@ -160,6 +160,7 @@ class Method(ABC, Generic[S]):
         min_defects: training images of each defect type without which it cannot learn; 0 where it
             learns from good images, or makes defects of its own.
         inputs: roles of other runs that it reads, such as `prompt_run`.
+        has_defect_bank: whether `extend` takes defective images too.
     """
 
     name: ClassVar[str]
@@ -168,6 +169,7 @@ class Method(ABC, Generic[S]):
     score_description: ClassVar[str]
     min_defects: ClassVar[int] = 1
     inputs: ClassVar[tuple[str, ...]] = ()
+    has_defect_bank: ClassVar[bool] = False
 
     def __init__(self, settings: S) -> None:
         self.settings = settings
@@ -197,6 +199,29 @@ class Method(ABC, Generic[S]):
         Raises:
             WeightsError: the run's weights are missing, damaged or of another network.
         """
+
+    def extend(
+        self,
+        base: Run,
+        run: Run,
+        good: Sequence[Path],
+        defects: Sequence[tuple[Path, Path]] = (),
+    ) -> None:
+        """Leave in `run` the model of `base`, extended by images without a training.
+
+        Args:
+            base: a finished run of this method.
+            run: a new run of the same settings.
+            good: good images.
+            defects: defective images and their masks, where the method `has_defect_bank`.
+
+        Raises:
+            RunError: the method cannot be extended.
+        """
+        raise RunError(
+            f"{base.path}: {self.name} does not learn from feedback at once; train it again with "
+            "the labelled images"
+        )
 
     def report(self, split: Split, run: Run) -> Mapping[str, Any]:
         """Return figures of the method's own (JSON values), such as IoU under true prompts."""

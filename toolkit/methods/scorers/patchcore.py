@@ -21,6 +21,7 @@ from toolkit.methods.features.scorer import (
     FeatureScorer,
     load_state,
     patch_features,
+    save_state,
     saved_input_hw,
 )
 from toolkit.methods.features.settings import FeatureSettings, check_fraction, check_minimum
@@ -39,6 +40,7 @@ from toolkit.methods.scorers.depths import (
     read_places,
     rows_of,
 )
+from toolkit.methods.scorers.extend import with_good_images
 from toolkit.methods.scorers.held_patches import HeldPatches, owner_of, scaled
 from toolkit.methods.scorers.memory_bank import MemoryBank
 from toolkit.progress import progress, track
@@ -144,6 +146,32 @@ class PatchCoreBase(FeatureScorer[S]):
             return frozenset()
         path = Run.open(Path(self.settings.base_run)).weights / _IMAGES
         return frozenset(read_json(path)) if path.is_file() else frozenset()
+
+    def extend(
+        self,
+        base: Run,
+        run: Run,
+        good: Sequence[Path],
+        defects: Sequence[tuple[Path, Path]] = (),
+    ) -> None:
+        """Add patches of images to the banks; see `with_good_images`."""
+        input_hw = saved_input_hw(base)
+        extractor = self.extractor(base, input_hw=input_hw)
+        state = load_state(base, extractor)
+        save_state(run, self.extended(state, extractor, good, defects), extractor)
+        known = set(read_json(base.weights / _IMAGES)) | {file_sha256(path) for path in good}
+        write_json(run.weights / _IMAGES, sorted(known))
+
+    def extended(
+        self,
+        state: Mapping[str, Tensor],
+        extractor: FeatureExtractor,
+        good: Sequence[Path],
+        defects: Sequence[tuple[Path, Path]],
+    ) -> dict[str, Tensor]:
+        """Return the state with patches of good images."""
+        banks = with_good_images(self.restore_bank(state, extractor), good, extractor)
+        return banks.state()
 
     def learn_bank(
         self, split: Split, good: Sequence[Sample], extractor: FeatureExtractor, run: Run

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
 from toolkit.config import setting
-from toolkit.data.images import read_truth
+from toolkit.data.images import read_mask, read_rgb, read_truth
 from toolkit.data.splits import Split
 from toolkit.data.types import Sample
 from toolkit.errors import DataError
@@ -66,6 +67,7 @@ class PatchCorePlus(PatchCoreBase[PatchCorePlusSettings]):
     name: ClassVar[str] = "patchcore+"
     Settings: ClassVar[type] = PatchCorePlusSettings
     labels: ClassVar[Labels] = "mask"
+    has_defect_bank: ClassVar[bool] = True
     score_description: ClassVar[str] = "distance to good patches, raised near labelled defects"
 
     def learn(
@@ -91,6 +93,29 @@ class PatchCorePlus(PatchCoreBase[PatchCorePlusSettings]):
         generator = torch.Generator().manual_seed(run.seed)
         drawn = torch.randperm(len(kept), generator=generator)[: self.settings.defect_patches]
         return TwoBanks(bank, kept[drawn.sort().values], self.settings.defect_weight)
+
+    def extended(
+        self,
+        state: Mapping[str, Tensor],
+        extractor: FeatureExtractor,
+        good: Sequence[Path],
+        defects: Sequence[tuple[Path, Path]],
+    ) -> dict[str, Tensor]:
+        """Extend both banks; of defects by the half of the cells in their masks that is furthest.
+
+        The rest, mostly at the rim, may resemble good patches.
+        """
+        import torch
+
+        whole = super().extended(state, extractor, good, defects)
+        bank = self.restore_bank(whole, extractor)
+        known = [state["defects"]]
+        for path, mask in defects:
+            patches = extractor(read_rgb(path))
+            cells = cells_in(read_mask(mask), extractor.grid_hw)
+            distances = bank.distances(patches)[cells]
+            known.append(patches[cells][distances >= distances.median()])
+        return {**whole, "defects": torch.cat(known)}
 
     def restore(self, state: Mapping[str, Tensor], extractor: FeatureExtractor) -> TwoBanks:
         """Make both banks again from their saved state."""

@@ -1,0 +1,1 @@
+"""A model at a line: answers image by image, a ledger, outputs to machines, feedback."""

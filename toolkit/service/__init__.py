@@ -1,0 +1,1 @@
+"""A model behind HTTP: predictions, a page for people, metrics, and a swap without a stop."""
