@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from toolkit.errors import DataError
 from toolkit.files import OutputError
 from toolkit.inference.result import Result
-from toolkit.inference.sinks import PREDICTIONS, write_results
+from toolkit.inference.sinks import PREDICTIONS, ResultWriter
 from toolkit.prediction import Boxes, Prediction
 
 IMAGE = np.full((20, 30, 3), 90, np.uint8)
@@ -34,6 +33,12 @@ def result(
     return Result(prediction, IMAGE, threshold, name=name)
 
 
+def write(results: Iterable[Result], out: Path, classes: Sequence[str] = ()) -> None:
+    with ResultWriter(out, classes=classes) as writer:
+        for one in results:
+            writer.add_line(writer.add_files(one, writer.free_name(one.name)))
+
+
 def records(out: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in (out / PREDICTIONS).read_text().splitlines()]
 
@@ -48,7 +53,7 @@ def test_one_plot_and_one_line_per_result(
         result(score, name=f"{name}.png", threshold=threshold, found=boxes(0.5))
         for name, score in zip("abc", [0.5, 1.0, 2.0], strict=True)
     ]
-    assert list(write_results(made, tmp_path)) == made
+    write(made, tmp_path)
     assert [r["image"] for r in records(tmp_path)] == ["a.png", "b.png", "c.png"]
     assert [r["score"] for r in records(tmp_path)] == [0.5, 1.0, 2.0]
     assert [r["is_defect"] for r in records(tmp_path)] == wanted
@@ -60,21 +65,18 @@ def test_one_plot_and_one_line_per_result(
 
 def test_images_of_one_name_do_not_overwrite_each_other(tmp_path: Path) -> None:
     names = ["a.png", "deep/a.png", "a.jpg", "a.png"]
-    list(write_results([result(1, name=name) for name in names], tmp_path))
+    write([result(1, name=name) for name in names], tmp_path)
     plots = {f.relative_to(tmp_path).as_posix() for f in tmp_path.rglob("*.jpg")}
     assert plots == {"a.jpg", "deep/a.jpg", "a-2.jpg", "a-3.jpg"}
     assert len(records(tmp_path)) == 4
 
 
 def test_lines_are_written_as_the_results_come(tmp_path: Path) -> None:
-    def results() -> Iterator[Result]:
-        yield result(1.0)
-        assert len(records(tmp_path)) == 1
-        raise DataError("b.png: damaged")
-
-    with pytest.raises(DataError):
-        list(write_results(results(), tmp_path))
-    assert len(records(tmp_path)) == 1
+    writer = ResultWriter(tmp_path)
+    writer.add_line(writer.add_files(result(1.0), "a"))
+    assert len(records(tmp_path)) == 1  # before the writer is closed
+    writer.add_line(writer.add_files(result(2.0), "b"))
+    assert [r["score"] for r in records(tmp_path)] == [1.0, 2.0]
 
 
 @pytest.mark.parametrize(
@@ -92,7 +94,7 @@ def test_yolo_labels_list_the_boxes_that_are_drawn(
     score: float, scores: Sequence[float], threshold: float | None, drawn: int, tmp_path: Path
 ) -> None:
     made = result(score, threshold=threshold, found=boxes(*scores))
-    list(write_results([made], tmp_path, classes=["chip", "dent"]))
+    write([made], tmp_path, classes=["chip", "dent"])
     rows = (tmp_path / "labels/a.txt").read_text().splitlines()
     assert len(rows) == drawn
     assert (tmp_path / "labels/classes.txt").read_text() == "chip\ndent\n"
@@ -107,11 +109,11 @@ def test_yolo_labels_list_the_boxes_that_are_drawn(
 def test_without_boxes_or_classes_there_are_no_labels(
     found: Boxes | None, classes: Sequence[str], tmp_path: Path
 ) -> None:
-    list(write_results([result(0.9, found=found)], tmp_path, classes=classes))
+    write([result(0.9, found=found)], tmp_path, classes=classes)
     assert not (tmp_path / "labels").exists()
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot be written"):
-        list(write_results([result(1.0)], tmp_path / "file"))
+        write([result(1.0)], tmp_path / "file")
