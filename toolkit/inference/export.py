@@ -128,7 +128,7 @@ def export_run(
         raise RunError(f"{run.path}: {run.method} has no such export; use: toolkit predict")
     with atomic_folder(out, overwrite=overwrite) as folder, tempfile.TemporaryDirectory() as work:
         network = Path(work) / "network.onnx"
-        write_network(graph, network, run)
+        write_network(graph, network, run.path)
         for number in _from(precision, form):
             file = _write_network(number, form, network, folder, predictor, run, dataset)
             engine = open_network(folder / file, ENGINES[form], number)
