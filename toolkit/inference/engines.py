@@ -192,9 +192,11 @@ def lasting_engine(graph: Graph, *, streams: int) -> tuple[Engine, str] | None:
             engines = read_json(folder / _RECORD)["engines"]
             for name in reversed(_variants(installed)):
                 if engines.get(name, {}).get("passed"):
-                    return open_engine(
-                        folder / _MODEL, name, threads=streams, streams=streams
-                    ), name
+                    engine, precision = name.split()
+                    network = open_network(
+                        folder / _MODEL, engine, precision, threads=streams, streams=streams
+                    )
+                    return network, name
     except _NoOnnxError as error:
         _say(f"engine torch: {error}")
     return None
