@@ -1,11 +1,12 @@
 """Measure prediction: every engine beside torch, from file to result and the network alone.
 
-    python benchmarks/latency.py DATA [--methods patchcore patchcore/fast classifier] [--images 50]
+    python benchmarks/latency.py DATA [--methods patchcore patchcore/fast classifier yolo sam] [--images 50]
 
 Trains each method shortly on a category in MVTec layout (the speed of a prediction does not depend
 on how long it was trained), then predicts its test images with all engines in one process, image by
 image in turn, so that a busy moment of the machine touches all of them alike. Prints one JSON
-object; times are medians in milliseconds after a warm-up.
+object; times are medians in milliseconds after a warm-up. SAM is measured without training, with
+one box prompt per image and with ten; its IoU under true boxes is given per engine.
 """
 
 from __future__ import annotations
@@ -30,8 +31,10 @@ import toolkit
 from toolkit.config import find_config, read_yaml
 from toolkit.data.images import read_rgb
 from toolkit.inference.engines import open_engine
+from toolkit.methods.base import Predictor
 from toolkit.methods.onnx_graph import write_onnx
 from toolkit.methods.registry import load_method
+from toolkit.prediction import Boxes, Prediction
 from toolkit.runs.environment import environment
 from toolkit.runs.run import Run
 
@@ -52,7 +55,10 @@ def main() -> None:
     )
     parser.add_argument("data", type=Path, help="folder of a category in MVTec layout")
     parser.add_argument(
-        "--methods", nargs="+", default=list(SETTINGS), help="methods, or configs as patchcore/fast"
+        "--methods",
+        nargs="+",
+        default=[*SETTINGS, "sam"],
+        help="methods, or configs as patchcore/fast",
     )
     parser.add_argument("--images", type=int, default=50, help="predictions per engine")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -61,6 +67,9 @@ def main() -> None:
     record: dict[str, Any] = {"environment": environment(), "threads": options.threads}
     with tempfile.TemporaryDirectory() as folder:
         for name in options.methods:
+            if name == "sam":
+                record[name] = measure_sam(options.data, options.images, Path(folder))
+                continue
             values = read_yaml(find_config(name)) if "/" in name else {"method": name}
             method = values.pop("method")
             values |= SETTINGS.get(method, {})
@@ -113,6 +122,67 @@ def measure(run: Run, data: Path, count: int, folder: Path) -> dict[str, Any]:
                 times[name]["network"].append(alone)
     return {
         name: {**{part: milliseconds(t) for part, t in parts.items()}, "score differs": apart[name]}
+        for name, parts in times.items()
+    }
+
+
+class Prompter(Predictor):
+    """Prompts with boxes that are set, at once."""
+
+    boxes: Any = None
+
+    def predict(self, images: Sequence[np.ndarray]) -> list[Prediction]:
+        """Return the boxes."""
+        return [Prediction(1.0, boxes=self.boxes) for _ in images]
+
+
+def measure_sam(data: Path, count: int, folder: Path) -> dict[str, Any]:
+    """Return medians per engine and number of prompts, and the mean IoU under true boxes."""
+    from toolkit.data.images import read_truth
+    from toolkit.data.regions import regions_of, union_box
+    from toolkit.methods.sam.model import ENCODER_KEY, start_model
+    from toolkit.methods.sam.predictor import SamPredictor
+    from toolkit.methods.sam.settings import SamSettings
+    from toolkit.methods.sam.tta import Decoders
+
+    settings, prompter = SamSettings(crop_below=0.0, score_ratio=0.0), Prompter()
+    run = Run.create(folder, method="sam", settings={}, split={}, data={}, name="sam")
+    sam = start_model(settings, run)
+    plain = SamPredictor(Decoders(sam), settings, run.metadata[ENCODER_KEY], prompter)
+    graph, path = plain.graph(), folder / "encoder.onnx"
+    write_onnx(graph.module, {"image": torch.from_numpy(graph.example)}, graph.outputs, path)
+    predictors = {"torch": plain}
+    predictors |= {name: plain.with_engine(open_engine(path, name)) for name in VARIANTS}
+    times: dict[str, dict[str, list[float]]] = {
+        name: {"one prompt": [], "ten prompts": [], "iou": []} for name in predictors
+    }
+    defects = [s for s in toolkit.load_dataset(data).samples if s.is_defect]
+    samples = list(itertools.islice(itertools.cycle(defects), count))
+    for number, sample in enumerate([*samples[:_WARM_UP], *samples]):
+        image, truth = read_rgb(sample.image), read_truth(sample)
+        box = np.array([union_box([region.box_xyxy for region in regions_of(truth)])], np.float32)
+        shifted = np.repeat(box, 10, axis=0) + np.arange(10, dtype=np.float32)[:, None] % 3
+        shifted = np.minimum(shifted, [*truth.shape[::-1], *truth.shape[::-1]]).astype(np.float32)
+        for name, predictor in predictors.items():
+            for prompts, boxes in (("one prompt", box), ("ten prompts", shifted)):
+                labels = ("defect",) * len(boxes)
+                prompter.boxes = Boxes(boxes, np.ones(len(boxes), np.float32), labels)
+                started = time.perf_counter()
+                (found,) = predictor.predict([image])
+                seconds = time.perf_counter() - started
+                if number >= _WARM_UP:
+                    times[name][prompts].append(seconds)
+                    if len(boxes) == 1:
+                        both, either = found.mask & truth, found.mask | truth
+                        times[name]["iou"].append(float(both.sum() / either.sum()))
+    return {
+        name: {
+            **{key: milliseconds(parts[key]) for key in ("one prompt", "ten prompts")},
+            "ten against one": round(
+                statistics.median(parts["ten prompts"]) / statistics.median(parts["one prompt"]), 2
+            ),
+            "IoU": round(statistics.fmean(parts["iou"]), 4),
+        }
         for name, parts in times.items()
     }
 

@@ -9,7 +9,8 @@ resolution and at half of it, where most epochs run), with the encoder in every 
 a time through the stock decoder, and the plain recipe of the known tutorials (one image, one box,
 encoder in the loop). `folds` trains folds of the protocol
 `supervised` and evaluates true prompts on their test parts; interrupted, it continues.
-`gain` pools what such runs (or those of a benchmark) reported: zero-shot beside fine-tuned.
+`gain` pools what such runs (or those of a benchmark) reported, per data set: zero-shot beside
+fine-tuned, for every kind of prompt, and a prompter's boxes beside true ones.
 """
 
 from __future__ import annotations
@@ -66,7 +67,8 @@ def measure_speed(options: argparse.Namespace) -> dict[str, Any]:
 
     from toolkit.data.images import read_rgb
     from toolkit.methods.sam import train as training
-    from toolkit.methods.sam.encoder import EmbeddingCache, encode, fuse_encoder, thread_pool
+    from toolkit.methods.sam.embeddings import EmbeddingCache, thread_pool
+    from toolkit.methods.sam.encoder import Encoder
     from toolkit.methods.sam.model import ENCODER_KEY, copy_decoder, start_model
     from toolkit.methods.sam.settings import SamSettings
     from toolkit.methods.sam.targets import region_targets
@@ -85,13 +87,13 @@ def measure_speed(options: argparse.Namespace) -> dict[str, Any]:
         sam = start_model(settings, run)
     cache = EmbeddingCache(sam, run.metadata[ENCODER_KEY])
     cache.fill([(t.sample, t.view) for t in targets])
-    fused = fuse_encoder(sam)
+    encode = Encoder(sam)
 
-    class Encoder:
+    class Anew:
         """Stands in for the cache, and encodes anew."""
 
         def get(self, sample: Any, view: Any = WHOLE) -> torch.Tensor:
-            return encode(fused, view.of_image(read_rgb(sample.image))).half()
+            return encode(view.of_image(read_rgb(sample.image)))
 
     def step(source: Any, count: int, *, low_res: bool) -> Callable[[], Any]:
         state = training._State(copy_decoder(sam), settings, steps=1000)
@@ -119,12 +121,12 @@ def measure_speed(options: argparse.Namespace) -> dict[str, Any]:
             stock(cache.get(target.sample).float()[None], target)
 
     def plain() -> None:
-        stock(encode(fused, read_rgb(targets[0].sample.image))[None], targets[0])
+        stock(encode(read_rgb(targets[0].sample.image))[None].float(), targets[0])
 
     seconds = {
         "cached, batch of 4": step(cache, 4, low_res=False),
         "cached, batch of 4, half resolution": step(cache, 4, low_res=True),
-        "encoder in the step, batch of 4": step(Encoder(), 4, low_res=False),
+        "encoder in the step, batch of 4": step(Anew(), 4, low_res=False),
         "cached, batch of 16": step(cache, 16, low_res=False),
         "cached, batch of 16, half resolution": step(cache, 16, low_res=True),
         "cached, 16 one at a time, stock decoder": one_by_one,
@@ -258,58 +260,64 @@ def _timed(work: Callable[[], Any], repeats: int) -> tuple[float, list[float]]:
 
 
 def print_gain(runs: Sequence[Path]) -> None:
-    """Print the pooled figures of several folds' `report.json`.
+    """Print the pooled figures of `report.json`, one table over all data sets.
 
     Raises:
         SystemExit: two runs tested the same image, or a run has no such report.
     """
     from toolkit.methods.sam.evaluate import KINDS, RegionResult, compare
+    from toolkit.runs.run import Run
 
-    before: list[RegionResult] = []
-    after: list[RegionResult] = []
-    halves: dict[str, list[RegionResult]] = {"zero_shot_tta": [], "finetuned_no_tta": []}
-    seen: set[str] = set()
+    pooled: dict[str, dict[str, list[RegionResult]]] = {}
+    images: dict[str, list[dict[str, float | None]]] = {}
+    seen: set[tuple[str, str]] = set()
     for path in runs:
-        regions = read_json(path / "report.json").get("regions")
-        if not regions:
-            raise SystemExit(f"{path}: its report holds no regions; train the run again")
-        own = {row["sample_id"] for row in regions["tuned"]}
+        report = read_json(path / "report.json")
+        name = Run.open(path).record["data"]["name"]
+        own = {(name, row["sample_id"]) for row in report["regions"]["tuned"]}
         if own & seen:
-            raise SystemExit(f"{path}: {sorted(own & seen)[0]} is in another run's test part too")
+            raise SystemExit(f"{path}: {min(own & seen)[1]} is in another run's test part too")
         seen |= own
-        before += [RegionResult(**row) for row in regions["zero_shot"]]
-        after += [RegionResult(**row) for row in regions["tuned"]]
-        for name, rows in halves.items():
-            rows += [RegionResult(**row) for row in regions.get(name, ())]
-    print(f"{len(runs)} folds pooled, {len(seen)} defective test images\n")
-    head = ["prompt", "IoU before", "after", "difference [95 %]", "Dice", "boundary IoU", "error",
-            "tta alone", "training alone"]  # fmt: skip
+        images.setdefault(name, []).append(report["images"])
+        for model, rows in report["regions"].items():
+            results = pooled.setdefault(name, {}).setdefault(model, [])
+            results += [RegionResult(**row) for row in rows]
+    head = ["data", "prompt", "regions", "zero-shot", "tuned", "difference [95 %]", *_PARTS]
     print("| " + " | ".join(head) + " |\n|" + "---|" * len(head))
-    groups = {}
-    for kind in KINDS:
-        figures = compare(
-            [r for r in before if r.kind == kind], [r for r in after if r.kind == kind]
-        )
-        groups[kind] = figures
-        low, high = figures["interval"]["low"], figures["interval"]["high"]
-        cells = [
-            kind,
-            f"{figures['zero_shot']:.3f}",
-            f"{figures['tuned']:.3f}",
-            f"{figures['difference']:+.3f} [{low:+.3f}, {high:+.3f}]",
-            _pair(figures["dice"]),
-            _pair(figures["boundary_iou"]),
-            f"{figures['calibration']['zero_shot']['mean_error']:.2f} → "
-            f"{figures['calibration']['tuned']['mean_error']:.2f}",
-            *(_mean(halves[name], kind) for name in halves),
-        ]
-        print("| " + " | ".join(cells) + " |")
+    groups: dict[str, dict[str, Any]] = {}
+    for name, models in pooled.items():
+        for kind in KINDS:
+            before, after = (
+                [r for r in models[m] if r.kind == kind] for m in ("zero_shot", "tuned")
+            )
+            figures = groups.setdefault(name, {})[kind] = compare(before, after)
+            low, high = figures["interval"]["low"], figures["interval"]["high"]
+            gained = f"{figures['difference']:+.3f} [{low:+.3f}, {high:+.3f}]"
+            means = [f"{figures[m]:.3f}" for m in ("zero_shot", "tuned")]
+            parts = [_mean(models[part], kind) for part in _PARTS.values()]
+            cells = [name, kind, str(figures["regions"]), *means, gained, *parts]
+            print("| " + " | ".join(cells) + " |")
+    print("\n| data, IoU of whole masks | zero-shot, true boxes | tuned, true boxes | prompter |")
+    print("|---|---|---|---|")
+    for name, rows in images.items():
+        cells = []
+        for key in ("true_boxes_zero_shot", "true_boxes", "prompter"):
+            values = [row[key] for row in rows if row[key] is not None]
+            cells.append(f"{statistics.fmean(values):.3f}" if values else "-")
+        print(f"| {name} | {' | '.join(cells)} |")
     for by in ("by_type", "by_size"):
-        print(f"\n| {by.replace('_', ' ')} | regions | " + " | ".join(KINDS) + " |")
-        print("|---|---|" + "---|" * len(KINDS))
-        for name, member in groups[KINDS[0]][by].items():
-            cells = [_pair(groups[kind][by][name]) for kind in KINDS]
-            print(f"| {name} | {member['regions']} | " + " | ".join(cells) + " |")
+        print(f"\n| data | {by.replace('_', ' ')} | regions | " + " | ".join(KINDS) + " |")
+        print("|---|---|---|" + "---|" * len(KINDS))
+        for name, figures in groups.items():
+            for group, member in figures[KINDS[0]][by].items():
+                cells = [_pair(figures[kind][by][group]) for kind in KINDS]
+                print(f"| {name} | {group} | {member['regions']} | {' | '.join(cells)} |")
+
+
+_PARTS = {
+    "without the choice": "without_choice", "without crops": "without_crops",
+    "zero-shot with crops": "zero_shot_with_crops",
+}  # fmt: skip
 
 
 def _mean(rows: Sequence[Any], kind: str) -> str:

@@ -57,7 +57,8 @@ class Prediction:
         anomaly_map: float32 array (h, w) that covers the whole image at any resolution, if the
             method scores pixels.
         sample_id: id of the sample; empty for an image that is not part of a data set.
-        seconds: time from file to prediction, where it was measured.
+        seconds: time from file to prediction, where it was measured; from a predictor, what a
+            cache has saved.
     """
 
     score: float

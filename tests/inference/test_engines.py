@@ -108,6 +108,23 @@ def test_an_engine_agrees_with_torch(
     assert {f: f.read_bytes() for f in sorted(run.path.rglob("*")) if f.is_file()} == before
 
 
+@pytest.mark.slow
+def test_sam_encodes_in_an_engine_whose_files_all_its_runs_share(
+    train: Train, images: list[Path]
+) -> None:
+    run = train("sam")
+    model = toolkit.load_model(run, engine="onnxruntime")
+    wanted = toolkit.load_model(run)(images[:2])
+    assert model.engine == "onnxruntime float32"
+    for found, one in zip(model(images[:2]), wanted, strict=True):
+        assert found.score == pytest.approx(one.score, abs=0.02)  # torch may encode in bfloat16
+    folders = _folders()
+    toolkit.load_model(
+        train("sam", seed=3, weights=str(run.weights / "initial.safetensors")), engine="onnxruntime"
+    )
+    assert _folders() == folders
+
+
 def test_a_second_process_uses_the_files(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
     toolkit.load_model(run, engine="openvino")
     assert "making the engine files" in capfd.readouterr().err

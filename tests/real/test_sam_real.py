@@ -32,7 +32,7 @@ def test_box_and_click_masks_equal_those_of_the_stock_predictor(
     from segment_anything import SamPredictor
 
     from toolkit.methods.sam.batched_decoder import decode, scale_to_input, to_image_size
-    from toolkit.methods.sam.encoder import EmbeddingCache
+    from toolkit.methods.sam.embeddings import EmbeddingCache
     from toolkit.methods.sam.prompts import box_prompt, centre_pixel, click_prompt
     from toolkit.methods.sam.targets import region_targets
 
@@ -57,8 +57,8 @@ def test_box_and_click_masks_equal_those_of_the_stock_predictor(
             decoded = decode(
                 mobile_sam, embedding, prompts, [scale_to_input(target.size_wh)] * 2
             ).low_res_logits()
-        ours = (to_image_size(decoded[:, :1], target.size_wh)[:, 0] > 0).numpy()
-        for mine, theirs in zip(ours, stock, strict=True):
+        for low, theirs in zip(decoded[:, 0], stock, strict=True):
+            mine = to_image_size(low, target.size_wh) > 0
             iou = mask_iou(mine, theirs)
             assert isinstance(iou, float)
             assert iou > least
@@ -72,10 +72,11 @@ def test_ultralytics_segments_a_box_as_we_do_from_an_exported_checkpoint(
     ultralytics_env.prepare()
     from ultralytics import SAM
 
-    from toolkit.methods.sam.encoder import EmbeddingCache
+    from toolkit.methods.sam.embeddings import EmbeddingCache
     from toolkit.methods.sam.evaluate import Evaluated, predict_kinds
     from toolkit.methods.sam.export import save_whole
     from toolkit.methods.sam.targets import region_targets
+    from toolkit.methods.sam.tta import Decoders
 
     sample = load_dataset(bottle_dir).by_id["test/contamination/002.png"]
     (target,) = region_targets([sample])
@@ -85,7 +86,7 @@ def test_ultralytics_segments_a_box_as_we_do_from_an_exported_checkpoint(
         str(sample.image), bboxes=[x0, y0, x1 - 1, y1 - 1], verbose=False
     )
     cache = EmbeddingCache(mobile_sam, "e", tmp_path)
-    ours, _ = predict_kinds(Evaluated(mobile_sam), cache, target, ["box"])["box"]
+    ours, _ = predict_kinds(Evaluated(Decoders(mobile_sam)), cache, target, ["box"])["box"]
     iou = mask_iou(result.masks.data[0].cpu().numpy().astype(bool), ours)
     assert isinstance(iou, float)
     assert iou > 0.95

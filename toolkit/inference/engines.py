@@ -8,21 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from importlib.util import find_spec
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from toolkit import __version__
-from toolkit.data.images import read_rgb
 from toolkit.data.types import file_sha256
 from toolkit.errors import (
     ConfigError,
@@ -34,27 +29,20 @@ from toolkit.errors import (
 )
 from toolkit.files import OutputError, atomic_folder, read_json, write_json
 from toolkit.home import cache_dir
+from toolkit.inference.parity import Parity
 from toolkit.methods.base import EnginePredictor
 from toolkit.runs.environment import package_version, processor
-from toolkit.runs.prediction_io import read_predictions
 from toolkit.runtime.engines import default_threads, open_network
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from toolkit.methods.base import Engine, Graph, Predictor
     from toolkit.runs.run import Run
 
 ENGINES = ("auto", "torch", "onnxruntime", "openvino")
 
-TOLERANCE = 1e-3
-"""Largest difference from torch that passes: of a network's output, as a share of its largest
-value; of an image score, as a share of the score, or absolute below 1."""
-
-_FORMAT = 2  # of the files; one more whenever the graphs of the methods change
+_FORMAT = 3  # of the files; one more whenever the graphs of the methods change
 _EXTRAS = {"openvino": "openvino", "onnxruntime": "onnx"}
 _MODEL, _RECORD = "model.onnx", "engine.json"
-_PARITY_IMAGES, _TIMED_CALLS = 4, 10
 
 
 class _NoOnnxError(RunError):
@@ -103,7 +91,7 @@ def use_engine(
         ParityError: the named engine differs from torch by more than `TOLERANCE`.
     """
     check_engine(name)
-    installed = [one for one in _EXTRAS if find_spec(one) and find_spec("onnx")]
+    installed = _installed()
     if name == "torch":
         return predictor, "torch"
     reason = ""
@@ -120,7 +108,8 @@ def use_engine(
         _say(f"engine torch: {reason}")
         return predictor, "torch"
     try:
-        files = _engine_files(predictor, graph, run, installed)
+        parity = Parity(graph, predictor, run)
+        files = _engine_files(parity, _recipe(run, graph), installed)
     except _NoOnnxError as error:
         if name != "auto":
             raise
@@ -134,7 +123,7 @@ def use_engine(
             differences = [v.get("error") or f"{v['difference']:.3g}" for v in tried.values()]
             raise ParityError(
                 f"{run.path}: {name} differs from torch ({', '.join(differences)}; allowed "
-                f"{TOLERANCE:.3g}); use: --engine auto"
+                f"{record['tolerance']:.3g}); use: --engine auto"
             )
         if fastest == "torch":
             _say(f"engine torch: no other engine is faster and agrees with it ({folder})")
@@ -185,52 +174,94 @@ def open_engine(path: Path, name: str, *, streams: int = 1) -> Engine:
     return open_network(path, engine, precision, streams=streams)
 
 
+def lasting_engine(graph: Graph, *, streams: int) -> tuple[Engine, str] | None:
+    """Return an engine for outputs that are kept, and its name; None where torch is left alone.
+
+    It is chosen by rule, the fastest as a rule first, and not by a race, and each call has one
+    thread, so that the same machine computes the same bits every time.
+
+    Args:
+        graph: with `shared`.
+        streams: calls that run side by side.
+    """
+    installed = _installed()
+    if not installed:
+        return None
+    try:
+        with _engine_files(Parity(graph), _recipe(None, graph), installed) as folder:
+            engines = read_json(folder / _RECORD)["engines"]
+            for name in reversed(_variants(installed)):
+                if engines.get(name, {}).get("passed"):
+                    engine, precision = name.split()
+                    network = open_network(
+                        folder / _MODEL, engine, precision, threads=streams, streams=streams
+                    )
+                    return network, name
+    except _NoOnnxError as error:
+        _say(f"engine torch: {error}")
+    return None
+
+
+def _installed() -> list[str]:
+    return [one for one in _EXTRAS if find_spec(one) and find_spec("onnx")]
+
+
 def _engine_files(
-    predictor: Predictor, graph: Graph, run: Run, installed: Sequence[str]
+    parity: Parity, recipe: dict[str, Any], installed: Sequence[str]
 ) -> AbstractContextManager[Path]:
-    """Return the folder of the run's engine files, making them first where they do not fit.
+    """Return the folder of a network's engine files, making them first where they do not fit.
 
     Where the cache cannot be written, the folder is removed at the end of the context.
     """
-    recipe = _recipe(run)
     folder = _folder(recipe)
     if folder.exists() and not _fits(folder, recipe):
-        _say(f"{folder}: not what was made from {run.path}; making it again")
+        _say(f"{folder}: not what was made from {parity.owner}; making it again")
     elif not folder.exists():
-        _say(f"making the engine files of {run.path} (once)")
+        _say(f"making the engine files of {parity.owner} (once)")
     else:
         return nullcontext(folder)
     try:
         with atomic_folder(folder, overwrite=True) as fresh:
-            _make(fresh, predictor, graph, run, installed, recipe)
+            _make(fresh, parity, installed, recipe)
     except OutputError as error:
         _say(f"{error}; the next process makes the engine files again")
-        return _temporary_files(predictor, graph, run, installed, recipe)
+        return _temporary_files(parity, installed, recipe)
     return nullcontext(folder)
 
 
 @contextmanager
 def _temporary_files(
-    predictor: Predictor, graph: Graph, run: Run, installed: Sequence[str], recipe: dict[str, Any]
+    parity: Parity, installed: Sequence[str], recipe: dict[str, Any]
 ) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as name:
-        _make(Path(name), predictor, graph, run, installed, recipe)
+        _make(Path(name), parity, installed, recipe)
         yield Path(name)
 
 
-def _recipe(run: Run) -> dict[str, Any]:
-    """Return everything that engine files and their timing depend on, as JSON values."""
-    files = sorted(path for path in run.weights.rglob("*") if path.is_file())
-    return {
+def _recipe(run: Run | None, graph: Graph | None = None) -> dict[str, Any]:
+    """Return everything that engine files and their timing depend on, as JSON values.
+
+    Args:
+        run: whose weights they are made from.
+        graph: its network, which may be one that many runs share.
+    """
+    common = {
         "format": _FORMAT,
-        "method": run.method,
-        "settings": run.record["settings"],
-        "seed": run.seed,
-        "weights": {p.relative_to(run.weights).as_posix(): file_sha256(p) for p in files},
         "toolkit": __version__,
         "versions": {name: package_version(name) for name in ("torch", "onnx", *_EXTRAS)},
         "processor": processor(),
         "threads": default_threads(),
+    }
+    if graph is not None and graph.shared is not None:
+        return {**common, "network": graph.shared.key}
+    assert run is not None
+    files = sorted(path for path in run.weights.rglob("*") if path.is_file())
+    return {
+        **common,
+        "method": run.method,
+        "settings": run.record["settings"],
+        "seed": run.seed,
+        "weights": {p.relative_to(run.weights).as_posix(): file_sha256(p) for p in files},
     }
 
 
@@ -253,65 +284,23 @@ def _fits(folder: Path, recipe: dict[str, Any]) -> bool:
     )
 
 
-def _make(
-    folder: Path,
-    predictor: Predictor,
-    graph: Graph,
-    run: Run,
-    installed: Sequence[str],
-    recipe: dict[str, Any],
-) -> None:
+def _make(folder: Path, parity: Parity, installed: Sequence[str], recipe: dict[str, Any]) -> None:
     """Write the network as ONNX, and how every installed engine compares with torch."""
-    import torch
-
-    write_network(graph, folder / _MODEL, run)
-    images, checked = _parity_images(run)
-    inputs: list[NDArray[np.uint8]] = []
-
-    def in_torch(image: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-        inputs.append(image.copy())
-        with torch.inference_mode():
-            return [one.numpy() for one in graph.module(torch.from_numpy(image))]
-
-    scores = [one.score for one in predictor.predict(images)]
-    predictor.with_engine(in_torch).predict(images)
-    seen = list(inputs)
-    expected = [in_torch(one) for one in seen]
-    engines = {}
-    for name in _variants(installed):
-        try:
-            engine = open_engine(folder / _MODEL, name)
-            pairs = [(engine(one), wanted) for one, wanted in zip(seen, expected, strict=True)]
-            found = [one.score for one in predictor.with_engine(engine).predict(images)]
-        except Exception as error:  # engines have errors of their own; any means: not this one
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            engines[name] = {"passed": False, "error": reason, "seconds": None}
-            continue
-        apart = [_difference(a, b) for a, b in pairs]
-        apart += [abs(a - b) / max(1.0, abs(b)) for a, b in zip(found, scores, strict=True)]
-        difference = float(np.max(apart))  # not `max`, which would pass over what is not a number
-        engines[name] = {
-            "passed": bool(difference <= TOLERANCE),
-            "difference": difference if np.isfinite(difference) else 1e9,
-            "seconds": _seconds(engine, seen[0]),
-        }
-    in_torch_seconds = _seconds(in_torch, seen[0])
-    write_json(
-        folder / _RECORD,
-        {
-            "recipe": recipe,
-            "steps": predictor.steps(),
-            "sha256": file_sha256(folder / _MODEL),
-            "checked": checked,
-            "tolerance": TOLERANCE,
-            "engines": engines,
-            "torch_seconds": in_torch_seconds,
-        },
-    )
+    write_network(parity.graph, folder / _MODEL, parity.owner)
+    path = folder / _MODEL
+    engines = {name: partial(open_engine, path, name) for name in _variants(installed)}
+    record = {"recipe": recipe, "sha256": file_sha256(path), **parity.measure(engines)}
+    record["steps"] = None if parity.predictor is None else parity.predictor.steps()
+    write_json(folder / _RECORD, record)
 
 
-def write_network(graph: Graph, path: Path, run: Run) -> None:
+def write_network(graph: Graph, path: Path, owner: object) -> None:
     """Write the network of a run as ONNX.
+
+    Args:
+        graph: the network.
+        path: the file.
+        owner: what an error names.
 
     Raises:
         RunError: ONNX cannot express it.
@@ -334,7 +323,7 @@ def write_network(graph: Graph, path: Path, run: Run) -> None:
     except Exception as error:  # torch's exporter has no error class of its own
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise _NoOnnxError(
-            f"{run.path}: its network cannot be written as ONNX ({reason}); use: --engine torch"
+            f"{owner}: its network cannot be written as ONNX ({reason}); use: --engine torch"
         ) from error
 
 
@@ -347,40 +336,6 @@ def _variants(installed: Sequence[str]) -> list[str]:
         if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             names.append("openvino bfloat16")
     return names
-
-
-def _difference(
-    found: Sequence[NDArray[np.float32]], expected: Sequence[NDArray[np.float32]]
-) -> float:
-    """Return the largest difference of an output, as a share of that output's largest value."""
-    return float(
-        np.max([np.abs(a - b).max() / max(float(np.abs(b).max()), 1e-9)
-                for a, b in zip(found, expected, strict=True)])
-    )  # fmt: skip
-
-
-def _seconds(engine: Callable[[NDArray[np.uint8]], Any], image: NDArray[np.uint8]) -> float:
-    times = []
-    for _ in range(_TIMED_CALLS):
-        started = time.perf_counter()
-        engine(image)
-        times.append(time.perf_counter() - started)
-    return statistics.median(times)
-
-
-def _parity_images(run: Run) -> tuple[list[NDArray[np.uint8]], str]:
-    """Return images to compare on: validation images, or noise where these are out of reach."""
-    root, images = Path(run.record["data"]["root"]), []
-    try:
-        for prediction in islice(read_predictions(run.predictions, "val"), _PARITY_IMAGES):
-            images.append(read_rgb(root / prediction.sample_id))
-    except (ToolkitError, OSError):
-        images = []
-    if images:
-        return images, f"{len(images)} validation images"
-    draw = np.random.default_rng(0)
-    noise = [draw.integers(0, 256, (320, 320, 3), np.uint8) for _ in range(_PARITY_IMAGES)]
-    return noise, f"{len(noise)} images of noise"
 
 
 def _say(message: str) -> None:

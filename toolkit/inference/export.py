@@ -17,7 +17,8 @@ from toolkit.data.types import file_sha256
 from toolkit.decisions.card import CalibrationCard, model_sha256
 from toolkit.errors import ConfigError, ParityError, RunError
 from toolkit.files import atomic_folder, write_json, write_text
-from toolkit.inference.engines import TOLERANCE, write_network
+from toolkit.inference.engines import write_network
+from toolkit.inference.parity import TOLERANCE
 from toolkit.inference.plot import validation_heat_range
 from toolkit.inference.quantize import quantize_onnx, quantize_openvino
 from toolkit.methods.base import EnginePredictor, Exported, Method, Predictor
@@ -128,7 +129,7 @@ def export_run(
         raise RunError(f"{run.path}: {run.method} has no such export; use: toolkit predict")
     with atomic_folder(out, overwrite=overwrite) as folder, tempfile.TemporaryDirectory() as work:
         network = Path(work) / "network.onnx"
-        write_network(graph, network, run)
+        write_network(graph, network, run.path)
         for number in _from(precision, form):
             file = _write_network(number, form, network, folder, predictor, run, dataset)
             engine = open_network(folder / file, ENGINES[form], number)

@@ -36,6 +36,28 @@ Engine: TypeAlias = "Callable[[NDArray[np.uint8]], Sequence[NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
+class SharedNetwork:
+    """What a network needs that is the same in many runs, such as SAM's image encoder.
+
+    Its engine files are kept once for all of them.
+
+    Attributes:
+        key: hash of its weights.
+        inputs: makes inputs to compare engines on.
+        distance: what the outputs of an engine lose against those of torch in float32, both for
+            all of these inputs, in what counts in the end.
+        tolerance: the largest distance that passes.
+        checked: what is compared, in words.
+    """
+
+    key: str
+    inputs: Callable[[], Sequence[NDArray[np.uint8]]]
+    distance: Callable[[Sequence[NDArray[np.float32]], Sequence[NDArray[np.float32]]], float]
+    tolerance: float
+    checked: str
+
+
+@dataclass(frozen=True)
 class Graph:
     """The network of a predictor, for inference engines.
 
@@ -45,12 +67,14 @@ class Graph:
         example: an input, uint8 array (1, H, W, 3).
         outputs: names of the outputs.
         any_size: whether height and width of the input may differ from the example's.
+        shared: what it needs where it is the same in many runs; None where it is a run's own.
     """
 
     module: nn.Module
     example: NDArray[np.uint8]
     outputs: tuple[str, ...]
     any_size: bool = False
+    shared: SharedNetwork | None = None
 
 
 class Predictor(ABC):

@@ -68,7 +68,9 @@ def test_masks_come_back_at_image_size_as_the_stock_model_scales_them(
     scale = scale_to_input(size_wh)
     inner = (int(height * scale + 0.5), int(width * scale + 0.5))
     expected = small_sam.postprocess_masks(logits, inner, (height, width))
-    torch.testing.assert_close(to_image_size(logits, size_wh), expected)
+    found = torch.from_numpy(to_image_size(logits[0, 0], size_wh))
+    # OpenCV interpolates with other roundings.
+    torch.testing.assert_close(found, expected[0, 0], atol=2e-3, rtol=0)
 
 
 def test_gradients_reach_the_decoder(small_sam) -> None:

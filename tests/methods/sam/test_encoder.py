@@ -11,21 +11,22 @@ import torch
 from torch import nn
 
 from toolkit.data.images import read_rgb
+from toolkit.data.layouts import load_dataset
 from toolkit.data.types import Sample
-from toolkit.methods.sam.encoder import (
+from toolkit.inference import engines, parity
+from toolkit.methods.sam.embeddings import (
     EmbeddingCache,
     ViewEmbeddings,
-    fuse_encoder,
     thread_count,
     thread_pool,
+    training_cache,
 )
+from toolkit.methods.sam.encoder import Encoder, encoder_graph, fuse_encoder, to_input
 from toolkit.methods.sam.tta import View
 
 
 class _Encoder(nn.Module):
     """A stand-in: pools the picture to the size of an embedding."""
-
-    img_size = 64
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,6 +36,7 @@ class _Encoder(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         self.calls += 1
         grey = nn.functional.adaptive_avg_pool2d(x.mean(1, keepdim=True), 64) * self.gain
+        assert x.shape[-2:] == (1024, 1024)
         return grey.expand(-1, 256, -1, -1)
 
 
@@ -43,9 +45,7 @@ class _Sam(nn.Module):
         super().__init__()
         self.image_encoder = _Encoder()
         self.device = torch.device("cpu")
-
-    def preprocess(self, x: torch.Tensor) -> torch.Tensor:
-        return x / 255
+        self.pixel_mean, self.pixel_std = torch.tensor(0.0), torch.tensor(255.0)
 
 
 @pytest.fixture
@@ -90,6 +90,80 @@ def test_another_encoder_has_another_folder(sample: Sample, tmp_path: Path) -> N
     assert sam.image_encoder.calls == 1
 
 
+def test_equal_pixels_have_one_embedding_in_whatever_file(sample: Sample, tmp_path: Path) -> None:
+    sam = _Sam()
+    cache = EmbeddingCache(sam, "e", tmp_path / "cache")
+    copy = tmp_path / "copy.bmp"
+    cv2.imwrite(str(copy), cv2.imread(str(sample.image)))
+    assert torch.equal(
+        cache.get(sample), cache.get(Sample(id="copy.bmp", image=copy, label="good"))
+    )
+    assert sam.image_encoder.calls == 1
+
+
+def test_the_input_is_that_of_meta(small_sam) -> None:
+    from segment_anything.utils.transforms import ResizeLongestSide
+
+    from toolkit.methods.sam import encoder
+
+    image = np.random.default_rng(0).integers(0, 256, (40, 64, 3), np.uint8)
+    resized = torch.from_numpy(ResizeLongestSide(1024).apply_image(image)).permute(2, 0, 1)
+    seen = []
+
+    class Recorder:
+        pixel_mean, pixel_std = small_sam.pixel_mean, small_sam.pixel_std
+
+        def image_encoder(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append(x)
+            return x
+
+    encoder._from_input(Recorder(), torch.from_numpy(to_input(image)))  # type: ignore[arg-type]
+    torch.testing.assert_close(seen[0][0], small_sam.preprocess(resized.float()))
+
+
+@pytest.mark.slow
+def test_a_training_encodes_in_an_engine_that_keeps_the_masks(
+    small_sam, sample: Sample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openvino")
+    monkeypatch.setenv("TOOLKIT_HOME", str(tmp_path))
+    monkeypatch.setattr(engines, "_variants", lambda _: ["openvino float32"])  # each takes seconds
+    monkeypatch.setattr(parity, "_TIMED_CALLS", 1)
+    cache = training_cache(small_sam, "e", [sample])
+    assert cache.engine == "openvino float32"
+    plain = EmbeddingCache(small_sam, "e")
+    assert plain._arrays.folder != cache._arrays.folder  # engines do not mix
+    both = [one.get(sample).float() for one in (cache, plain)]
+    assert float((both[0] - both[1]).norm() / both[1].norm()) < 0.03
+    again = training_cache(small_sam, "e", [sample])
+    again._arrays.path(next(again._arrays.folder.glob("*.npy")).stem).unlink()
+    assert torch.equal(again.get(sample).float(), both[0])  # the same bits
+
+
+def test_without_samples_the_distance_is_that_of_masks(small_sam) -> None:
+    shared = encoder_graph(small_sam, "e").shared
+    assert shared is not None
+    assert len(shared.inputs()) == 2
+    one, other = torch.randn(2, 1, 256, 64, 64, generator=torch.manual_seed(0)).numpy()
+    assert shared.distance([one], [one]) == 0
+    assert shared.distance([one], [other]) > shared.tolerance
+
+
+def test_with_samples_it_is_what_the_masks_lose_against_the_truth(
+    small_sam, sample_dir: Path
+) -> None:
+    defects = [s for s in load_dataset(sample_dir).samples if s.is_defect]
+    shared = encoder_graph(small_sam, "e", lambda: defects).shared
+    assert shared is not None
+    inputs = shared.inputs()
+    assert len(inputs) == 4
+    ones, others = torch.randn(2, 4, 1, 256, 64, 64, generator=torch.manual_seed(0)).numpy()
+    lost = shared.distance(ones, others)
+    assert lost == pytest.approx(-shared.distance(others, ones))
+    assert lost != 0
+    assert shared.distance(ones, ones) == 0
+
+
 def test_fill_computes_only_what_is_missing(sample: Sample, tmp_path: Path) -> None:
     cache = EmbeddingCache(_Sam(), "e", tmp_path / "cache")
     three = [(sample, View(view)) for view in range(3)]
@@ -109,13 +183,13 @@ def test_a_crop_has_a_key_of_its_own_and_shows_its_part_only(
     assert len(list(cache._arrays.folder.glob("*.npy"))) == len(views)
     assert len({tensor.numpy().tobytes() for tensor in made}) == len(views)
     image = read_rgb(sample.image)
-    part = ViewEmbeddings(_Sam(), np.ascontiguousarray(image[0:20, 20:40]))(View())
-    assert torch.equal(made[4], part.half())
+    part = Encoder(_Sam())(np.ascontiguousarray(image[0:20, 20:40]))
+    assert torch.equal(made[4], part)
 
 
 def test_one_image_in_memory_encodes_each_view_once(sample: Sample) -> None:
     sam = _Sam()
-    embedding_of = ViewEmbeddings(sam, read_rgb(sample.image))
+    embedding_of = ViewEmbeddings(Encoder(sam), read_rgb(sample.image))
     assert torch.equal(embedding_of(View(3)), embedding_of(View(3)))
     assert sam.image_encoder.calls == 1
 

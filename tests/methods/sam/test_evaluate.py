@@ -16,8 +16,10 @@ from toolkit.methods.sam.evaluate import (
     KINDS,
     Evaluated,
     RegionResult,
+    choose_decoders,
     compare,
     evaluate_prompts,
+    joined_iou,
     size_of,
 )
 from toolkit.methods.sam.prompts import Prompt
@@ -58,7 +60,13 @@ def prompts(monkeypatch: pytest.MonkeyPatch) -> list[Prompt]:
         mask[10 + 10 * int((prompt.labels == 1).sum()) :] = False
         return _Prediction(mask)
 
-    monkeypatch.setattr(evaluate, "predict_mask", lambda sam, *args: predict(*args))
+    monkeypatch.setattr(
+        evaluate,
+        "predict_masks",
+        lambda decoders, embedding_of, prompts, *args: [
+            predict(embedding_of, one, *args) for one in prompts
+        ],
+    )
     monkeypatch.setattr(evaluate, "refine", predict)
     return seen
 
@@ -84,12 +92,15 @@ def test_the_jitter_is_the_same_for_every_model(target: Target, prompts: list[Pr
 def test_results_name_their_region(target: Target, prompts: list[Prompt]) -> None:
     (one, two) = evaluate_prompts(MODEL, None, [target, target], ["box"])["box"]  # type: ignore[arg-type]
     assert (one.sample_id, one.region, one.area, one.label) == ("a", 0, 1600, "hole")
+    assert one.longest == 0.5
     assert two.region == 1
 
 
-def _result(iou: float, *, label: str = "hole", area: int = 5000, region: int = 0) -> RegionResult:
+def _result(
+    iou: float, *, label: str = "hole", area: int = 5000, region: int = 0, longest: float = 0.5
+) -> RegionResult:
     return RegionResult(
-        sample_id="a", label=label, region=region, area=area, kind="box", iou=iou,
+        sample_id="a", label=label, region=region, area=area, longest=longest, kind="box", iou=iou,
         dice=2 * iou / (1 + iou), boundary_iou=iou / 2, predicted_iou=0.7,
     )  # fmt: skip
 
@@ -136,3 +147,34 @@ def test_sizes_have_the_limits_of_coco(area: int, name: str) -> None:
 def test_other_regions_are_refused() -> None:
     with pytest.raises(ValueError, match="same prompts"):
         compare(BEFORE[:2], AFTER[1:])
+
+
+def _results(small: list[float], large: list[float]) -> dict[str, list[RegionResult]]:
+    rows = [_result(iou, longest=0.1) for iou in small] + [_result(iou) for iou in large]
+    return {"box": rows, "1-click": [replace(row, iou=1 - row.iou) for row in rows]}
+
+
+@pytest.mark.parametrize(
+    ("small", "large", "box", "click"),
+    [
+        # (before, after) and how many regions: by size of region, what answers boxes and clicks
+        ((0.5, 0.4, 8), (0.5, 0.6, 8), ("zero_shot", "tuned"), ("tuned", "zero_shot")),
+        # few regions of a size follow all
+        ((0.5, 0.4, 7), (0.5, 0.6, 8), ("tuned", "tuned"), ("zero_shot", "zero_shot")),
+        ((0.5, 0.4, 7), (0.5, 0.5, 7), ("zero_shot", "zero_shot"), ("tuned", "tuned")),
+        ((0.5, 0.5, 9), (0.5, 0.5, 9), ("tuned", "tuned"), ("tuned", "tuned")),  # no better
+        ((0.5, 0.5, 0), (0.5, 0.5, 0), ("tuned", "tuned"), ("tuned", "tuned")),  # nothing to see
+    ],
+)
+def test_the_decoder_that_validates_better_answers(small, large, box, click) -> None:
+    before = _results([small[0]] * small[2], [large[0]] * large[2])
+    after = _results([small[1]] * small[2], [large[1]] * large[2])
+    found = choose_decoders(before, after, crop_below=0.2)
+    for kind, wanted in (("box", box), ("click", click)):
+        assert tuple(found[kind][size]["decoder"] for size in ("small", "large")) == wanted
+
+
+def test_true_boxes_of_an_image_are_joined(target: Target, prompts: list[Prompt]) -> None:
+    assert joined_iou(MODEL, None, [target, target]) == pytest.approx(0)  # type: ignore[arg-type]
+    assert len(prompts) == 2
+    assert joined_iou(MODEL, None, []) is None  # type: ignore[arg-type]

@@ -142,6 +142,10 @@ def test_the_report_compares_both_models(split: Split, run: Run) -> None:
     report = Sam(SETTINGS).report(split, run)
     box = report["prompted"]["box"]
     assert box["difference"] == 0  # nothing was trained
-    assert set(report["regions"]) == {"zero_shot", "tuned"}
-    assert not any(key.startswith("iou_") for key in box)
+    assert set(report["regions"]) == {
+        "zero_shot", "tuned", "without_choice", "without_crops", "zero_shot_with_crops"
+    }  # fmt: skip
+    assert box["iou_without_choice"] == box["iou_zero_shot_with_crops"]
+    assert report["images"]["prompter"] is None  # nothing was predicted
+    assert 0 <= report["images"]["true_boxes"] <= 1
     assert read_json(run.path / "run.json")["metadata"] == run.metadata

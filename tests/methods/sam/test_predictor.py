@@ -6,14 +6,17 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+import torch
 
 from toolkit.errors import DataError
 from toolkit.methods.base import Predictor
-from toolkit.methods.sam import predictor as module
+from toolkit.methods.sam import tta
+from toolkit.methods.sam.embeddings import EmbeddingCache
+from toolkit.methods.sam.encoder import Encoder
 from toolkit.methods.sam.predictor import SamPredictor, prompts_of, tta_config
 from toolkit.methods.sam.prompts import grid_prompts
 from toolkit.methods.sam.settings import SamSettings
-from toolkit.methods.sam.tta import NO_TTA
+from toolkit.methods.sam.tta import Decoders, TTAConfig
 from toolkit.prediction import Boxes, Prediction
 
 SIZE = (100, 80)
@@ -74,8 +77,14 @@ def test_the_grid_covers_the_image() -> None:
     assert points == [[25, 20], [75, 20], [25, 60], [75, 60]]
 
 
+def _predictor(sam, settings: SamSettings, prompter: Predictor | None = None) -> SamPredictor:
+    return SamPredictor(Decoders(sam), settings, "hash of the encoder", prompter)
+
+
 def test_tta_is_off_by_default_and_its_sizes_are_settings() -> None:
-    assert tta_config(SamSettings()) == NO_TTA
+    settings = SamSettings(crop_below=0.1, max_crops=2)
+    assert tta_config(settings) == TTAConfig(1, 0, 2.0, 2, 0.1)
+    assert tta_config(SamSettings(crop_scale=0)).crop_below == 0
     config = tta_config(SamSettings(tta=True, tta_views=4))
     assert (config.views, config.crops, config.crop_scale) == (4, 1, 2.0)
     assert tta_config(SamSettings(tta=True, crop_scale=0)).crops == 0
@@ -100,21 +109,24 @@ class _Prompter(Predictor):
 def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """Count the calls of encoder and decoder."""
     counts = {"encode": 0, "decode": 0}
-    for name in counts:
-        real = getattr(module, name)
+    encode, decode = Encoder.__call__, tta.decode
 
-        def counted(*args, _name=name, _real=real):
-            counts[_name] += 1
-            return _real(*args)
+    def counted(name, real):
+        def call(*args):
+            counts[name] += 1
+            return real(*args)
 
-        monkeypatch.setattr(module, name, counted)
+        return call
+
+    monkeypatch.setattr(Encoder, "__call__", counted("encode", encode))
+    monkeypatch.setattr(tta, "decode", counted("decode", decode))
     return counts
 
 
 def test_ten_boxes_are_one_encoding_and_one_call_of_the_decoder(small_sam, calls) -> None:
     found = _boxes(*((i, i, i + 30, i + 30, 0.9 - i / 100) for i in range(10)))
     prompter = _Prompter(found)
-    (prediction,) = SamPredictor(small_sam, SamSettings(), prompter).predict([IMAGE])
+    (prediction,) = _predictor(small_sam, SamSettings(crop_below=0), prompter).predict([IMAGE])
     assert calls == {"encode": 1, "decode": 1}
     assert prompter.calls == 1
     assert prediction.mask is not None
@@ -124,10 +136,10 @@ def test_ten_boxes_are_one_encoding_and_one_call_of_the_decoder(small_sam, calls
 
 def test_the_mask_is_the_union_of_those_that_score_well(small_sam) -> None:
     boxes = [(5, 5, 40, 40, 0.9), (50, 30, 90, 70, 0.8), (0, 0, 9, 9, 0.06)]
-    settings = SamSettings(score_ratio=0.0, mask_threshold=-5.0)
+    settings = SamSettings(score_ratio=0.0, mask_threshold=-5.0, crop_below=0)
 
     def predict(*rows: tuple[float, ...]) -> Prediction:
-        (found,) = SamPredictor(small_sam, settings, _Prompter(_boxes(*rows))).predict([IMAGE])
+        (found,) = _predictor(small_sam, settings, _Prompter(_boxes(*rows))).predict([IMAGE])
         return found
 
     alone = [predict(box) for box in boxes]
@@ -141,23 +153,53 @@ def test_without_a_prompter_a_grid_prompts_and_without_a_box_there_is_no_mask(
     small_sam, calls
 ) -> None:
     settings = SamSettings(points_per_side=5)
-    (prediction,) = SamPredictor(small_sam, settings).predict([IMAGE])
+    (prediction,) = _predictor(small_sam, settings).predict([IMAGE])
     assert calls == {"encode": 1, "decode": 2}  # 16 prompts and 9
     assert prediction.mask is not None
-    (nothing,) = SamPredictor(small_sam, settings, _Prompter(_boxes())).predict([IMAGE])
+    (nothing,) = _predictor(small_sam, settings, _Prompter(_boxes())).predict([IMAGE])
     assert nothing.score == 0
     assert not nothing.mask.any()
     assert calls["encode"] == 1
 
 
-def test_with_tta_each_view_is_encoded_once(small_sam, monkeypatch) -> None:
-    from toolkit.methods.sam import encoder
-
-    encoded = []
-    real = encoder.encode
-    monkeypatch.setattr(encoder, "encode", lambda *args: encoded.append(1) or real(*args))
-    settings = SamSettings(tta=True, tta_views=2, tta_crops=1)
+def test_with_tta_each_view_is_encoded_once(small_sam, calls) -> None:
+    settings = SamSettings(tta=True, tta_views=2, tta_crops=1, crop_below=0)
     prompter = _Prompter(_boxes((5, 5, 25, 25, 0.9), (6, 6, 26, 26, 0.8)))
-    (prediction,) = SamPredictor(small_sam, settings, prompter).predict([IMAGE])
-    assert len(encoded) == 3  # two views and one crop, which both boxes share
+    (prediction,) = _predictor(small_sam, settings, prompter).predict([IMAGE])
+    assert calls["encode"] == 3  # two views and one crop, which both boxes share
     assert prediction.mask.shape == (80, 100)
+
+
+def test_a_second_prompter_of_the_same_picture_does_not_encode_it_again(
+    small_sam, calls, tmp_path
+) -> None:
+    prompter = _Prompter(_boxes((5, 5, 60, 60, 0.9)))
+    found = []
+    for _ in range(2):
+        store = EmbeddingCache(small_sam, "e", tmp_path)
+        predictor = SamPredictor(Decoders(small_sam), SamSettings(), "e", prompter, store)
+        found += predictor.predict([IMAGE])
+        if len(found) == 1:
+            assert calls["encode"] == 1
+    assert found[0].seconds is None
+    assert found[1].seconds > 0  # what the encoding would have taken
+    assert calls["encode"] == 3  # two to measure that, once per predictor
+    assert found[0].score == found[1].score
+    alone = _predictor(small_sam, SamSettings(), prompter).predict([IMAGE])[0]
+    assert alone.score == found[0].score  # with and without the store
+    np.testing.assert_array_equal(found[0].mask, found[1].mask)
+
+
+def test_an_engine_encodes(small_sam) -> None:
+    prompter = _Prompter(_boxes((5, 5, 60, 60, 0.9)))
+    predictor = _predictor(small_sam, SamSettings(), prompter)
+    graph, seen = predictor.graph(), []
+
+    def engine(image: np.ndarray) -> list[np.ndarray]:
+        seen.append(image.shape)
+        with torch.inference_mode():
+            return [one.numpy() for one in graph.module(torch.from_numpy(image))]
+
+    (found,) = predictor.with_engine(engine).predict([IMAGE])
+    assert seen == [(1, 1024, 1024, 4)]
+    assert found.score == pytest.approx(predictor.predict([IMAGE])[0].score, abs=0.02)

@@ -12,7 +12,7 @@ import pytest
 from toolkit.config import settings_dict
 from toolkit.errors import ConfigError
 from toolkit.files import write_json
-from toolkit.methods.sam.reuse_decoder import reuse_decoder, reused_report
+from toolkit.methods.sam.model import reuse_decoder, reused_report
 from toolkit.methods.sam.settings import SamSettings
 from toolkit.runs.run import Run
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 from toolkit.data.regions import regions_of
 from toolkit.data.types import Sample
 from toolkit.errors import RunError
-from toolkit.methods.sam.encoder import thread_pool
+from toolkit.methods.sam.embeddings import thread_pool
 from toolkit.methods.sam.model import DECODER, copy_decoder
 from toolkit.methods.sam.settings import SamSettings
 from toolkit.methods.sam.targets import Target, TrainingData, low_res_mask

@@ -16,10 +16,11 @@ from toolkit.methods.sam.tta import (
     NO_TTA,
     VIEW_COUNT,
     WHOLE,
+    Decoders,
     MaskPrediction,
     TTAConfig,
     View,
-    predict_mask,
+    predict_masks,
     refine,
     tta_views,
 )
@@ -73,14 +74,15 @@ def test_a_mask_pasted_back_is_the_mask(
     crop = crop_around((x, y, min(x + width, 400), min(y + height, 300)), SIZE, 2.0)
     view = View(number, crop if cropped else None)
     logits = torch.from_numpy(low_res_mask(view.of_mask(mask)))[None, None] * 20 - 10
-    total, count = tta._sum_in_image(logits, [view], SIZE)
+    found = _prediction({view: logits})
     # Half a pixel of the decoder's grid on each side, at most.
     side = max(view.size_wh(SIZE))
     rim = 2 * (min(width, 400 - x) + min(height, 300 - y)) * max(side / 256, 1)
-    assert np.count_nonzero((total.numpy() > 0) != mask) <= rim
+    assert np.count_nonzero(found.mask() != mask) <= rim
     x0, y0, x1, y1 = view.crop or (0, 0, *SIZE)
-    assert count.sum() == (x1 - x0) * (y1 - y0)
-    assert count[y0:y1, x0:x1].all()
+    shown = found.mask(-11.0)  # below all logits: what the view shows
+    assert shown.sum() == (x1 - x0) * (y1 - y0)
+    assert shown[y0:y1, x0:x1].all()
 
 
 def test_views_of_an_image_differ_and_the_first_is_plain() -> None:
@@ -102,13 +104,19 @@ def test_a_view_is_its_part_of_the_image() -> None:
 
 class _Decoded:
     def __init__(self, logits: torch.Tensor) -> None:
+        self.tokens = logits
         self._logits = logits
 
-    def low_res_logits(self) -> torch.Tensor:
-        return self._logits.expand(-1, 4, -1, -1)
+    def low_res_logits(self, index: slice) -> torch.Tensor:
+        return self._logits[index].expand(-1, 4, -1, -1)
 
     def iou_predictions(self) -> torch.Tensor:
         return torch.linspace(0.2, 0.8, len(self._logits))[:, None].expand(-1, 4)
+
+
+def _prediction(logits: dict[View, torch.Tensor]) -> MaskPrediction:
+    answers = {view: tta._Answer(_Decoded(low), 0, 0.5) for view, low in logits.items()}  # type: ignore[arg-type]
+    return MaskPrediction(None, SIZE, answers)  # type: ignore[arg-type]
 
 
 class _Truth:
@@ -117,7 +125,7 @@ class _Truth:
     device = torch.device("cpu")
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, mask: np.ndarray) -> None:
-        self.mask, self.views, self.feedback = mask, [], []
+        self.mask, self.views, self.calls, self.feedback = mask, [], [], []
         monkeypatch.setattr(tta, "decode", self._decode)
 
     def embedding_of(self, view: View) -> torch.Tensor:
@@ -125,8 +133,17 @@ class _Truth:
         return torch.from_numpy(low_res_mask(view.of_mask(self.mask)))[None] * 20 - 10
 
     def _decode(self, sam, embeddings, prompts, scales, masks) -> _Decoded:
+        self.calls.append((sam, len(prompts)))
         self.feedback.append(masks)
-        return _Decoded(embeddings)
+        return _Decoded(embeddings.expand(len(prompts), -1, -1, -1))
+
+    def predict(self, *prompts: Prompt, config: TTAConfig = NO_TTA, **more) -> list[MaskPrediction]:
+        decoders = Decoders(self, **more)  # type: ignore[arg-type]
+        return predict_masks(decoders, self.embedding_of, prompts, SIZE, config)
+
+
+SPECK = box_prompt((200, 100, 205, 104))
+CLOSE = TTAConfig(crop_scale=2.0, max_crops=2, crop_below=0.2)
 
 
 @pytest.fixture
@@ -136,69 +153,109 @@ def speck() -> np.ndarray:
     return mask
 
 
-def test_without_tta_the_whole_image_is_seen_once(monkeypatch, speck: np.ndarray) -> None:
+def test_without_crops_the_whole_image_is_seen_once(monkeypatch, speck: np.ndarray) -> None:
     sam = _Truth(monkeypatch, speck)
-    found = predict_mask(sam, sam.embedding_of, box_prompt((200, 100, 205, 104)), SIZE)
+    (found,) = sam.predict(SPECK)
     assert sam.views == [WHOLE]
-    assert list(found.iou_predictions) == [WHOLE]
+    assert list(found.answers) == [WHOLE]
 
 
-def test_a_crop_finds_the_rim_of_a_speck_that_the_whole_image_blurs(
+@pytest.mark.parametrize("prompt", [SPECK, click_prompt(202, 102)])
+def test_a_small_region_is_answered_from_a_crop_alone(
+    monkeypatch, speck: np.ndarray, prompt: Prompt
+) -> None:
+    speck[200:290, 20:110] = True  # another, larger region does not matter
+    sam = _Truth(monkeypatch, speck)
+    (plain,) = sam.predict(prompt)
+    (close,) = sam.predict(prompt, config=CLOSE)
+    (view,) = close.answers
+    assert view.crop is not None
+    assert view.crop[2] - view.crop[0] == 64
+    x0, y0, x1, y1 = view.crop
+    truth = np.zeros_like(speck)
+    truth[y0:y1, x0:x1] = speck[y0:y1, x0:x1]
+    assert mask_iou(close.mask(), truth) > mask_iou(plain.mask(), truth)
+    assert close.mean_iou_prediction() == pytest.approx(0.2)
+
+
+def test_a_large_region_is_answered_from_the_whole_image(monkeypatch) -> None:
+    mask = np.zeros((300, 400), bool)
+    mask[50:150, 50:150] = True
+    sam = _Truth(monkeypatch, mask)
+    # The box is 0.2 of the longer side: not below it.
+    for prompt in (box_prompt((50, 50, 130, 130)), click_prompt(90, 90)):
+        (found,) = sam.predict(prompt, config=CLOSE)
+        assert list(found.answers) == [WHOLE]
+
+
+def test_prompts_of_one_place_share_a_crop_and_one_call_of_the_decoder(
     monkeypatch, speck: np.ndarray
 ) -> None:
     sam = _Truth(monkeypatch, speck)
-    prompt = box_prompt((200, 100, 205, 104))
-    plain = predict_mask(sam, sam.embedding_of, prompt, SIZE).mask()
-    config = TTAConfig(views=1, crops=2, crop_scale=2.0)
-    close = predict_mask(sam, sam.embedding_of, prompt, SIZE, config)
-    assert mask_iou(close.mask(), speck) > mask_iou(plain, speck)
-    assert [v.crop is None for v in close.iou_predictions] == [True, False, False]
-    assert close.mean_iou_prediction() == pytest.approx((0.2 + 0.2 + 0.8) / 3)
+    near = [box_prompt((200 + i, 100, 205 + i, 104)) for i in range(5)]
+    far = [box_prompt((20, 20, 25, 25)), box_prompt((300, 200, 310, 210))]
+    found = sam.predict(*near, *far, config=CLOSE)
+    assert [number for _, number in sam.calls] == [7]
+    shown = [next(iter(one.answers)).crop for one in found]
+    assert len(set(shown[:5])) == 1
+    assert shown[5] not in (None, shown[0])
+    assert shown[6] is None  # a third crop is not allowed
+    assert len(sam.views) == 3
 
 
-def test_the_crop_of_a_click_is_where_its_first_mask_lies(monkeypatch, speck: np.ndarray) -> None:
-    speck[200:290, 20:110] = True  # another, larger region does not matter
+def test_each_kind_and_size_is_answered_by_its_decoder(monkeypatch, speck: np.ndarray) -> None:
+    speck[200:290, 20:110] = True
     sam = _Truth(monkeypatch, speck)
-    found = predict_mask(sam, sam.embedding_of, click_prompt(202, 102), SIZE, CONFIG)
-    (crop,) = {v.crop for v in found.iou_predictions if v.crop}
-    assert crop[2] - crop[0] == 64
-    assert crop[0] <= 200 < 205 <= crop[2]
+    other = type("Other", (), {"device": sam.device})()
+    choice = {
+        "box": {"small": "zero_shot", "large": "tuned"},
+        "click": {"small": "tuned", "large": "zero_shot"},
+    }
+    prompts = [
+        SPECK, box_prompt((20, 200, 110, 290)), click_prompt(202, 102), click_prompt(60, 250)
+    ]  # fmt: skip
+    found = sam.predict(*prompts, config=CLOSE, zero_shot=other, choice=choice)
+    assert [one.model is other for one in found] == [True, False, False, True]
+
+
+def test_with_tta_views_of_the_whole_image_and_of_the_crop_are_averaged(
+    monkeypatch, speck: np.ndarray
+) -> None:
+    sam = _Truth(monkeypatch, speck)
+    for prompt in (SPECK, click_prompt(202, 102)):
+        (close,) = sam.predict(prompt, config=CONFIG)
+        assert [v.crop is None for v in close.answers] == [True, True, False, False]
 
 
 def test_a_click_that_its_mask_misses_gets_no_crop(monkeypatch, speck: np.ndarray) -> None:
     sam = _Truth(monkeypatch, speck)
-    found = predict_mask(sam, sam.embedding_of, click_prompt(210, 110), SIZE, CONFIG)
-    assert {v.crop for v in found.iou_predictions} == {None}
+    for config in (CONFIG, CLOSE):
+        (found,) = sam.predict(click_prompt(210, 110), config=config)
+        assert {v.crop for v in found.answers} == {None}
 
 
-def test_the_threshold_is_of_the_mean_and_not_of_the_sum() -> None:
-    total, count = torch.tensor([[-0.9, -0.9, 0.1, 0.0]]), torch.tensor([[2.0, 4.0, 1.0, 0.0]])
-    found = MaskPrediction(None, total, count, {}, {})  # type: ignore[arg-type]
-    assert found.mask().tolist() == [[False, False, True, False]]
-    assert found.mask(-0.25).tolist() == [[False, True, True, False]]
+def test_the_threshold_is_of_the_mean_and_of_what_is_shown() -> None:
+    crop = View(0, (0, 0, 200, 200))
+    low, high = torch.full((1, 1, 256, 256), -0.9), torch.full((1, 1, 256, 256), 0.1)
+    found = _prediction({WHOLE: low, crop: high})
+    assert not found.mask().any()
+    assert found.mask(-0.5).sum() == 200 * 200  # the mean there is -0.4
+    assert _prediction({crop: high}).mask(-99).sum() == 200 * 200
 
 
 def test_a_region_that_fills_the_image_has_no_crop(monkeypatch) -> None:
     sam = _Truth(monkeypatch, np.ones((300, 400), bool))
-    found = predict_mask(sam, sam.embedding_of, click_prompt(5, 5), SIZE, CONFIG)
-    assert {v.crop for v in found.iou_predictions} == {None}
+    (found,) = sam.predict(click_prompt(5, 5), config=CONFIG)
+    assert {v.crop for v in found.answers} == {None}
 
 
 def test_a_refinement_feeds_every_view_its_own_logits(monkeypatch, speck: np.ndarray) -> None:
     sam = _Truth(monkeypatch, speck)
     prompt = click_prompt(202, 102)
-    first = predict_mask(sam, sam.embedding_of, prompt, SIZE, CONFIG)
+    (first,) = sam.predict(prompt, config=CONFIG)
     sam.views.clear()
     refine(sam.embedding_of, with_click(prompt, 5, 5, positive=False), SIZE, first)
-    assert sam.views == list(first.low_res_logits)
-    assert sam.feedback[:2] == [None, None]
-    for fed_back, view in zip(sam.feedback[2], first.low_res_logits, strict=True):
+    assert sam.views == list(first.answers)
+    assert sam.feedback[:-1] == [None, None]
+    for fed_back, view in zip(sam.feedback[-1], first.answers, strict=True):
         assert torch.equal(fed_back, sam.embedding_of(view))
-
-
-def test_without_crops_none_is_made(monkeypatch, speck: np.ndarray) -> None:
-    sam = _Truth(monkeypatch, speck)
-    prompt = box_prompt((200, 100, 205, 104))
-    predict_mask(sam, sam.embedding_of, prompt, SIZE, TTAConfig(views=3))
-    assert [v.crop for v in sam.views] == [None] * 3
-    assert TTAConfig() == NO_TTA

@@ -20,6 +20,7 @@ from torch.nn import functional
 from toolkit.methods.sam.prompts import PADDING, Prompt
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from segment_anything.modeling import MaskDecoder, Sam
     from segment_anything.modeling.transformer import Attention, TwoWayTransformer
     from torch import nn
@@ -55,7 +56,7 @@ class DecodedPrompts:
 
         The first is of the single mask, the others of three candidates for an ambiguous prompt.
         """
-        ious: Tensor = self.decoder.iou_prediction_head(self.tokens[:, 0])
+        ious: Tensor = self.decoder.iou_prediction_head(self.tokens[:, 0].float())
         return ious
 
     def low_res_logits(self, index: slice | Tensor = slice(None)) -> Tensor:
@@ -123,25 +124,30 @@ def scale_to_input(size_wh: tuple[int, int]) -> float:
     return INPUT_SIZE / max(size_wh)
 
 
-def to_image_size(logits: Tensor, size_wh: tuple[int, int]) -> Tensor:
+def to_image_size(logits: Tensor, size_wh: tuple[int, int]) -> NDArray[np.float32]:
     """Scale mask logits to the image: up to the input square, padding off, then to image pixels.
 
     Args:
-        logits: float tensor (B, C, 256, 256).
+        logits: float tensor (256, 256).
         size_wh: width and height of the image.
 
     Returns:
-        float tensor (B, C, H, W).
+        float32 array (H, W).
     """
+    import cv2
+
     width, height = size_wh
     scale = scale_to_input(size_wh)
     inner = (int(height * scale + 0.5), int(width * scale + 0.5))
-    square = functional.interpolate(
-        logits, (INPUT_SIZE, INPUT_SIZE), mode="bilinear", align_corners=False
+    low = np.ascontiguousarray(logits.float().cpu().numpy())
+    square = cv2.resize(low, (INPUT_SIZE, INPUT_SIZE), interpolation=cv2.INTER_LINEAR)
+    square = square[: inner[0], : inner[1]]
+    if inner == (height, width):
+        return np.ascontiguousarray(square, np.float32)
+    scaled: NDArray[np.float32] = cv2.resize(
+        square, (width, height), interpolation=cv2.INTER_LINEAR
     )
-    return functional.interpolate(
-        square[..., : inner[0], : inner[1]], (height, width), mode="bilinear", align_corners=False
-    )
+    return scaled
 
 
 def _embed_points(sam: Sam, coords: Tensor, labels: Tensor) -> Tensor:

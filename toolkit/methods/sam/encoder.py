@@ -1,15 +1,10 @@
-"""The image encoder: run faster than it is stored, its outputs cached on disk, in threads.
-
-Layers of SAM are small: two threads that share one layer wait for each other most of the time,
-while two that work on other images, or on other prompts, are nearly twice as fast as one.
-"""
+"""The image encoder: run faster than it is stored, in torch or in an inference engine."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,110 +14,162 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from toolkit.array_cache import ArrayCache
 from toolkit.data.images import read_rgb
-from toolkit.data.types import Sample, file_sha256
+from toolkit.data.types import Sample
+from toolkit.methods.base import Graph, SharedNetwork
+from toolkit.methods.sam.batched_decoder import INPUT_SIZE, decode
+from toolkit.methods.sam.evaluate import region_ious
+from toolkit.methods.sam.prompts import box_prompt
+from toolkit.methods.sam.targets import Target, region_targets
 from toolkit.methods.sam.tta import WHOLE, View
-from toolkit.progress import progress
 from toolkit.runs.environment import computes_bfloat16
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from segment_anything.modeling import Sam
 
+    from toolkit.methods.base import Engine
+
 _SHAPE = (256, 64, 64)
+_PARITY_IMAGES = 4
+_TOLERANCE = 0.005
+"""What an engine may lose in IoU."""
 
 
-@torch.no_grad()
-def encode(sam: Sam, image: NDArray[np.uint8]) -> Tensor:
-    """Run the image encoder on one RGB image (H, W, 3), in bfloat16 where that is native.
+class Encoder:
+    """SAM's image encoder, in torch or in an inference engine.
+
+    Args:
+        sam: the model, frozen.
+        engine: runs `encoder_graph`; None for torch, in bfloat16 where that is native.
+        name: of engine and precision.
+
+    Attributes:
+        name: what it runs in, such as `openvino bfloat16`.
+    """
+
+    def __init__(self, sam: Sam, engine: Engine | None = None, name: str = "") -> None:
+        self._sam, self._engine = fuse_encoder(sam) if engine is None else sam, engine
+        precision = "bfloat16" if computes_bfloat16(sam.device) else "float32"
+        self.name = name if engine is not None else f"torch {precision}"
+
+    @torch.no_grad()
+    def __call__(self, image: NDArray[np.uint8]) -> Tensor:
+        """Encode one RGB image (H, W, 3).
+
+        Returns:
+            float16 tensor (256, 64, 64) on the model's device.
+        """
+        pixels = to_input(image)
+        if self._engine is not None:
+            return torch.from_numpy(self._engine(pixels)[0][0]).half().to(self._sam.device)
+        device = self._sam.device
+        with torch.autocast(device.type, torch.bfloat16, enabled=computes_bfloat16(device)):
+            found: Tensor = _from_input(self._sam, torch.from_numpy(pixels).to(device))[0]
+        return found.half()
+
+
+def to_input(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Scale an RGB image (H, W, 3) to SAM's square.
 
     Returns:
-        float32 tensor (256, 64, 64) on the model's device.
+        uint8 array (1, 1024, 1024, 4); the fourth channel is 255 in the image, 0 in the padding.
     """
     from segment_anything.utils.transforms import ResizeLongestSide
 
-    resized = ResizeLongestSide(sam.image_encoder.img_size).apply_image(image)
-    pixels = torch.from_numpy(np.ascontiguousarray(resized)).permute(2, 0, 1).to(sam.device)
-    with torch.autocast(sam.device.type, torch.bfloat16, enabled=computes_bfloat16(sam.device)):
-        embedding: Tensor = sam.image_encoder(sam.preprocess(pixels.float())[None])[0]
-    return embedding.float()
+    resized = ResizeLongestSide(INPUT_SIZE).apply_image(image)
+    height, width = resized.shape[:2]
+    padded = np.zeros((1, INPUT_SIZE, INPUT_SIZE, 4), np.uint8)
+    padded[0, :height, :width, :3] = resized
+    padded[0, :height, :width, 3] = 255
+    return padded
 
 
-class ViewEmbeddings:
-    """The embeddings of one image's views, each computed once and kept in memory."""
-
-    def __init__(self, sam: Sam, image: NDArray[np.uint8]) -> None:
-        self._sam, self._image = sam, image
-        self._known: dict[View, Tensor] = {}
-
-    def __call__(self, view: View) -> Tensor:
-        """Return one embedding, float32 (256, 64, 64) on the model's device."""
-        if view not in self._known:
-            self._known[view] = encode(self._sam, view.of_image(self._image))
-        return self._known[view]
+def _from_input(sam: Sam, pixels: Tensor) -> Tensor:
+    """Encode what `to_input` returns; padding is zero after the normalisation, as SAM wants it."""
+    channels = pixels.permute(0, 3, 1, 2).float()
+    image = (channels[:, :3] - sam.pixel_mean) / sam.pixel_std * (channels[:, 3:] / 255)
+    found: Tensor = sam.image_encoder(image)
+    return found
 
 
-class EmbeddingCache:
-    """Embeddings of one encoder on disk: computed once per image and view, shared by all runs.
+def encoder_graph(
+    sam: Sam, encoder_sha256: str, samples: Callable[[], Sequence[Sample]] = tuple
+) -> Graph:
+    """Return the image encoder for inference engines; all runs with this encoder share it.
 
-    Each is a float16 array (256, 64, 64) of 2 MiB, keyed by the image's content and the view.
+    Engines are compared by the mean IoU of the masks that the decoder makes of true boxes; without
+    samples, by the mean Jaccard distance of masks on noise.
 
     Args:
         sam: the model.
         encoder_sha256: hash of its image encoder.
-        folder: the cache folder; `<home>/cache` if None.
+        samples: returns defective samples to compare on; the first ones are taken.
     """
+    fused = fuse_encoder(sam)
 
-    def __init__(self, sam: Sam, encoder_sha256: str, folder: Path | None = None) -> None:
-        self._sam = fuse_encoder(sam)
-        recipe = {
-            "encoder": encoder_sha256,
-            "size": "longest side 1024",
-            "bfloat16": computes_bfloat16(sam.device),
-        }
-        self._arrays = ArrayCache(
-            "embeddings", recipe, shape=_SHAPE, dtype=np.float16, folder=folder
-        )
-        self._hashes: dict[Path, str] = {}
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.sam = fused
 
-    def get(self, sample: Sample, view: View = WHOLE) -> Tensor:
-        """Return one embedding, computing and storing it where it is missing or damaged.
+        def forward(self, image: Tensor) -> tuple[Tensor]:
+            return (_from_input(self.sam, image),)
 
-        Returns:
-            float16 tensor (256, 64, 64) on the CPU.
-        """
+    targets: list[Target] = []
 
-        def compute() -> NDArray[np.float16]:
-            embedding = encode(self._sam, view.of_image(read_rgb(sample.image)))
-            array: NDArray[np.float16] = embedding.half().cpu().numpy()
-            return array
+    def inputs() -> list[NDArray[np.uint8]]:
+        targets[:] = region_targets(samples()[:_PARITY_IMAGES])
+        images = [read_rgb(path) for path in dict.fromkeys(t.sample.image for t in targets)]
+        if not images:
+            draw = np.random.default_rng(0)
+            images = [draw.integers(0, 256, (320, 320, 3), np.uint8) for _ in range(2)]
+        return [to_input(image) for image in images]
 
-        return torch.from_numpy(self._arrays.get_or_compute(self._key(sample, view), compute))
+    def distance(
+        found: Sequence[NDArray[np.float32]], expected: Sequence[NDArray[np.float32]]
+    ) -> float:
+        if not targets:
+            return _jaccard_distance(sam, found, expected)
+        paths = list(dict.fromkeys(target.sample.image for target in targets))
+        means = []
+        for outputs in (found, expected):
+            given = _Given(dict(zip(paths, outputs, strict=True)))
+            means.append(np.mean([region_ious(sam, given, t, ["box"])[0] for t in targets]))
+        return float(means[1] - means[0])
 
-    def fill(self, wanted: Iterable[tuple[Sample, View]], *, show: bool = True) -> int:
-        """Compute all missing embeddings, with progress; return how many were computed.
+    shared = SharedNetwork(
+        encoder_sha256, inputs, distance, _TOLERANCE, "mean IoU of masks under true boxes"
+    )
+    example = np.zeros((1, INPUT_SIZE, INPUT_SIZE, 4), np.uint8)
+    return Graph(Network().eval(), example, ("embedding",), shared=shared)
 
-        On a processor each of torch's threads takes whole images.
-        """
-        keys = {self._key(sample, view): (sample, view) for sample, view in wanted}
-        missing = [one for key, one in keys.items() if key not in self._arrays]
-        if not missing:
-            return 0
-        with (
-            progress("encode images", len(missing), show=show) as bar,
-            thread_pool(thread_count(self._sam.device)) as pool,
-        ):
-            for done in as_completed([pool.submit(self.get, *one) for one in missing]):
-                done.result()
-                bar.advance()
-        return len(missing)
 
-    def _key(self, sample: Sample, view: View) -> str:
-        if sample.image not in self._hashes:
-            self._hashes[sample.image] = file_sha256(sample.image)
-        crop = "".join(f"-{side}" for side in view.crop or ())
-        return f"{self._hashes[sample.image]}-{view.number}{crop}"
+@dataclass(frozen=True)
+class _Given:
+    """Embeddings (1, 256, 64, 64) that are there, by image."""
+
+    outputs: Mapping[Path, NDArray[np.float32]]
+
+    def get(self, sample: Sample, view: View = WHOLE, /) -> Tensor:
+        return torch.from_numpy(self.outputs[sample.image][0])
+
+
+@torch.no_grad()
+def _jaccard_distance(
+    sam: Sam, found: Sequence[NDArray[np.float32]], expected: Sequence[NDArray[np.float32]]
+) -> float:
+    """Return the mean distance of masks of a box in the middle.
+
+    It is a metric, so that no mean IoU with any truth differs by more.
+    """
+    prompt = box_prompt((INPUT_SIZE / 4, INPUT_SIZE / 4, 3 * INPUT_SIZE / 4, 3 * INPUT_SIZE / 4))
+    apart = []
+    for pair in zip(found, expected, strict=True):
+        decoded = [decode(sam, torch.from_numpy(one), [prompt], [1.0]) for one in pair]
+        one, other = ((d.low_res_logits()[0, 0] > 0).numpy() for d in decoded)
+        apart.append(1 - float((one & other).sum() / max((one | other).sum(), 1)))
+    return float(np.mean(apart))
 
 
 def fuse_encoder(sam: Sam) -> Sam:
@@ -144,28 +191,6 @@ def fuse_encoder(sam: Sam) -> Sam:
     other = copy.copy(sam)
     other._modules = {**sam._modules, "image_encoder": encoder}
     return other
-
-
-def thread_count(device: torch.device) -> int:
-    """Return how many threads are of use: torch's on a processor, one elsewhere."""
-    return torch.get_num_threads() if device.type == "cpu" else 1
-
-
-@contextmanager
-def thread_pool(count: int) -> Iterator[ThreadPoolExecutor]:
-    """Yield a pool of threads, each with its share of torch's, as the caller's has meanwhile.
-
-    Work that has not begun when the block is left is dropped, so that an error does not wait.
-    """
-    threads = torch.get_num_threads()
-    share = max(threads // count, 1)
-    pool = ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(share,))
-    torch.set_num_threads(share)
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)
 
 
 def _conv_bn_pairs(encoder: nn.Module) -> list[tuple[nn.Module, nn.Conv2d, nn.BatchNorm2d]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from toolkit.boxes import jitter_box
+from toolkit.errors import ToolkitError
 from toolkit.methods.sam.prompts import (
     Prompt,
     box_prompt,
@@ -21,7 +22,17 @@ from toolkit.methods.sam.prompts import (
     with_click,
 )
 from toolkit.methods.sam.targets import Embeddings, Target
-from toolkit.methods.sam.tta import NO_TTA, WHOLE, TTAConfig, View, predict_mask, refine
+from toolkit.methods.sam.tta import (
+    NO_TTA,
+    SIZES,
+    WHOLE,
+    Decoders,
+    MaskPrediction,
+    TTAConfig,
+    View,
+    predict_masks,
+    refine,
+)
 from toolkit.metrics.bootstrap import bootstrap_mean
 from toolkit.metrics.masks import boundary_iou, mask_dice, mask_iou
 from toolkit.metrics.values import to_json
@@ -31,9 +42,12 @@ if TYPE_CHECKING:
     from segment_anything.modeling import Sam
 
     from toolkit.progress import Progress
+    from toolkit.runs.run import Run
 
 FIRST_KINDS = ("box", "jittered-box", "1-click")
 KINDS = (*FIRST_KINDS, "3-clicks", "5-clicks")
+_FEW = 8
+"""Regions of a size below which it has no choice of its own."""
 _SIZES = ((32**2, "small"), (96**2, "medium"), (float("inf"), "large"))
 _Masks = dict[str, tuple["NDArray[np.bool_]", float]]
 """Mask and predicted IoU by kind of prompt."""
@@ -44,12 +58,12 @@ class Evaluated:
     """A model and how it predicts.
 
     Attributes:
-        sam: the model.
-        tta: test-time augmentation.
+        decoders: the model.
+        tta: how often and how closely it looks.
         threshold: pixels with a larger mean logit are the mask.
     """
 
-    sam: Sam
+    decoders: Decoders
     tta: TTAConfig = NO_TTA
     threshold: float = 0.0
 
@@ -63,6 +77,7 @@ class RegionResult:
         label: its defect type.
         region: number of the region in the image.
         area: its true size in pixels.
+        longest: longest side of its box, as a share of the image's longer side.
         kind: one of `KINDS`.
         iou: at the image's resolution, as are the next two.
         dice: of mask and truth.
@@ -74,6 +89,7 @@ class RegionResult:
     label: str
     region: int
     area: int
+    longest: float
     kind: str
     iou: float
     dice: float
@@ -121,6 +137,7 @@ def evaluate_prompts(
                     label=target.sample.label,
                     region=number,
                     area=int(truth.sum()),
+                    longest=_longest(target),
                     kind=kind,
                     iou=iou,
                     dice=dice,
@@ -134,8 +151,8 @@ def evaluate_prompts(
 
 
 def region_ious(sam: Sam, cache: Embeddings, target: Target, kinds: Sequence[str]) -> list[float]:
-    """Return the IoU of one region for each kind of prompt, without test-time augmentation."""
-    found, truth = predict_kinds(Evaluated(sam), cache, target, kinds), true_mask(target)
+    """Return the IoU of one region for each kind of prompt, seen in the whole image."""
+    found, truth = predict_kinds(Evaluated(Decoders(sam)), cache, target, kinds), true_mask(target)
     return [float(mask_iou(found[kind][0], truth)) for kind in kinds]  # type: ignore[arg-type]
 
 
@@ -164,17 +181,22 @@ def predict_kinds(
             known[view] = cache.get(target.sample, target.view if view == WHOLE else view)
         return known[view]
 
+    def predict(prompt: Prompt) -> MaskPrediction:
+        (one,) = predict_masks(
+            model.decoders, embedding_of, [prompt], size_wh, model.tta, model.threshold
+        )
+        return one
+
     found: _Masks = {}
     for kind in kinds:
         if kind in _BOX_PROMPTS:
-            box = _BOX_PROMPTS[kind](target)
-            prediction = predict_mask(model.sam, embedding_of, box, size_wh, model.tta)
+            prediction = predict(_BOX_PROMPTS[kind](target))
             found[kind] = (prediction.mask(model.threshold), prediction.mean_iou_prediction())
     clicks = {int(kind.split("-")[0]): kind for kind in kinds if kind not in _BOX_PROMPTS}
     if not clicks:
         return found
     prompt = click_prompt(*centre_pixel(truth))
-    prediction = predict_mask(model.sam, embedding_of, prompt, size_wh, model.tta)
+    prediction = predict(prompt)
     for number in range(1, max(clicks) + 1):
         mask = prediction.mask(model.threshold)
         error = click_on_error(mask, truth)
@@ -189,6 +211,42 @@ def predict_kinds(
             prompt = with_click(prompt, x, y, positive=positive)
             prediction = refine(embedding_of, prompt, size_wh, prediction)
     return found
+
+
+def joined_iou(model: Evaluated, cache: Embeddings, targets: Sequence[Target]) -> float | None:
+    """Return the mean IoU over images of all masks of true boxes, joined; None without images."""
+    ious = []
+    for group in _by_image(targets).values():
+        mask = np.zeros_like(true_mask(group[0]))
+        for target in group:
+            mask |= predict_kinds(model, cache, target, ["box"])["box"][0]
+        ious.append(mask_iou(mask, _joined_truth(group)))
+    return float(np.mean(ious)) if ious else None  # type: ignore[arg-type]
+
+
+def stored_iou(run: Run, targets: Sequence[Target]) -> float | None:
+    """Return the mean IoU over defective images of the run's stored test masks, if it has any."""
+    from toolkit.runs.prediction_io import read_predictions
+
+    groups = _by_image(targets)
+    try:
+        stored = [p for p in read_predictions(run.predictions, "test") if p.sample_id in groups]
+    except (ToolkitError, OSError):  # it has none, as in a study of training alone
+        return None
+    ious = [mask_iou(p.mask, _joined_truth(groups[p.sample_id])) for p in stored]  # type: ignore[arg-type]
+    return float(np.mean(ious)) if ious else None  # type: ignore[arg-type]
+
+
+def _by_image(targets: Sequence[Target]) -> dict[str, list[Target]]:
+    groups: dict[str, list[Target]] = {}
+    for target in targets:
+        groups.setdefault(target.sample.id, []).append(target)
+    return groups
+
+
+def _joined_truth(targets: Sequence[Target]) -> NDArray[np.bool_]:
+    truth: NDArray[np.bool_] = np.logical_or.reduce([true_mask(target) for target in targets])
+    return truth
 
 
 def compare(zero_shot: Sequence[RegionResult], tuned: Sequence[RegionResult]) -> dict[str, Any]:
@@ -227,9 +285,49 @@ def compare(zero_shot: Sequence[RegionResult], tuned: Sequence[RegionResult]) ->
     }
 
 
+def choose_decoders(
+    zero_shot: Mapping[str, Sequence[RegionResult]],
+    tuned: Mapping[str, Sequence[RegionResult]],
+    crop_below: float,
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Choose between both decoders on the validation part, per kind of prompt and size of region.
+
+    The tuned decoder answers unless its mean IoU is the lower one. A size with few regions follows
+    the choice over all sizes.
+
+    Args:
+        zero_shot: results of the decoder before training for the kinds `box` and `1-click`.
+        tuned: results of the tuned decoder for the same regions.
+        crop_below: see `TTAConfig`; it divides the sizes.
+
+    Returns:
+        By kind (`box`, `click`) and size (`small`, `large`): the `decoder` (`tuned` or
+        `zero_shot`), the number of `regions` that it was chosen on, and both mean IoUs; no numbers
+        where there are no regions.
+    """
+    choice: dict[str, dict[str, dict[str, Any]]] = {}
+    for kind in ("box", "1-click"):
+        pairs = list(zip(zero_shot[kind], tuned[kind], strict=True))
+        of_kind = choice.setdefault("box" if kind == "box" else "click", {})
+        for size in SIZES:
+            own = [p for p in pairs if (p[0].longest < crop_below) == (size == "small")]
+            members = own if len(own) >= _FEW else pairs
+            of_kind[size] = {"decoder": "tuned", "regions": len(members)}
+            if members:
+                means = _means(members, "iou")
+                worse = means["tuned"] < means["zero_shot"]
+                of_kind[size] |= {"decoder": "zero_shot" if worse else "tuned", **means}
+    return choice
+
+
 def size_of(result: RegionResult) -> str:
     """Return `small`, `medium` or `large`, by the region's true area."""
     return next(name for limit, name in _SIZES if result.area < limit)
+
+
+def _longest(target: Target) -> float:
+    x0, y0, x1, y1 = target.box_xyxy
+    return max(x1 - x0, y1 - y0) / max(target.size_wh)
 
 
 def _jittered_box(target: Target) -> Prompt:

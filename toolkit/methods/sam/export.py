@@ -21,7 +21,7 @@ from toolkit.methods.sam.batched_decoder import (
     decode,
     scale_to_input,
 )
-from toolkit.methods.sam.encoder import encode
+from toolkit.methods.sam.encoder import Encoder
 from toolkit.methods.sam.model import save_decoder
 from toolkit.methods.sam.prompts import PADDING, Prompt, box_prompt, click_prompt, with_click
 
@@ -125,7 +125,7 @@ def _difference(sam: Sam, session: Any, sample: Sample) -> float:
     image = read_rgb(sample.image)
     size_wh = (image.shape[1], image.shape[0])
     scale = scale_to_input(size_wh)
-    embedding = encode(sam, image)[None]
+    embedding = Encoder(sam)(image)[None].float()
     largest, previous = 0.0, None
     for prompt in _prompts(sample, size_wh):
         feedback = previous if PADDING not in prompt.labels and len(prompt.labels) > 2 else None

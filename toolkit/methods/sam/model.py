@@ -1,17 +1,23 @@
-"""The SAM that a run starts from, and the fine-tuned part of it, as files of the run."""
+"""The SAM that a run starts from, and the fine-tuned part of it, as files of the run.
+
+One training can serve several prompters: a run may predict with another run's decoder.
+"""
 
 from __future__ import annotations
 
 import copy
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from toolkit.errors import WeightsError
-from toolkit.files import atomic_write
+from toolkit.config import settings_dict
+from toolkit.errors import ConfigError, WeightsError
+from toolkit.files import atomic_write, read_json
 from toolkit.methods.sam.settings import SamSettings
+from toolkit.methods.sam.tta import Decoders
 from toolkit.runs.run import Run
 from toolkit.weights.checkpoint import load_state_dict, tensors_sha256
 from toolkit.weights.resolve import resolve_weights
@@ -22,8 +28,26 @@ if TYPE_CHECKING:
 
 DECODER, INITIAL = "decoder.safetensors", "initial.safetensors"
 ENCODER_KEY = "encoder_sha256"
+ENCODER_ENGINE, DECODERS = "encoder_engine", "decoders"
+"""In the metadata: what the training's encodings ran in; which decoder answers what, and why."""
 _META = {"sam-vit-b": "vit_b", "sam-vit-l": "vit_l", "sam-vit-h": "vit_h"}
 _FINE_TUNED = ("prompt_encoder", "mask_decoder")
+_METADATA = (
+    "weights", "weights_source", ENCODER_KEY, ENCODER_ENGINE, DECODERS, "parameters", "fit_seconds"
+)  # fmt: skip
+_SAME = ("hash", "fold", "train")
+PREDICTION_SETTINGS = {
+    "tta",
+    "tta_views",
+    "tta_crops",
+    "max_crops",
+    "mask_threshold",
+    "points_per_side",
+    "prompt_confidence",
+    "max_prompts",
+    "score_ratio",
+}
+"""Settings that training does not depend on."""
 
 
 def start_model(settings: SamSettings, run: Run) -> Sam:
@@ -79,6 +103,23 @@ def fine_tuned_model(settings: SamSettings, run: Run) -> Sam:
     sam = initial_model(settings, run)
     load_decoder(sam, run.weights / DECODER)
     return sam
+
+
+def chosen_decoders(settings: SamSettings, run: Run) -> Decoders:
+    """Return the models of a run, of which it keeps both where validation chose both.
+
+    Raises:
+        WeightsError: as `fine_tuned_model`.
+    """
+    untrained = initial_model(settings, run)
+    tuned = copy_decoder(untrained)
+    load_decoder(tuned, run.weights / DECODER)
+    choice = {
+        kind: {size: chosen["decoder"] for size, chosen in by_size.items()}
+        for kind, by_size in run.metadata.get(DECODERS, {}).items()
+    }
+    needed = any("zero_shot" in by_size.values() for by_size in choice.values())
+    return Decoders(tuned, untrained if needed else None, choice)
 
 
 def encoder_sha256(sam: Sam) -> str:
@@ -189,3 +230,50 @@ def _write_tensors(state: Mapping[str, Tensor], path: Path) -> None:
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     with atomic_write(path) as temporary:
         temporary.write_bytes(save(plain))
+
+
+def reuse_decoder(settings: SamSettings, run: Run) -> bool:
+    """Copy the weights and their metadata from the run's `decoder_run`.
+
+    Returns:
+        False where the run has none.
+
+    Raises:
+        ConfigError: the other run was trained on other images, or with other settings; nothing is
+            copied.
+    """
+    other = run.input("decoder_run")
+    if other is None:
+        return False
+    target = run.weights / DECODER
+    if target.is_file():
+        return True
+    trained_on = [[r.method, *map(r.record["split"].get, _SAME)] for r in (other, run)]
+    if trained_on[0] != trained_on[1]:
+        raise ConfigError(
+            f"--decoder-run {other.path}: not a run of {run.method} on the same fold of the same "
+            "split, so it may have seen test images; name another"
+        )
+    theirs = {**settings_dict(SamSettings()), **other.record["settings"]}
+    for key, value in settings_dict(settings).items():
+        if theirs[key] != value and key not in PREDICTION_SETTINGS:
+            raise ConfigError(
+                f"--decoder-run {other.path}: was trained with another {key}; give "
+                f"--{key.replace('_', '-')} {theirs[key]} or name another"
+            )
+    run.update_metadata(**{k: other.metadata[k] for k in _METADATA if k in other.metadata})
+    for name in (INITIAL, DECODER):  # the decoder last, which marks that all is done
+        if (other.weights / name).is_file():
+            with atomic_write(run.weights / name) as temporary:
+                shutil.copyfile(other.weights / name, temporary)
+    run.log(f"decoder of {other.path}, not trained again")
+    return True
+
+
+def reused_report(settings: SamSettings, run: Run) -> dict[str, Any] | None:
+    """Return the other run's figures under true prompts, if this one has the same settings."""
+    other = run.input("decoder_run")
+    if other is None or other.record["settings"] != settings_dict(settings):
+        return None
+    report: dict[str, Any] = read_json(other.path / "report.json")
+    return report

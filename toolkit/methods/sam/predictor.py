@@ -1,18 +1,18 @@
-"""SAM as a predictor: one encoding per image, all prompts decoded together, good masks joined."""
+"""SAM as a predictor: each picture is encoded once, all prompts decoded together, masks joined."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
+from toolkit.data.types import Sample
 from toolkit.errors import DataError
-from toolkit.methods.base import Predictor
-from toolkit.methods.sam.batched_decoder import decode, scale_to_input, to_image_size
-from toolkit.methods.sam.crops import Crop
-from toolkit.methods.sam.encoder import ViewEmbeddings, encode, fuse_encoder
+from toolkit.methods.base import Engine, Graph, Predictor
+from toolkit.methods.sam.embeddings import EmbeddingCache, ViewEmbeddings
+from toolkit.methods.sam.encoder import Encoder, encoder_graph
 from toolkit.methods.sam.prompts import (
     Prompt,
     box_prompt,
@@ -21,33 +21,39 @@ from toolkit.methods.sam.prompts import (
     grid_prompts,
 )
 from toolkit.methods.sam.settings import SamSettings
-from toolkit.methods.sam.tta import NO_TTA, TTAConfig, predict_mask
+from toolkit.methods.sam.tta import NO_TTA, Decoders, TTAConfig, predict_masks
 from toolkit.prediction import Prediction
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from segment_anything.modeling import Sam
-
-_Masks = tuple["NDArray[np.float32]", Callable[[int], "NDArray[np.bool_]"]]
-"""Predicted IoU of each prompt, and a function that returns the mask (H, W) of one."""
-
-_CHUNK = 16
-"""Prompts per call of the decoder, which limits its memory."""
 
 
 class SamPredictor(Predictor):
     """A fine-tuned SAM, prompted by another predictor or by a grid of clicks.
 
     Args:
-        sam: the model.
+        decoders: the models.
         settings: of the run.
+        encoder_sha256: hash of their image encoder.
         prompter: whose boxes or anomaly maps prompt; None for the grid.
+        store: keeps encodings for other prompters of the same images; None to keep none.
+        samples: returns defective samples to compare inference engines on.
     """
 
-    def __init__(self, sam: Sam, settings: SamSettings, prompter: Predictor | None = None) -> None:
-        self._sam = fuse_encoder(sam)
-        self._settings, self._prompter = settings, prompter
+    def __init__(
+        self,
+        decoders: Decoders,
+        settings: SamSettings,
+        encoder_sha256: str,
+        prompter: Predictor | None = None,
+        store: EmbeddingCache | None = None,
+        samples: Callable[[], Sequence[Sample]] = tuple,
+    ) -> None:
+        self._decoders, self._settings, self._prompter = decoders, settings, prompter
+        self._encoder_sha256, self._store, self._samples = encoder_sha256, store, samples
+        self._encoder = Encoder(decoders.tuned)
         self._tta = tta_config(settings)
+        self._encoding_seconds: float | None = None
 
     def predict(self, images: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
         """Return a mask and a score per image.
@@ -67,7 +73,16 @@ class SamPredictor(Predictor):
             for image, found in zip(images, self._prompter.predict(images), strict=True)
         ]
 
-    @torch.no_grad()
+    def graph(self) -> Graph:
+        """Return the image encoder, which takes nearly all of the time."""
+        return encoder_graph(self._decoders.tuned, self._encoder_sha256, self._samples)
+
+    def with_engine(self, engine: Engine) -> SamPredictor:
+        """Return a predictor that encodes in an engine."""
+        other = SamPredictor(self._decoders, self._settings, self._encoder_sha256, self._prompter)
+        other.engine, other._encoder = engine, Encoder(self._decoders.tuned, engine, "engine")
+        return other
+
     def _predict_one(
         self,
         image: NDArray[np.uint8],
@@ -75,50 +90,39 @@ class SamPredictor(Predictor):
         confidences: NDArray[np.float32],
         tta: TTAConfig,
     ) -> Prediction:
-        if not prompts:
-            return Prediction(0.0, mask=np.zeros(image.shape[:2], np.bool_))
-        predict = self._decode_all if tta == NO_TTA else self._augment_all
-        ious, mask_of = predict(image, prompts)
-        scores = ious * confidences
         mask = np.zeros(image.shape[:2], np.bool_)
+        if not prompts:
+            return Prediction(0.0, mask=mask)
+        size_wh, threshold = (image.shape[1], image.shape[0]), self._settings.mask_threshold
+        embeddings = ViewEmbeddings(self._encoder, image, self._store)
+        found = predict_masks(self._decoders, embeddings, prompts, size_wh, tta, threshold)
+        scores = confidences * np.array([one.mean_iou_prediction() for one in found], np.float32)
         for index in np.flatnonzero(scores >= self._settings.score_ratio * scores.max()):
-            mask |= mask_of(int(index))
-        return Prediction(float(scores.max()), mask=mask)
+            mask |= found[int(index)].mask(threshold)
+        saved = embeddings.read * self._seconds_to_encode(image) if embeddings.read else None
+        return Prediction(float(scores.max()), mask=mask, seconds=saved)
 
-    def _decode_all(self, image: NDArray[np.uint8], prompts: Sequence[Prompt]) -> _Masks:
-        """Encode once and decode all prompts together; masks are made on demand."""
-        size_wh = (image.shape[1], image.shape[0])
-        embedding, scale = encode(self._sam, image)[None], scale_to_input(size_wh)
-        chunks = [prompts[i : i + _CHUNK] for i in range(0, len(prompts), _CHUNK)]
-        decoded = [decode(self._sam, embedding, chunk, [scale] * len(chunk)) for chunk in chunks]
-
-        def mask_of(index: int) -> NDArray[np.bool_]:
-            chunk, row = divmod(index, _CHUNK)
-            low_res = decoded[chunk].low_res_logits(slice(row, row + 1))[:, :1]
-            logits = to_image_size(low_res, size_wh)[0, 0]
-            mask: NDArray[np.bool_] = (logits > self._settings.mask_threshold).cpu().numpy()
-            return mask
-
-        return torch.cat([d.iou_predictions()[:, 0] for d in decoded]).cpu().numpy(), mask_of
-
-    def _augment_all(self, image: NDArray[np.uint8], prompts: Sequence[Prompt]) -> _Masks:
-        """Predict all prompts with test-time augmentation."""
-        size_wh = (image.shape[1], image.shape[0])
-        embedding_of, crops = ViewEmbeddings(self._sam, image), list[Crop]()
-        found = [
-            predict_mask(self._sam, embedding_of, prompt, size_wh, self._tta, crops)
-            for prompt in prompts
-        ]
-        ious = np.array([prediction.mean_iou_prediction() for prediction in found], np.float32)
-        return ious, lambda index: found[index].mask(self._settings.mask_threshold)
+    def _seconds_to_encode(self, image: NDArray[np.uint8]) -> float:
+        """Return what an encoding would have cost that was read instead."""
+        if self._encoding_seconds is None:
+            self._encoder(image)
+            started = time.perf_counter()
+            self._encoder(image)
+            self._encoding_seconds = time.perf_counter() - started
+        return self._encoding_seconds
 
 
 def tta_config(settings: SamSettings) -> TTAConfig:
-    """Return the test-time augmentation of a run's prompts."""
-    if not settings.tta:
-        return NO_TTA
-    crops = settings.tta_crops if settings.crop_scale > 0 else 0
-    return TTAConfig(settings.tta_views, crops, settings.crop_scale, settings.max_crops)
+    """Return how often and how closely a run looks."""
+    views, crops = (settings.tta_views, settings.tta_crops) if settings.tta else (1, 0)
+    closer = settings.crop_scale > 0
+    return TTAConfig(
+        views,
+        crops if closer else 0,
+        settings.crop_scale,
+        settings.max_crops,
+        settings.crop_below if closer else 0.0,
+    )
 
 
 def prompts_of(

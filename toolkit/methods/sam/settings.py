@@ -26,6 +26,11 @@ class SamSettings:
     max_prompts: int = setting(10, "most boxes or peaks of the prompting run per image")
     mask_threshold: float = setting(0.0, "pixels with a larger logit are the mask")
     batch: int = setting(4, "prompts per training step")
+    samples_per_epoch: int = setting(
+        300,
+        "most prompts per epoch; of many regions, each has fewer cached views",
+        advanced=True,
+    )
     trainable: Literal["decoder", "decoder+prompt"] = setting(
         "decoder", "train the mask decoder alone or the prompt encoder as well", advanced=True
     )
@@ -47,6 +52,12 @@ class SamSettings:
     crop_scale: float = setting(
         2.0, "side of a crop in longest sides of its region; 0 for no crops", advanced=True
     )
+    crop_below: float = setting(
+        0.2,
+        "regions whose longest side is below this share of the image's are answered from a crop",
+        advanced=True,
+    )
+    max_crops: int = setting(3, "most crops per image, each of which is encoded", advanced=True)
     precision: Literal["auto", "float32", "bfloat16"] = setting(
         "auto",
         "of the training step; auto is bfloat16 where the device computes it natively",
@@ -82,7 +93,6 @@ class SamSettings:
     tta_crops: int = setting(
         1, "with tta: views of the crop around the prompted place (0 to 8)", advanced=True
     )
-    max_crops: int = setting(3, "with tta: most crops per image", advanced=True)
 
     def __post_init__(self) -> None:
         """Check the numbers of views.
@@ -93,6 +103,12 @@ class SamSettings:
         for name, least in (("augmentations", 1), ("tta_views", 1), ("tta_crops", 0)):
             if not least <= getattr(self, name) <= 8:
                 raise ValueError(f"{name}={getattr(self, name)}: choose {least} to 8")
-        for name in ("batch", "validate_every", "points_per_side", "max_prompts"):
+        for name in (
+            "batch",
+            "samples_per_epoch",
+            "validate_every",
+            "points_per_side",
+            "max_prompts",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: choose 1 or more")

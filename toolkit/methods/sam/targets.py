@@ -74,6 +74,7 @@ def region_targets(
     augmentations: int = 1,
     crops_per_region: int = 0,
     crop_scale: float = 0.0,
+    about: int | None = None,
 ) -> list[Target]:
     """Return one target per region and view of the defective samples.
 
@@ -84,11 +85,13 @@ def region_targets(
             of the image, further views of the image. A region's crops are always the same, so that
             runs share their embeddings.
         crop_scale: side of a medium crop, in longest sides of the region.
+        about: many regions have fewer views each (at least one of either kind), so that there are
+            about this many targets.
 
     Raises:
         DataError: a defective sample has no mask (boxes are not enough), or an empty one.
     """
-    targets = []
+    found: list[tuple[Sample, tuple[int, int], list[Region]]] = []
     for sample in samples:
         if not sample.is_defect:
             continue
@@ -103,8 +106,14 @@ def region_targets(
                 f"{sample.image}: its mask is missing or empty, so there is nothing to learn "
                 "from; fix the mask or remove the image (toolkit dataset check)"
             )
-        size_wh = (truth.shape[1], truth.shape[0])
-        for number, region in enumerate(regions_of(truth)):
+        found.append((sample, (truth.shape[1], truth.shape[0]), regions_of(truth)))
+    total = sum(len(regions) for *_, regions in found) * (augmentations + crops_per_region)
+    if about is not None and total > about:
+        augmentations = max(round(augmentations * about / total), 1)
+        crops_per_region = max(round(crops_per_region * about / total), min(crops_per_region, 1))
+    targets = []
+    for sample, size_wh, regions in found:
+        for number, region in enumerate(regions):
             views = [View(index) for index in range(augmentations)]
             rng = np.random.default_rng([zlib.crc32(sample.id.encode()), number])
             for index in range(crops_per_region):

@@ -24,7 +24,7 @@ from toolkit.boxes import jitter_box
 from toolkit.errors import RunError
 from toolkit.files import atomic_write
 from toolkit.methods.sam.batched_decoder import INPUT_SIZE, LOGIT_LIMIT, decode, scale_to_input
-from toolkit.methods.sam.encoder import thread_count, thread_pool
+from toolkit.methods.sam.embeddings import thread_count, thread_pool
 from toolkit.methods.sam.evaluate import region_ious
 from toolkit.methods.sam.losses import prompt_loss
 from toolkit.methods.sam.model import DECODER, copy_decoder, load_decoder, save_decoder
@@ -117,7 +117,8 @@ def _train(
     pool: Executor,
     threads: int,
 ) -> None:
-    steps = math.ceil((len(data.targets) + settings.negative_images) / settings.batch)
+    regions = min(len(data.targets), settings.samples_per_epoch)
+    steps = math.ceil((regions + settings.negative_images) / settings.batch)
     low_res_epochs = round(settings.low_res_fraction * settings.epochs)
     costs = [1.0 if e < low_res_epochs else _FULL_RES_COST for e in range(settings.epochs)]
     state = _State(sam, settings, steps=steps)
@@ -343,7 +344,8 @@ def _epoch_targets(
 ) -> list[Target]:
     """Shuffle the targets among good places; the number of steps is the same in every epoch."""
     places = good_targets(data.good, data.targets, settings.negative_images, rng)
-    mixed = [*data.targets, *places]
+    chosen = rng.permutation(len(data.targets))[: settings.samples_per_epoch]
+    mixed = [*(data.targets[i] for i in chosen), *places]
     return [mixed[i] for i in rng.permutation(len(mixed))]
 
 

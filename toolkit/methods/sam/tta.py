@@ -1,18 +1,19 @@
-"""Views of an image, and test-time augmentation: one mask as the mean over several of them.
+"""Looks at an image: which views of it answer a prompt, and one mask as the mean over them.
 
 A view is the whole image or a crop of it, turned, flipped and lightened. Training uses the same
 views as cached augmentations: an embedding is expensive and augmentation normally forbids caching
 it; a fixed handful of views per image allows both. View 0 is the image itself.
 
-With test-time augmentation the logits of several views of the whole image are averaged, and those
-of a crop around the prompted place join the mean. A box tells the place. A click does not tell how
-large its region is; the mask of the whole image does.
+A prompt whose region is small is answered from a crop around it, any other from the whole image. A
+box tells the size. A click does not; the mask of the whole image does. With test-time augmentation
+the logits of several views are averaged.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,9 +21,16 @@ import torch
 from torch import Tensor
 
 from toolkit.d4 import D4
-from toolkit.methods.sam.batched_decoder import LOGIT_LIMIT, decode, scale_to_input, to_image_size
+from toolkit.methods.sam.batched_decoder import (
+    LOGIT_LIMIT,
+    DecodedPrompts,
+    decode,
+    scale_to_input,
+    to_image_size,
+)
 from toolkit.methods.sam.crops import Box, Crop, shared_crop
 from toolkit.methods.sam.prompts import Prompt, clicked_parts
+from toolkit.runs.environment import computes_bfloat16
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -90,6 +98,10 @@ class View:
 
 
 WHOLE = View()
+SIZES = ("small", "large")
+"""Of regions: small ones are answered from a crop, where the settings say so."""
+_CHUNK = 16
+"""Prompts per call of the decoder, which limits its memory."""
 EmbeddingFn = Callable[[View], Tensor]
 """Returns the embedding (256, 64, 64) of a view of the image at hand."""
 
@@ -101,23 +113,76 @@ def tta_views(count: int, crop: Crop | None = None) -> list[View]:
 
 @dataclass(frozen=True)
 class TTAConfig:
-    """Test-time augmentation settings.
+    """How often and how closely SAM looks.
 
     Attributes:
         views: views of the whole image.
-        crops: views of the crop around the prompted place.
+        crops: views of a crop, which join those of the whole image.
         crop_scale: side of the crop in longest sides of the region; 0 for no crop.
         max_crops: at most this many crops per image.
+        crop_below: a region whose longest side is below this share of the image's longer side is
+            answered from the crop alone.
     """
 
     views: int = 1
     crops: int = 0
     crop_scale: float = 0.0
     max_crops: int = 1
+    crop_below: float = 0.0
+
+    def size_of(self, box_xyxy: Box, image_wh: tuple[int, int]) -> str:
+        """Return `small` or `large`, for a region's box."""
+        x0, y0, x1, y1 = box_xyxy
+        return SIZES[max(x1 - x0, y1 - y0) >= self.crop_below * max(image_wh)]
+
+    def views_of(self, size: str, crop: Crop | None) -> list[View]:
+        """Return the views that answer a prompt; without a crop, those of the whole image."""
+        if crop is not None and size == "small":
+            return tta_views(max(self.crops, 1), crop)
+        closer = [] if crop is None else tta_views(self.crops, crop)
+        return [*tta_views(self.views), *closer]
 
 
 NO_TTA = TTAConfig()
 """The whole image, once."""
+
+
+@dataclass(frozen=True)
+class Decoders:
+    """The decoders of a run, and which of them answers.
+
+    Attributes:
+        tuned: the fine-tuned model.
+        zero_shot: the model before training; None where it never answers.
+        choice: names of these two by kind of prompt (`box`, `click`) and size of region.
+    """
+
+    tuned: Sam
+    zero_shot: Sam | None = None
+    choice: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    def answering(self, prompt: Prompt, size: str) -> Sam:
+        """Return the model that answers a prompt."""
+        name = self.choice.get("box" if prompt.is_box else "click", {}).get(size)
+        if name == "zero_shot" and self.zero_shot is not None:
+            return self.zero_shot
+        return self.tuned
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """One prompt in one view, after the transformer; its mask is made when it is asked for."""
+
+    decoded: DecodedPrompts
+    row: int
+    predicted_iou: float
+
+    @cached_property
+    def logits(self) -> Tensor:
+        """Mask logits, float tensor (1, 256, 256)."""
+        with torch.no_grad(), _autocast(self.decoded.tokens.device):
+            logits = self.decoded.low_res_logits(slice(self.row, self.row + 1))
+        return logits[0, :1].float()
 
 
 @dataclass(frozen=True)
@@ -126,161 +191,176 @@ class MaskPrediction:
 
     Attributes:
         model: the model that predicted it.
-        total: float tensor (H, W), sum of the views' logits.
-        count: float tensor (H, W), number of views that show the pixel.
-        iou_predictions: predicted IoU by view.
-        low_res_logits: the view's own logits (1, 256, 256), fed back when a click is added.
+        image_wh: width and height of the image.
+        answers: by view.
     """
 
     model: Sam
-    total: Tensor
-    count: Tensor
-    iou_predictions: Mapping[View, float]
-    low_res_logits: Mapping[View, Tensor]
+    image_wh: tuple[int, int]
+    answers: Mapping[View, _Answer]
 
     def mask(self, threshold: float = 0.0) -> NDArray[np.bool_]:
         """Return where the mean logit is above a threshold, (H, W); false outside all views."""
-        above = (self.total > threshold * self.count) & (self.count > 0)
-        mask: NDArray[np.bool_] = above.cpu().numpy()
-        return mask
+        width, height = self.image_wh
+        if list(self.answers) == [WHOLE]:
+            alone: NDArray[np.bool_] = self._in_view(WHOLE) > threshold
+            return alone
+        total = np.zeros((height, width), np.float32)
+        count = np.zeros((height, width), np.float32)
+        for view in self.answers:
+            x0, y0, x1, y1 = view.crop or (0, 0, width, height)
+            total[y0:y1, x0:x1] += view.transform.undo(self._in_view(view))
+            count[y0:y1, x0:x1] += 1
+        above: NDArray[np.bool_] = (total > threshold * count) & (count > 0)
+        return above
 
     def mean_iou_prediction(self) -> float:
         """Return the mean of the predicted IoUs."""
-        return float(np.mean(list(self.iou_predictions.values())))
+        return float(np.mean([answer.predicted_iou for answer in self.answers.values()]))
+
+    def _in_view(self, view: View) -> NDArray[np.float32]:
+        """Return the logits of a view at its own size."""
+        w, h = view.size_wh(self.image_wh)
+        turned = (h, w) if view.transform.swaps_sides else (w, h)
+        return to_image_size(self.answers[view].logits[0], turned)
 
 
 @torch.no_grad()
-def predict_views(
-    sam: Sam,
+def predict_masks(
+    decoders: Decoders,
     embedding_of: EmbeddingFn,
-    prompt: Prompt,
-    image_wh: tuple[int, int],
-    views: Sequence[View],
-    previous: MaskPrediction | None = None,
-) -> MaskPrediction:
-    """Predict the mask of a prompt in several views in one call of the decoder.
-
-    Args:
-        sam: the model.
-        embedding_of: embeddings of the image's views.
-        prompt: in pixels of the image.
-        image_wh: width and height of the image.
-        views: of the image.
-        previous: the prediction that the prompt refines, of the same views.
-    """
-    embeddings = torch.stack([embedding_of(view).float() for view in views]).to(sam.device)
-    prompts = [view.of_prompt(prompt, image_wh) for view in views]
-    scales = [scale_to_input(view.size_wh(image_wh)) for view in views]
-    feedback = None
-    if previous is not None:
-        feedback = torch.stack([previous.low_res_logits[view] for view in views])
-    decoded = decode(sam, embeddings, prompts, scales, feedback)
-    logits = decoded.low_res_logits()[:, :1].float()
-    total, count = _sum_in_image(logits, views, image_wh)
-    kept = logits.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
-    return MaskPrediction(
-        sam,
-        total,
-        count,
-        iou_predictions=dict(zip(views, decoded.iou_predictions()[:, 0].tolist(), strict=True)),
-        low_res_logits=dict(zip(views, kept, strict=True)),
-    )
-
-
-def predict_mask(
-    sam: Sam,
-    embedding_of: EmbeddingFn,
-    prompt: Prompt,
+    prompts: Sequence[Prompt],
     image_wh: tuple[int, int],
     config: TTAConfig = NO_TTA,
-    crops: list[Crop] | None = None,
-) -> MaskPrediction:
-    """Predict the mask of a first prompt; a click that its own mask misses gets no crop.
+    threshold: float = 0.0,
+) -> list[MaskPrediction]:
+    """Predict the masks of an image's first prompts, all that one model answers in one call.
+
+    A click first looks at the whole image, whose mask tells the size of its region; a click that
+    its own mask misses gets no crop. Prompts close to each other share a crop.
 
     Args:
-        sam: the model.
+        decoders: the models.
         embedding_of: embeddings of the image's views.
-        prompt: in pixels of the image.
+        prompts: in pixels of the image, the most important first.
         image_wh: width and height of the image.
-        config: views and crops to average over.
-        crops: the image's crops so far, which further prompts share; new ones are added.
+        config: views and crops.
+        threshold: of the masks that tell the size of a click's region.
     """
-    whole = predict_views(sam, embedding_of, prompt, image_wh, tta_views(config.views))
-    if not config.crops:
-        return whole
-    box = prompt_box(prompt, whole, image_wh)
-    if box is None:
-        return whole
-    crops = [] if crops is None else crops
-    crop = shared_crop(box, image_wh, config.crop_scale, crops, config.max_crops)
-    if crop is None:
-        return whole
-    views = tta_views(config.crops, crop)
-    return merge(whole, predict_views(sam, embedding_of, prompt, image_wh, views))
+    crops: list[Crop] = []
+    found: dict[int, MaskPrediction] = {}
+
+    def answer(wanted: Mapping[int, tuple[str, list[View]]]) -> None:
+        models = {n: decoders.answering(prompts[n], size) for n, (size, _) in wanted.items()}
+        for model in dict.fromkeys(models.values()):
+            jobs = [(n, view) for n in wanted if models[n] is model for view in wanted[n][1]]
+            answers = _decode(model, embedding_of, [(prompts[n], v) for n, v in jobs], image_wh)
+            for number in dict.fromkeys(n for n, _ in jobs):
+                own = {v: a for (n, v), a in zip(jobs, answers, strict=True) if n == number}
+                before = found.get(number)
+                if before is not None and before.model is model and wanted[number][0] == "large":
+                    own = {**before.answers, **own}
+                found[number] = MaskPrediction(model, image_wh, own)
+
+    def crop_of(box: Box, size: str) -> Crop | None:
+        if not config.crops and size == "large":
+            return None
+        return shared_crop(box, image_wh, config.crop_scale, crops, config.max_crops)
+
+    first: dict[int, tuple[str, list[View]]] = {}
+    for number, prompt in enumerate(prompts):
+        size, crop = "large", None
+        if prompt.is_box:
+            box = _box_of(prompt)
+            size = config.size_of(box, image_wh)
+            crop = crop_of(box, size)
+        first[number] = size, config.views_of(size, crop)
+    answer(first)
+    closer: dict[int, tuple[str, list[View]]] = {}
+    for number, prompt in enumerate(prompts):
+        if prompt.is_box or not (config.crops or config.crop_below):
+            continue
+        place = clicked_box(prompt, found[number].mask(threshold))
+        if place is None:
+            continue
+        size = config.size_of(place, image_wh)
+        crop = crop_of(place, size)
+        same = found[number].model is decoders.answering(prompt, size)
+        views = [v for v in config.views_of(size, crop) if not (same and v in first[number][1])]
+        if views:
+            closer[number] = size, views
+    answer(closer)
+    return [found[number] for number in range(len(prompts))]
 
 
+@torch.no_grad()
 def refine(
     embedding_of: EmbeddingFn, prompt: Prompt, image_wh: tuple[int, int], previous: MaskPrediction
 ) -> MaskPrediction:
     """Predict the mask of a prompt that has one click more than that of the previous prediction."""
-    views = list(previous.low_res_logits)
-    return predict_views(previous.model, embedding_of, prompt, image_wh, views, previous)
+    feedback = torch.stack([answer.logits for answer in previous.answers.values()])
+    feedback = feedback.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
+    jobs = [(prompt, view) for view in previous.answers]
+    answers = _decode(previous.model, embedding_of, jobs, image_wh, feedback)
+    by_view = {view: answer for (_, view), answer in zip(jobs, answers, strict=True)}
+    return MaskPrediction(previous.model, image_wh, by_view)
 
 
-def merge(one: MaskPrediction, other: MaskPrediction) -> MaskPrediction:
-    """Return one model's prediction from the views of both."""
-    return MaskPrediction(
-        one.model,
-        one.total + other.total,
-        one.count + other.count,
-        iou_predictions={**one.iou_predictions, **other.iou_predictions},
-        low_res_logits={**one.low_res_logits, **other.low_res_logits},
-    )
-
-
-def prompt_box(prompt: Prompt, prediction: MaskPrediction, image_wh: tuple[int, int]) -> Box | None:
-    """Return the box of a prompt or, for a click, of the part of the mask that holds it.
-
-    Returns:
-        None where the mask misses the click.
-    """
-    if prompt.is_box:
-        (x0, y0), (x1, y1) = prompt.coords[:2].tolist()
-        return x0, y0, x1 + 1, y1 + 1
-    mask = prediction.mask()
+def clicked_box(prompt: Prompt, mask: NDArray[np.bool_]) -> Box | None:
+    """Return the box of the part of a mask that holds the first click; None if it misses it."""
+    height, width = mask.shape
     x, y = (
         int(np.clip(round(float(c)), 0, n - 1))
-        for c, n in zip(prompt.coords[0], image_wh, strict=True)
+        for c, n in zip(prompt.coords[0], (width, height), strict=True)
     )
     if not mask[y, x]:
         return None
-    mask = clicked_parts(mask, prompt)
-    ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    part = clicked_parts(mask, prompt)
+    ys, xs = np.flatnonzero(part.any(axis=1)), np.flatnonzero(part.any(axis=0))
     return float(xs[0]), float(ys[0]), float(xs[-1] + 1), float(ys[-1] + 1)
 
 
-def _sum_in_image(
-    logits: Tensor, views: Sequence[View], image_wh: tuple[int, int]
-) -> tuple[Tensor, Tensor]:
-    """Add up the logits of several views at the image's resolution.
+def _box_of(prompt: Prompt) -> Box:
+    (x0, y0), (x1, y1) = prompt.coords[:2].tolist()
+    return x0, y0, x1 + 1, y1 + 1
+
+
+def _decode(
+    sam: Sam,
+    embedding_of: EmbeddingFn,
+    jobs: Sequence[tuple[Prompt, View]],
+    image_wh: tuple[int, int],
+    feedback: Tensor | None = None,
+) -> list[_Answer]:
+    """Decode prompts in views of one image together, in bfloat16 where that is native.
 
     Args:
-        logits: float tensor (B, 1, 256, 256), one mask per view.
-        views: B views.
+        sam: the model.
+        embedding_of: embeddings of the image's views.
+        jobs: prompts in pixels of the image, each with a view.
         image_wh: width and height of the image.
-
-    Returns:
-        Sum of the logits and number of views that show the pixel, float tensors (H, W).
+        feedback: float tensor (B, 1, 256, 256), clamped logits of the previous round.
     """
-    width, height = image_wh
-    total = torch.zeros(height, width, device=logits.device)
-    count = torch.zeros(height, width, device=logits.device)
-    for low, view in zip(logits, views, strict=True):
-        w, h = view.size_wh(image_wh)
-        turned = (h, w) if view.transform.swaps_sides else (w, h)
-        scaled = to_image_size(low[None], turned)[0, 0].cpu().numpy()
-        part = torch.from_numpy(view.transform.undo(scaled)).to(logits.device)
-        x0, y0, x1, y1 = view.crop or (0, 0, width, height)
-        total[y0:y1, x0:x1] += part
-        count[y0:y1, x0:x1] += 1
-    return total, count
+    answers: list[_Answer] = []
+    for start in range(0, len(jobs), _CHUNK):
+        part = jobs[start : start + _CHUNK]
+        views = list(dict.fromkeys(view for _, view in part))
+        embeddings = torch.stack([embedding_of(view).float() for view in views]).to(sam.device)
+        if len(views) > 1:
+            embeddings = embeddings[[views.index(view) for _, view in part]]
+        prompts = [view.of_prompt(prompt, image_wh) for prompt, view in part]
+        scales = [scale_to_input(view.size_wh(image_wh)) for _, view in part]
+        masks = None if feedback is None else feedback[start : start + _CHUNK]
+        with _autocast(sam.device):
+            decoded = decode(sam, embeddings, prompts, scales, masks)
+        # Not in bfloat16, which has too few digits to rank images by.
+        ious = decoded.iou_predictions()[:, 0].tolist()
+        answers += [_Answer(decoded, row, iou) for row, iou in enumerate(ious)]
+    return answers
+
+
+def _autocast(device: torch.device) -> torch.autocast:
+    # Without its cache, which threads would share.
+    return torch.autocast(
+        device.type, torch.bfloat16, enabled=computes_bfloat16(device), cache_enabled=False
+    )
