@@ -1,6 +1,6 @@
 """Measure prediction: every engine beside torch, from file to result and the network alone.
 
-    python benchmarks/latency.py DATA [--methods patchcore patchcore/fast classifier yolo sam] [--images 50]
+    python benchmarks/latency.py DATA [--methods patchcore patchcore/fast sam] [--images 50]
 
 Trains each method shortly on a category in MVTec layout (the speed of a prediction does not depend
 on how long it was trained), then predicts its test images with all engines in one process, image by
