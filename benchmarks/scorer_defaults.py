@@ -6,8 +6,8 @@
 Each variant learns from the training part of protocol `official` and is judged twice: on the
 validation parts of `--folds` folds of protocol `supervised` (real defects; these images also belong
 to the test part of `official`), and on the good validation images of `official`, each beside two
-copies with a synthetic defect. Prints one row per variant, the mean over the categories, and one row per
-category with `--each`. Milliseconds are medians per image, decoding excluded, threads as set.
+copies with a synthetic defect. Prints one row per variant, the mean over the categories, and one
+row per category with `--each`. Milliseconds are medians per image, decoding excluded, threads as set.
 """
 
 from __future__ import annotations
