@@ -7,7 +7,7 @@ Each variant learns from the training part of protocol `official` and is judged 
 validation parts of `--folds` folds of protocol `supervised` (real defects; these images also belong
 to the test part of `official`), and on the good validation images of `official`, each beside two
 copies with a synthetic defect. Prints one row per variant, the mean over the categories, and one
-row per category with `--each`. Milliseconds are medians per image, decoding excluded, threads as set.
+row per category with `--each`. Milliseconds are medians per image without decoding, threads as set.
 """
 
 from __future__ import annotations
