@@ -79,7 +79,6 @@ def test_overruled_good_images_are_learned(model: Model, folders: Path, tmp_path
     before = [score for _, score in decide(model, stream[6:])]
     after = [score for _, score in decide(new, stream[6:])]
     assert np.all(np.array(after) < np.array(before))
-    assert sum(o is Outcome.OK for o, _ in decide(new, stream[6:])) > 0
     ledger = Ledger(tmp_path / "ledger.sqlite", read_only=True)
     rows = ledger.feedback()
     assert {row["who"] for row in rows} == {"ann"}
