@@ -12,7 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from tests.reporting.browser import chromium
-from tests.service.test_page_browser import drop
+from tests.service.test_page_browser import drop, until
 from toolkit.data.images import is_image_file
 from toolkit.inference.model import load_model
 from toolkit.line.answers import NamedModel
@@ -48,8 +48,8 @@ def main() -> None:
             ).new_page()
             page.goto(f"http://127.0.0.1:{place.getsockname()[1]}/")
             drop(page, images[0].read_bytes(), images[0].name)
-            page.wait_for_function("document.querySelector('#shown').src.startsWith('data:')")
-            page.wait_for_function("document.querySelectorAll('#recent img[src]').length > 5")
+            until(page, "document.querySelector('#shown').src.startsWith('data:')")
+            until(page, "document.querySelectorAll('#recent img[src]').length > 5")
             page.screenshot(path=str(options.file), full_page=options.width < 600)
 
 

@@ -178,7 +178,7 @@ function recent(events) {
       draw();
       decide(event);
     });
-    picture(image, event.id);
+    if (event.score !== null) picture(image, event.id);
     return button;
   }));
 }
