@@ -45,7 +45,9 @@ def one_line(err: str) -> str:
     lines = [x for x in err.splitlines() if x.startswith("toolkit: ")]
     assert len(lines) == 1, err
     assert "Traceback" not in err
-    assert err.rstrip().endswith(lines[0])
+    said = err[err.index(lines[0]) :].splitlines()
+    # Only what was found beside what would do may follow, indented.
+    assert all(line.startswith(" ") or not line for line in said[1:]), err
     return lines[0]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import cv2
 import numpy as np
 
 if TYPE_CHECKING:
@@ -30,6 +29,8 @@ class Found(NamedTuple):
 
 def resize_longest(image: NDArray[np.uint8], longest: int) -> NDArray[np.uint8]:
     """Resize an image to a longest side by averaging over areas; a smaller one is unchanged."""
+    import cv2
+
     height, width = image.shape[:2]
     scale = longest / max(height, width)
     if scale >= 1:
@@ -46,6 +47,8 @@ def letterbox(
     Returns:
         uint8 array (h, w, 3); the factors of x and y; and the columns and rows of padding before.
     """
+    import cv2
+
     height, width = image.shape[:2]
     side = -(-longest // stride) * stride
     scale = min(side / height, side / width)

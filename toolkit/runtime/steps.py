@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-import cv2
 import numpy as np
 
 from toolkit.runtime.boxes import (
@@ -188,6 +187,8 @@ def resize_averaged(image: NDArray[np.uint8], size_hw: tuple[int, int]) -> NDArr
     Bilinear interpolation averages two pixels per axis, which loses nothing down to about one
     half; below that only area averaging sees every pixel.
     """
+    import cv2
+
     if image.shape[:2] == size_hw:
         return image
     height, width = size_hw
@@ -198,17 +199,23 @@ def resize_averaged(image: NDArray[np.uint8], size_hw: tuple[int, int]) -> NDArr
 
 def resize_square(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     """Resize to a square, averaging over areas (the aspect ratio is not kept)."""
+    import cv2
+
     method = cv2.INTER_AREA if size <= min(image.shape[:2]) else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(image, (size, size), interpolation=method), np.uint8)
 
 
 def to_image_grid(cells: NDArray[np.float32], size_wh: tuple[int, int]) -> NDArray[np.float32]:
     """Spread the scores (h, w) of a patch grid bilinearly over the pixels of the resized image."""
+    import cv2
+
     return np.asarray(cv2.resize(cells, size_wh, interpolation=cv2.INTER_LINEAR), np.float32)
 
 
 def smooth(anomaly_map: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
     """Smooth a map with a Gaussian of `sigma` pixels; edges are mirrored; 0 leaves it as it is."""
+    import cv2
+
     if sigma <= 0:
         return anomaly_map
     side = 2 * math.floor(_TRUNCATE * sigma + 0.5) + 1
