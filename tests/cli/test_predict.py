@@ -31,7 +31,7 @@ def test_the_same_scores_as_in_the_run(finished: Run, sample_dir: Path) -> None:
     assert [r["is_defect"] for r in records("found")] == [s >= threshold for s in known.values()]
     words = [line.split()[0] for line in result.stdout.splitlines()]
     assert words == ["defect" if s >= threshold else "good" for s in known.values()]
-    assert len(list(Path("found").glob("*.jpg"))) == len(images)
+    assert len(list(Path("found").rglob("*.jpg"))) == len(images)
 
 
 def test_a_finished_run_is_not_written_to(finished: Run, sample_dir: Path) -> None:
