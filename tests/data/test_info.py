@@ -110,6 +110,7 @@ def test_json(tiny: Path) -> None:
         "test": 3,
         "images": 3,
         "with_mask": 3,
+        "with_boxes": 0,
         "area_percent": {"min": 1.0, "median": 2.0, "max": 5.0},
         "regions": {"min": 1, "median": 2, "max": 2},
     }

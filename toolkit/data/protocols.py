@@ -113,7 +113,9 @@ def _official(dataset: Dataset, seed: int, seen_images: Collection[str]) -> dict
     good = _spare_good(dataset, seed) or _undivided_good(dataset, seed)
     learnt = {name for copies in good.values() for name in copies}
     if not good:
-        raise DataError(f"{dataset.root}: no good images to train on; put some into train/good")
+        raise DataError(
+            f"{dataset.root}: no good images, so nothing to train on; put some into train/good"
+        )
     held_out = max(1, round(len(good) * _OFFICIAL_VAL_SHARE)) if len(good) > 1 else 0
     slots: dict[str, str | int] = {
         s.id: TEST for s in dataset if s.part == "test" and s.id not in learnt

@@ -25,7 +25,7 @@ _SIDE = 48
 _MEDIUM_SIDE = 128
 _MOST_IMAGES = 40
 _FEWEST_IMAGES = 5
-_LIKE = 0.1
+_LIKE = 0.12
 """Largest change at which a view is plausible: bottle has 0.03 to 0.07 in every view, the mirrored
 transistor 0.17 and all its other views 0.6 or more."""
 
