@@ -57,8 +57,8 @@ def test_the_image_size_follows_the_smaller_defects(
 
 
 def test_few_images_get_more_epochs() -> None:
-    found = [budget.epochs_for(n, 16) for n in (10, 75, 123, 223, 5000)]
-    assert found == [100, 48, 30, 30, 30]
+    found = [budget.epochs_for(n, 16) for n in (10, 60, 75, 123, 5000)]
+    assert found == [100, 38, 30, 30, 30]
 
 
 def test_tiles_and_test_time_augmentation_exclude_each_other() -> None:

@@ -20,8 +20,8 @@ SMALLEST, LARGEST = 320, 640
 PIXELS = 7e8
 """Of all defect images in all epochs, to stay within ten minutes on two cores."""
 
-STEPS = 240
-"""Optimizer steps of a training: 30 epochs of 120 images."""
+STEPS = 150
+"""Optimizer steps of a training: 30 epochs of 80 images."""
 
 _MOST_TILES = 3  # tile sides per image side
 

@@ -47,7 +47,7 @@ class YoloSettings:
         False, "read a checkpoint file although it could run code", advanced=True
     )
     epochs: int = setting(
-        0, "passes over the training images; 0: as many as make 240 steps, 30 to 100"
+        0, "passes over the training images; 0: as many as make 150 steps, 30 to 100"
     )
     patience: int = setting(
         0, "epochs without a better validation mAP to stop after; 0: never", advanced=True
