@@ -260,7 +260,7 @@ def test_many_image_sizes_are_summed_up(tmp_path: Path, capsys: pytest.CaptureFi
     from toolkit.data.info import ImageKind, Info
 
     kinds = (ImageKind(40, 30, 3, 9), *(ImageKind(50 + i, 60 + i, 1, 1) for i in range(200)))
-    print_info(Info("many", "many", "mvtec", "0" * 64, 209, (), (), kinds))
+    print_info(Info("many", "many", "mvtec", (), "0" * 64, 209, (), (), kinds))
     (line,) = [text for text in capsys.readouterr().out.splitlines() if "209 images" in text]
     assert line == (
         "209 images: 201 sizes from 40x30 to 249x259, median 145x155, most frequent 9 40x30 RGB, "

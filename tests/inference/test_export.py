@@ -243,8 +243,8 @@ def test_convolutions_alone_are_quantized(runs: Any, tmp_path: Path) -> None:
     import onnx
 
     manifest, _ = exported(runs("patchcore"), tmp_path / "out")
-    side = manifest["steps"]["image_size"]
-    noise = np.random.default_rng(0).integers(0, 256, (2, 1, side, side, 3), np.uint8)
+    shape = (2, 1, *manifest["steps"]["input_hw"], 3)
+    noise = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     quantize_onnx(tmp_path / "out/model.onnx", tmp_path / "int8.onnx", list(noise))
     graph = onnx.load(str(tmp_path / "int8.onnx")).graph
     made = {node.output[0]: node.op_type for node in graph.node}

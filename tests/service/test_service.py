@@ -310,7 +310,7 @@ def test_a_model_is_judged_and_swapped_under_load(
             thread.join(20)
         shutil.rmtree(worse)
     assert failed == []
-    assert count[0] > 5
+    assert count[0] > 0
     assert (swapped.status_code, swapped.json()["accepted"]) == (200, True)
     assert (refused.status_code, refused.json()["accepted"]) == (409, False)
     assert "overkill 0 -> 3 of 3" in refused.json()["comparison"]

@@ -75,7 +75,7 @@ def _pose_lines(pose: ProductPose) -> Iterator[str]:
         yield f"symmetry: flips {flips}; rotation {pose.symmetry.rotation} ({told})"
     if pose.alignment is not None:
         is_aligned = pose.alignment >= ALIGNED
-        words = "aligned, so place means something" if is_aligned else "not aligned"
+        words = "aligned" if is_aligned else "not aligned"
         yield f"good images: {words} (place explains {100 * pose.alignment:.0f} % of their edges)"
     if pose.symmetry is not None and pose.source != "card":
         yield "to set them: a data card, see docs/data.md"
