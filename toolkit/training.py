@@ -69,7 +69,7 @@ def train(
     method: str,
     data: str | Path | Dataset,
     *,
-    protocol: str = "supervised",
+    protocol: str = "auto",
     fold: int = 0,
     split: str | Path | None = None,
     config: str | None = None,
@@ -93,7 +93,8 @@ def train(
     Args:
         method: name of the method, such as `patchcore`, `classifier`, `yolo` or `sam`.
         data: folder of the data set, or the data set.
-        protocol: `supervised`, `official` or `balanced`; see `toolkit.make_split`.
+        protocol: `supervised`, `official`, `balanced`, or `auto`: `official` where the data set
+            has no defects, else `supervised`. See `toolkit.make_split`.
         fold: the fold that is tested.
         split: split file; the protocol's own split if None.
         config: config file, or the name of one that ships; `<method>/default` if None.

@@ -159,6 +159,12 @@ def test_official_without_test_images_holds_out_a_second_slice(count: int, held_
     assert all(s.part == "test" for s in split.test)
 
 
+def test_without_defects_the_protocol_is_official() -> None:
+    good = dataset_of(rows_of(("train", "good", 20)))
+    assert make_plan(good, protocol="auto").protocol == "official"
+    assert make_plan(dataset_of(BOTTLE), protocol="auto").protocol == "supervised"
+
+
 def test_another_seed_is_another_split() -> None:
     dataset = dataset_of(BOTTLE)
     hashes = {make_plan(dataset, seed=s, protocol=p).hash for s in (0, 1, -1) for p in PROTOCOLS}

@@ -32,8 +32,11 @@ _COMMON: dict[str, tuple[Any, Any]] = {
         None,
     ),
     "protocol": (
-        Annotated[str, typer.Option(help="supervised, official or balanced.")],
-        "supervised",
+        Annotated[
+            str,
+            typer.Option(help="supervised, official or balanced; auto: official without defects."),
+        ],
+        "auto",
     ),
     "fold": (Annotated[int, typer.Option(help="Fold that is tested.")], 0),
     "seed": (Annotated[int, typer.Option(help="Seed of all random numbers.")], 0),

@@ -31,6 +31,7 @@ def make_plan(
         supervised: `test/` is divided into folds, stratified by defect type; `train/` trains.
         balanced: `per_class` images of each class, in the same folds; fewer of each where a class
             has fewer. `train/good` fills up where `test/good` is too small.
+        auto: `supervised`, or `official` where the data set has no defects.
 
     Images are assigned in the order of a hash over seed and content, so the result depends
     neither on file names nor on a random generator's version. Of an image that is in both parts,
@@ -48,6 +49,8 @@ def make_plan(
     Raises:
         DataError: unknown protocol, a class too small for the folds, or nothing to train or test.
     """
+    if protocol == "auto":
+        protocol = "supervised" if dataset.classes else "official"
     if protocol not in PROTOCOLS:
         raise DataError(f"protocol {protocol}: unknown{did_you_mean(protocol, PROTOCOLS)}")
     if protocol != "official" and not any(s.part == "test" for s in dataset):
@@ -96,7 +99,7 @@ def make_split(
 
     Args:
         dataset: the data set to split.
-        protocol: `supervised`, `official` or `balanced`; see `make_plan`.
+        protocol: `supervised`, `official`, `balanced` or `auto`; see `make_plan`.
         fold: the fold that is tested.
         folds: number of folds (`supervised` and `balanced`).
         seed: decides the order in which images are assigned.

@@ -64,7 +64,7 @@ def test_a_region_that_fills_the_image_has_further_views_in_place_of_crops(
 
 
 def test_an_empty_mask_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"a\.png: its mask is missing or empty"):
+    with pytest.raises(DataError, match=r"a\.png: its mask is empty"):
         region_targets([_sample(tmp_path, np.zeros((30, 40), bool))])
 
 

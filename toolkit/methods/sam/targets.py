@@ -100,10 +100,15 @@ def region_targets(
                 f"{sample.image}: only boxes are labelled, and SAM learns masks; label outlines, "
                 "or train a detector"
             )
+        if not sample.masks and not sample.marks:
+            raise DataError(
+                f"{sample.image}: has no mask, and SAM learns masks; put one into "
+                "ground_truth/<type>/, or train a method that needs none (patchcore, classifier)"
+            )
         truth = read_truth(sample)
         if not truth.any():
             raise DataError(
-                f"{sample.image}: its mask is missing or empty, so there is nothing to learn "
+                f"{sample.image}: its mask is empty, so there is nothing to learn "
                 "from; fix the mask or remove the image (toolkit dataset check)"
             )
         found.append((sample, (truth.shape[1], truth.shape[0]), regions_of(truth)))
