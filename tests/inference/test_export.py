@@ -92,9 +92,10 @@ def test_int8_is_kept_where_it_passes(
 ) -> None:
     if form == "openvino":
         pytest.importorskip("nncf")
-    monkeypatch.setattr(export_module, "SCORE_TOLERANCE", 0.5)  # networks here are untrained
+    # 128 pixels and five validation images are coarser than what the gates were made for.
+    monkeypatch.setattr(export_module, "SCORE_TOLERANCE", 0.5)
     monkeypatch.setattr(export_module, "METRIC_TOLERANCE", 0.5)
-    run = runs("patchcore")
+    run = runs("patchcore", weights="pretrained", image_size=128)
     exported(run, tmp_path / "float", form=form)
     manifest, said = exported(run, tmp_path / "int8", form=form, precision="int8")
     assert manifest["precision"] == "int8"

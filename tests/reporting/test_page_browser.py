@@ -123,7 +123,7 @@ def test_the_policy_blocks_other_scripts_and_connections(
 
 @pytest.mark.parametrize("press", ["click", "key"])
 def test_sorting(opened: Opened, press: str) -> None:
-    head = opened.page.locator(".board thead th").filter(has_text="acc").first
+    head = opened.page.locator(".board thead th").filter(has_text="F1").first
     button = head.locator("button")
 
     def go() -> None:
@@ -158,8 +158,8 @@ def test_another_order_has_other_ranks_and_no_top_group(opened: Opened) -> None:
     assert original == sorted(original)
     assert page.locator(".top-key").is_visible()
     assert row.evaluate(weight) == "700"
-    board.locator("thead button").filter(has_text="acc").click()
-    expect(board.locator("thead th").filter(has_text="acc")).to_have_attribute(
+    board.locator("thead button").filter(has_text="F1").click()
+    expect(board.locator("thead th").filter(has_text="F1")).to_have_attribute(
         "aria-sort", "descending"
     )
     column = 1 + board.locator("[aria-sort=descending]").evaluate("(e) => e.cellIndex")

@@ -53,8 +53,9 @@ class SamSettings:
         2.0, "side of a crop in longest sides of its region; 0 for no crops", advanced=True
     )
     crop_below: float = setting(
-        0.2,
-        "regions whose longest side is below this share of the image's are answered from a crop",
+        0.0,
+        "regions whose longest side is below this share of the image's are answered from a crop; "
+        "0: all from the whole image",
         advanced=True,
     )
     max_crops: int = setting(3, "most crops per image, each of which is encoded", advanced=True)
