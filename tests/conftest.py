@@ -12,6 +12,10 @@ from hypothesis import settings
 settings.register_profile("toolkit", deadline=None)
 settings.load_profile("toolkit")
 
+# Making the engine files of every small run would take longer than all else; tests that are about
+# engines name them.
+os.environ["TOOLKIT_ENGINE"] = "torch"
+
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from toolkit.home import home
 from toolkit.runs.environment import environment
 
-_OPTIONAL = {"onnx": "onnx", "onnxruntime": "onnx"}
+_OPTIONAL = {"onnxruntime": "onnx"}
 
 
 def describe_installation() -> dict[str, dict[str, Any]]:

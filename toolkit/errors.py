@@ -57,14 +57,14 @@ class MissingExtraError(ToolkitError):
 
     Args:
         package: the distribution that could not be imported.
-        extra: the extra of this project that brings it.
+        extra: the extra of this project that brings it; None for a package that every installation
+            of the project has.
         purpose: what it is needed for, as the end of "needed to …".
     """
 
-    def __init__(self, package: str, *, extra: str, purpose: str) -> None:
-        super().__init__(
-            f"{package} is needed to {purpose}: pip install 'inspection-toolkit[{extra}]'"
-        )
+    def __init__(self, package: str, *, extra: str | None, purpose: str) -> None:
+        wanted = package if extra is None else f"'inspection-toolkit[{extra}]'"
+        super().__init__(f"{package} is needed to {purpose}: pip install {wanted}")
 
 
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from toolkit.config import find_config, read_yaml, settings_dict
 from toolkit.data.splits import Budget, Split
-from toolkit.data.types import Dataset
+from toolkit.data.types import Dataset, Sample
 from toolkit.errors import ConfigError, DataError, MissingExtraError, RunError, WeightsError
 from toolkit.files import write_json
+from toolkit.inference.engines import default_engine, use_engine
 from toolkit.inference.pipeline import predict_samples
 from toolkit.methods.base import Method
 from toolkit.methods.registry import make_method, method_class
@@ -197,15 +198,29 @@ def fit_run(method: Method[Any], split: Split, run: Run, *, new: bool) -> None:
 
 
 def predict_and_finish(method: Method[Any], split: Split, run: Run, *, entry: str) -> None:
-    """Predict the validation and the test part with a fitted run, and evaluate it."""
+    """Predict the validation and the test part with a fitted run, and evaluate it.
+
+    They are predicted in the engine that later predictions take (`toolkit.inference.engines`), so
+    that threshold and metrics are those of what is used. An engine is compared with torch on the
+    validation part, which torch then predicts first.
+    """
     predictor = method.load(run)
-    for part in ("val", "test"):
-        samples = split.val if part == "val" else split.test
+
+    def predict(part: str, samples: Sequence[Sample]) -> None:
         predictions = predict_samples(predictor, samples)
         tracked = track(predictions, f"{entry}: predict {part}", len(samples))
         write_predictions(run.predictions, part, tracked)
+
+    graph = predictor.graph()
+    if graph is None or graph.shared is None:
+        predict("val", split.val)
+    fast, engine = use_engine(predictor, run, default_engine(), dataset=split.dataset)
+    if fast is not predictor or (graph is not None and graph.shared is not None):
+        predictor = fast
+        predict("val", split.val)
+    predict("test", split.test)
     write_json(run.path / REPORT, dict(method.report(split, run)))
-    run.update_metadata(peak_memory_mb=round(peak_memory_bytes() / 2**20))
+    run.update_metadata(engine=engine, peak_memory_mb=round(peak_memory_bytes() / 2**20))
     run.finish(evaluate(run, split.dataset))
 
 

@@ -55,4 +55,7 @@ def test_weights_that_are_available(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_missing_extras_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "find_spec", lambda name: None)
-    assert doctor.describe_installation()["optional packages"]["onnx"] == "missing; extra [onnx]"
+    assert (
+        doctor.describe_installation()["optional packages"]["onnxruntime"]
+        == "missing; extra [onnx]"
+    )

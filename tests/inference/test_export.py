@@ -19,6 +19,7 @@ from toolkit.data.synthetic import make_sample
 from toolkit.decisions.calibrate import calibrate
 from toolkit.errors import ConfigError, ParityError, RunError
 from toolkit.inference import export as export_module
+from toolkit.inference import parity
 from toolkit.inference.export import Precision, export_run
 from toolkit.inference.quantize import quantize_onnx
 from toolkit.methods.registry import load_method
@@ -93,8 +94,8 @@ def test_int8_is_kept_where_it_passes(
     if form == "openvino":
         pytest.importorskip("nncf")
     # 128 pixels and five validation images are coarser than what the gates were made for.
-    monkeypatch.setattr(export_module, "SCORE_TOLERANCE", 0.5)
-    monkeypatch.setattr(export_module, "METRIC_TOLERANCE", 0.5)
+    monkeypatch.setattr(parity, "SCORE_TOLERANCE", 0.5)
+    monkeypatch.setattr(parity, "METRIC_TOLERANCE", 0.5)
     run = runs("patchcore", weights="pretrained", image_size=128)
     exported(run, tmp_path / "float", form=form)
     manifest, said = exported(run, tmp_path / "int8", form=form, precision="int8")
@@ -118,19 +119,19 @@ def test_int8_is_kept_where_it_passes(
 def test_what_differs_falls_back_one_step_and_says_so(
     form: str, tried: list[Precision], runs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    compare = export_module._compare
+    compare = export_module.compare_validation
 
     def worse(run: Run, dataset: Any, predictor: Any, precision: Precision) -> Any:
         if precision == "float32":
             return compare(run, dataset, predictor, precision)
-        return export_module.Gate(4, 0.0, 0.05, 0, {"image auroc": (0.9, 0.894)}, 0.006)
+        return parity.Gate(4, 0.0, 0.05, 0, {"image auroc": (0.9, 0.894)}, 0.006)
 
     def copy(source: Path, target: Path, inputs: Any) -> None:
         assert len(inputs) == len(run.record["split"]["train"])
         target.write_bytes(source.read_bytes())
 
     run = runs("padim")
-    monkeypatch.setattr(export_module, "_compare", worse)
+    monkeypatch.setattr(export_module, "compare_validation", worse)
     monkeypatch.setattr(export_module, "quantize_onnx", copy)
     monkeypatch.setattr(export_module, "quantize_openvino", copy)
     manifest, said = exported(run, tmp_path / "out", form=form, precision="int8")

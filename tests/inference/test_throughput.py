@@ -111,9 +111,11 @@ print("restored", signal.getsignal(signal.SIGTERM) is before)
 
 
 def test_signals_set_the_flag_and_the_second_interrupts() -> None:
-    # In a process of its own: a signal that another thread of the test runner takes is handled late,
-    # when the old handler is back, and ends the runner.
+    # In a process of its own: a signal that another thread of the test runner takes is handled
+    # late, when the old handler is back, and ends the runner.
     done = subprocess.run(
         [sys.executable, "-c", SIGNALLED_TWICE], capture_output=True, text=True, timeout=120
     )
-    assert done.stdout.splitlines() == ["first True", "second interrupts", "restored True"], done.stderr
+    assert done.stdout.splitlines() == ["first True", "second interrupts", "restored True"], (
+        done.stderr
+    )

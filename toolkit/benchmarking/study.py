@@ -22,7 +22,7 @@ from toolkit.data.shortcuts import warnings_of
 from toolkit.data.splits import Split, SplitPlan
 from toolkit.data.types import Dataset
 from toolkit.errors import ConfigError, RunError, ToolkitError
-from toolkit.inference.engines import check_engine
+from toolkit.inference.engines import check_engine, default_engine
 from toolkit.leaderboards.benchmark_files import Display, PooledMetrics, write_display
 from toolkit.leaderboards.rows import group_folds
 from toolkit.methods.registry import make_method
@@ -62,7 +62,7 @@ def benchmark(
     jobs: int = 1,
     unified: bool = False,
     executor: Executor | None = None,
-    engine: str = "torch",
+    engine: str | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> BenchmarkResult:
     """Train every method of a benchmark on every fold and seed; finished runs are kept.
@@ -97,6 +97,7 @@ def benchmark(
     if executor is None:
         executor = LocalExecutor() if jobs == 1 else ProcessExecutor(jobs)
     choose_device(device)
+    engine = default_engine() if engine is None else engine
     check_engine(engine)
     for entry in config.entries:  # all settings are validated before the first run
         method = make_method(entry.method, entry.settings, source=entry.source)

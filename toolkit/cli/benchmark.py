@@ -25,10 +25,11 @@ def benchmark_command(
         str,
         typer.Option(
             "--engine",
+            envvar="TOOLKIT_ENGINE",
             metavar="auto|torch|onnxruntime|openvino",
             help="What networks run in while their speed is measured, after all trainings.",
         ),
-    ] = "torch",
+    ] = "auto",
     jobs: Annotated[int, typer.Option(min=1, help="Trainings side by side; they share cores.")] = 1,
     unified: Annotated[
         bool,

@@ -20,6 +20,7 @@ EngineOption: TypeAlias = Annotated[
     str,
     typer.Option(
         "--engine",
+        envvar="TOOLKIT_ENGINE",
         metavar="auto|torch|onnxruntime|openvino",
         help="What the network runs in; auto: the fastest that agrees with torch.",
     ),

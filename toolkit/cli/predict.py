@@ -38,10 +38,11 @@ def predict_command(
         str,
         typer.Option(
             "--engine",
+            envvar="TOOLKIT_ENGINE",
             metavar="auto|torch|onnxruntime|openvino",
             help="What the network runs in; auto: the fastest that agrees with torch.",
         ),
-    ] = "torch",
+    ] = "auto",
     pictures: Annotated[
         Literal["all", "defects", "none"],
         typer.Option("--pictures", help="Which images are drawn with what was found."),

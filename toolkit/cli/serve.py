@@ -24,7 +24,7 @@ from toolkit.cli.line_options import (
 def serve_command(
     run: RunArgument,
     calibration: Calibration = None,
-    engine: EngineOption = "torch",
+    engine: EngineOption = "auto",
     host: Annotated[
         str, typer.Option("--host", help="Address; any but loopback needs a token.")
     ] = "127.0.0.1",

@@ -30,7 +30,7 @@ def watch_command(
         ),
     ],
     calibration: Calibration = None,
-    engine: EngineOption = "torch",
+    engine: EngineOption = "auto",
     state: StateOption = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="Gets ok/, nok/ and review/; default: FOLDER.")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -32,16 +33,18 @@ from toolkit.home import cache_dir
 from toolkit.inference.parity import Parity
 from toolkit.methods.base import EnginePredictor
 from toolkit.runs.environment import package_version, processor
-from toolkit.runtime.engines import default_threads, open_network
+from toolkit.runtime.engines import open_network
 
 if TYPE_CHECKING:
+    from toolkit.data.types import Dataset
     from toolkit.methods.base import Engine, Graph, Predictor
     from toolkit.runs.run import Run
 
 ENGINES = ("auto", "torch", "onnxruntime", "openvino")
 
-_FORMAT = 3  # of the files; one more whenever the graphs of the methods change
-_EXTRAS = {"openvino": "openvino", "onnxruntime": "onnx"}
+_ORDER = ("openvino bfloat16", "openvino float32", "onnxruntime float32")  # the fastest first
+_FORMAT = 4  # of the files; one more whenever the graphs of the methods change
+_EXTRAS = {"openvino": None, "onnxruntime": "onnx"}
 _MODEL, _RECORD = "model.onnx", "engine.json"
 
 
@@ -61,17 +64,30 @@ def check_engine(name: str) -> None:
     for package in (name, "onnx") if name in _EXTRAS else ():  # onnx writes the network's file
         if find_spec(package) is None:
             raise MissingExtraError(
-                package, extra=_EXTRAS[name], purpose=f"predict with the engine {name}"
+                package,
+                extra=_EXTRAS.get(package),
+                purpose=f"predict with the engine {name}",
             )
 
 
+def default_engine() -> str:
+    """Return the engine that is used where none is named: `TOOLKIT_ENGINE`, or `auto`."""
+    return os.environ.get("TOOLKIT_ENGINE") or "auto"
+
+
 def use_engine(
-    predictor: Predictor, run: Run, name: str, *, streams: int = 1
+    predictor: Predictor,
+    run: Run,
+    name: str,
+    *,
+    dataset: Dataset | None = None,
+    streams: int = 1,
 ) -> tuple[Predictor, str]:
     """Return a predictor that runs its network in an engine, and what it runs in.
 
-    `auto` takes the engine that was fastest when the files were made, of those that are installed
-    and agree with torch, and torch where none is faster.
+    `auto` takes the first that is installed and agrees with torch, of OpenVINO in bfloat16,
+    OpenVINO in float32, and ONNX Runtime; else torch. That is the order of their speed
+    (docs/engines.md); it is not measured anew, so that a machine always takes the same.
 
     Example:
         >>> predictor, engine = use_engine(method.load(run), run, "auto")  # doctest: +SKIP
@@ -80,8 +96,9 @@ def use_engine(
 
     Args:
         predictor: of the run, in torch.
-        run: a finished run.
+        run: a run with stored predictions of its validation part.
         name: `auto`, `torch`, `onnxruntime` or `openvino`.
+        dataset: its data; read from where the run was made on it if None.
         streams: images that are computed beside each other.
 
     Raises:
@@ -97,7 +114,7 @@ def use_engine(
     reason = ""
     graph = predictor.graph() if run.device == "cpu" else None
     if not installed:
-        reason = "no other engine is installed (pip install 'inspection-toolkit[openvino]')"
+        reason = "no other engine is installed (pip install openvino onnx)"
     elif run.device != "cpu":
         reason = f"the run predicts on {run.device}, and engines run on the CPU"
     elif graph is None:
@@ -108,7 +125,7 @@ def use_engine(
         _say(f"engine torch: {reason}")
         return predictor, "torch"
     try:
-        parity = Parity(graph, predictor, run)
+        parity = Parity(graph, predictor, run, dataset)
         files = _engine_files(parity, _recipe(run, graph), installed)
     except _NoOnnxError as error:
         if name != "auto":
@@ -118,15 +135,15 @@ def use_engine(
     with files as folder:
         record = read_json(folder / _RECORD)
         fastest = _fastest(record, name)
-        if fastest is None:
+        if fastest is None and name != "auto":
             tried = {k: v for k, v in record["engines"].items() if name == k.split()[0]}
             differences = [v.get("error") or f"{v['difference']:.3g}" for v in tried.values()]
             raise ParityError(
                 f"{run.path}: {name} differs from torch ({', '.join(differences)}; allowed "
                 f"{record['tolerance']:.3g}); use: --engine auto"
             )
-        if fastest == "torch":
-            _say(f"engine torch: no other engine is faster and agrees with it ({folder})")
+        if fastest is None:
+            _say(f"engine torch: no other engine agrees with it ({folder})")
             return predictor, "torch"
         return predictor.with_engine(
             open_engine(folder / _MODEL, fastest, streams=streams)
@@ -137,7 +154,7 @@ def cached_engine(run: Run, name: str, *, streams: int = 1) -> tuple[Predictor, 
     """Return what `use_engine` does from files that were made before, without importing torch.
 
     Returns:
-        None where torch is needed: to make the files, or because it is the fastest.
+        None where torch is needed: to make the files, or because no other engine agrees with it.
     """
     if name == "torch" or run.device != "cpu":
         return None
@@ -147,19 +164,22 @@ def cached_engine(run: Run, name: str, *, streams: int = 1) -> tuple[Predictor, 
         return None
     record = read_json(folder / _RECORD)
     fastest = _fastest(record, name)
-    if fastest in (None, "torch") or record["steps"] is None:
+    if fastest is None or record["steps"] is None:
         return None
-    engine = open_engine(folder / _MODEL, str(fastest), streams=streams)
-    return EnginePredictor(record["steps"], engine), str(fastest)
+    engine = open_engine(folder / _MODEL, fastest, streams=streams)
+    return EnginePredictor(record["steps"], engine), fastest
 
 
 def _fastest(record: dict[str, Any], name: str) -> str | None:
-    """Return the fastest engine and precision that agree with torch; None if none does."""
-    tried = {k: v for k, v in record["engines"].items() if name in ("auto", k.split()[0])}
-    seconds = {k: float(v["seconds"]) for k, v in tried.items() if v["passed"]}
-    if name == "auto":
-        seconds["torch"] = float(record["torch_seconds"])
-    return min(seconds, key=lambda k: seconds[k]) if seconds else None
+    """Return the first engine and precision that agree with torch; None if none does."""
+    return next(
+        (
+            one
+            for one in _ORDER
+            if name in ("auto", one.split()[0]) and record["engines"].get(one, {}).get("passed")
+        ),
+        None,
+    )
 
 
 def open_engine(path: Path, name: str, *, streams: int = 1) -> Engine:
@@ -190,7 +210,7 @@ def lasting_engine(graph: Graph, *, streams: int) -> tuple[Engine, str] | None:
     try:
         with _engine_files(Parity(graph), _recipe(None, graph), installed) as folder:
             engines = read_json(folder / _RECORD)["engines"]
-            for name in reversed(_variants(installed)):
+            for name in _ORDER:
                 if engines.get(name, {}).get("passed"):
                     engine, precision = name.split()
                     network = open_network(
@@ -239,7 +259,7 @@ def _temporary_files(
 
 
 def _recipe(run: Run | None, graph: Graph | None = None) -> dict[str, Any]:
-    """Return everything that engine files and their timing depend on, as JSON values.
+    """Return everything that engine files depend on, as JSON values.
 
     Args:
         run: whose weights they are made from.
@@ -250,7 +270,6 @@ def _recipe(run: Run | None, graph: Graph | None = None) -> dict[str, Any]:
         "toolkit": __version__,
         "versions": {name: package_version(name) for name in ("torch", "onnx", *_EXTRAS)},
         "processor": processor(),
-        "threads": default_threads(),
     }
     if graph is not None and graph.shared is not None:
         return {**common, "network": graph.shared.key}

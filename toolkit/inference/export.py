@@ -5,9 +5,9 @@ from __future__ import annotations
 import ast
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,12 +18,10 @@ from toolkit.decisions.card import CalibrationCard, model_sha256
 from toolkit.errors import ConfigError, ParityError, RunError
 from toolkit.files import atomic_folder, write_json, write_text
 from toolkit.inference.engines import write_network
-from toolkit.inference.parity import TOLERANCE
+from toolkit.inference.parity import Precision, compare_validation
 from toolkit.inference.plot import validation_heat_range
 from toolkit.inference.quantize import quantize_onnx, quantize_openvino
 from toolkit.methods.base import EnginePredictor, Exported, Method, Predictor
-from toolkit.runs.evaluate import evaluate
-from toolkit.runs.prediction_io import write_predictions
 from toolkit.runs.run import Run
 from toolkit.runtime import boxes, engines, exported, steps, tiles
 from toolkit.runtime.engines import open_network
@@ -32,56 +30,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from toolkit.data.types import Dataset, Sample
-    from toolkit.prediction import Prediction
 
-Precision = Literal["float32", "bfloat16", "int8"]
 Say = Callable[[str], None]
 
 ENGINES = {"onnx": "onnxruntime", "openvino": "openvino"}
 PRECISIONS: dict[str, Precision] = {"fp32": "float32", "bf16": "bfloat16", "int8": "int8"}
-SCORE_TOLERANCE = 0.05
-"""Of bfloat16 and int8: largest difference of a validation score, as a share of their range."""
-METRIC_TOLERANCE = 0.005
-"""Of bfloat16 and int8: what each validation metric may lose."""
-
-_METRICS = (("image", "auroc"), ("boxes", "map50"), ("pixel", "auroc"))
 _CALIBRATION_IMAGES = 128
-
-
-@dataclass(frozen=True)
-class Gate:
-    """How an export compares with its run on the validation part.
-
-    Attributes:
-        images: number of images.
-        difference: largest difference of a score: as a share of the score or absolute below 1 for
-            float32, as a share of the range of all scores otherwise.
-        tolerance: the largest that passes.
-        decisions: images that are decided otherwise.
-        metrics: by name, those of the run and of the export.
-        lost: by how much the worst of them is lower.
-    """
-
-    images: int
-    difference: float
-    tolerance: float
-    decisions: int
-    metrics: dict[str, tuple[float, float]]
-    lost: float
-
-    @property
-    def passed(self) -> bool:
-        """Whether the export is kept."""
-        return self.difference <= self.tolerance and self.lost <= METRIC_TOLERANCE
-
-    def __str__(self) -> str:
-        """Return the comparison in one line."""
-        metrics = ", ".join(f"{k} {a:.4f} -> {b:.4f}" for k, (a, b) in self.metrics.items())
-        return (
-            f"{self.images} validation images: scores differ by {self.difference:.2g} (allowed "
-            f"{self.tolerance:.2g}), {self.decisions} decided otherwise"
-            + (f"; {metrics} (may lose {METRIC_TOLERANCE})" if metrics else "")
-        )
 
 
 def export_run(
@@ -133,7 +87,7 @@ def export_run(
         for number in _from(precision, form):
             file = _write_network(number, form, network, folder, predictor, run, dataset)
             engine = open_network(folder / file, ENGINES[form], number)
-            gate = _compare(run, dataset, EnginePredictor(around, engine), number)
+            gate = compare_validation(run, dataset, EnginePredictor(around, engine), number)
             say(f"{form} {number}: {'kept' if gate.passed else 'not kept'}; {gate}")
             if gate.passed:
                 break
@@ -260,50 +214,6 @@ def _calibration_inputs(
         recorder.predict([read_rgb(sample.image)])
         yield seen[0]  # of several views the first
         seen.clear()
-
-
-def _compare(run: Run, dataset: Dataset, predictor: Predictor, precision: Precision) -> Gate:
-    """Predict the validation part and compare with the stored predictions of the run."""
-    from toolkit.runs.scored_predictions import load_scored_predictions
-
-    stored = load_scored_predictions(run, dataset, "val")
-    found: list[float] = []
-
-    def predictions() -> Iterator[Prediction]:
-        for sample in stored.samples:
-            (one,) = predictor.predict([read_rgb(sample.image)])
-            found.append(one.score)
-            yield replace(one, sample_id=sample.id)
-
-    with tempfile.TemporaryDirectory() as name:
-        again = Run(Path(name) / run.path.name, run.record)
-        write_predictions(again.predictions, "val", predictions())
-        ours, theirs = evaluate(run, dataset, part="val"), evaluate(again, dataset, part="val")
-    scores, wanted = np.array(found), stored.scores
-    if precision == "float32":
-        apart, tolerance = np.abs(scores - wanted) / np.maximum(1, np.abs(wanted)), TOLERANCE
-    else:
-        apart, tolerance = (
-            np.abs(scores - wanted) / max(float(np.ptp(wanted)), 1e-9),
-            SCORE_TOLERANCE,
-        )
-    metrics = {}
-    for part, metric in _METRICS:
-        one, other = (m.get(part, {}).get(metric) for m in (ours, theirs))
-        if isinstance(one, float) and isinstance(other, float):
-            metrics[f"{part} {metric}"] = (one, other)
-    threshold = run.metrics()["thresholds"][0]
-    flipped = (
-        0 if threshold is None else int(((scores >= threshold) != (wanted >= threshold)).sum())
-    )
-    return Gate(
-        images=len(found),
-        difference=float(np.max(apart, initial=0.0)),
-        tolerance=tolerance,
-        decisions=flipped,
-        metrics=metrics,
-        lost=max((one - other for one, other in metrics.values()), default=0.0),
-    )
 
 
 def _calibration(card: CalibrationCard) -> dict[str, Any]:

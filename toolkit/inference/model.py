@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 from toolkit.decisions.card import CalibrationCard
 from toolkit.errors import ConfigError, DataError, RunError
-from toolkit.inference.engines import cached_engine, check_engine, use_engine
+from toolkit.inference.engines import cached_engine, check_engine, default_engine, use_engine
 from toolkit.inference.plot import validation_heat_range
 from toolkit.inference.result import Result
 from toolkit.inference.sources import SourceImage, iterate_source
@@ -53,9 +53,10 @@ class Model:
         run: Run,
         calibration: CalibrationCard | None = None,
         *,
-        engine: str = "torch",
+        engine: str | None = None,
         streams: int = 1,
     ) -> None:
+        engine = default_engine() if engine is None else engine
         check_engine(engine)
         metrics = run.metrics()  # refuses a run that is not finished
         if calibration is not None:
@@ -189,7 +190,7 @@ def load_model(
     run: str | Path | Run,
     *,
     calibration: str | Path | CalibrationCard | None = None,
-    engine: str = "torch",
+    engine: str | None = None,
     streams: int = 1,
 ) -> Model:
     """Load a finished run or an exported model, ready to predict.
@@ -205,8 +206,9 @@ def load_model(
         calibration: a calibration card of this run, or its file: its thresholds replace that of
             the run, and results have an outcome OK, REVIEW or NOK and a p-value.
         engine: what its network runs in: `torch`, `onnxruntime`, `openvino`, or `auto` for the
-            fastest that is installed and agrees with torch; see docs/engines.md. Only `torch` gives
-            the stored predictions again bit by bit.
+            fastest that is installed and agrees with torch; see docs/engines.md. `TOOLKIT_ENGINE`,
+            else `auto`, if None: the engine that the run was evaluated with, on the machine where
+            it was made.
         streams: images that an engine computes beside each other for several threads; 1 is the
             fastest for a single image.
 
@@ -218,6 +220,7 @@ def load_model(
             another model.
         WeightsError: its weights are missing or damaged.
     """
+    engine = default_engine() if engine is None else engine
     if not isinstance(run, Run) and (Path(run) / MANIFEST).is_file():
         if calibration is not None:
             raise ConfigError(

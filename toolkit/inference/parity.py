@@ -1,41 +1,101 @@
-"""How far inference engines are from torch, and how fast."""
+"""How far inference engines, precisions and exports are from torch."""
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from toolkit.data.images import read_rgb
 from toolkit.errors import ToolkitError
-from toolkit.runs.prediction_io import read_predictions
+from toolkit.runs.evaluate import choose_threshold, dataset_of, evaluate
+from toolkit.runs.prediction_io import read_predictions, write_predictions
+from toolkit.runs.run import Run
+from toolkit.runs.scored_predictions import load_scored_predictions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from toolkit.data.types import Dataset
     from toolkit.methods.base import Engine, Graph, Predictor
-    from toolkit.runs.run import Run
+    from toolkit.prediction import Prediction
+
+Precision = Literal["float32", "bfloat16", "int8"]
 
 TOLERANCE = 1e-3
 """Largest difference from torch that passes: of a network's output, as a share of its largest
 value; of an image score, as a share of the score, or absolute below 1."""
 
-_PARITY_IMAGES, _TIMED_CALLS, _TIMED_SECONDS = 4, 10, 2.0
+SCORE_TOLERANCE = 0.05
+"""Of bfloat16 and int8: largest difference of a validation score, as a share of their range, or of
+the largest score where the validation part has no defects."""
+METRIC_TOLERANCE = 0.005
+"""Of bfloat16 and int8: what each validation metric may lose."""
+
+_METRICS = (("image", "auroc"), ("boxes", "map50"), ("pixel", "auroc"))
+_PARITY_IMAGES = 4
+
+
+@dataclass(frozen=True)
+class Gate:
+    """How an engine or an export compares with its run on the validation part.
+
+    Attributes:
+        images: number of images.
+        difference: largest difference of a score: as a share of the score or absolute below 1 for
+            float32, as a share of the scale that `SCORE_TOLERANCE` names otherwise.
+        tolerance: the largest that passes.
+        decisions: images that are decided otherwise.
+        metrics: by name, those of the run and of the other.
+        lost: by how much the worst of them is lower; 0 in float32, whose scores differ so little
+            that a metric can change by the order of equal scores alone.
+    """
+
+    images: int
+    difference: float
+    tolerance: float
+    decisions: int
+    metrics: dict[str, tuple[float, float]]
+    lost: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether it may be used."""
+        return self.difference <= self.tolerance and self.lost <= METRIC_TOLERANCE
+
+    def __str__(self) -> str:
+        """Return the comparison in one line."""
+        metrics = ", ".join(f"{k} {a:.4f} -> {b:.4f}" for k, (a, b) in self.metrics.items())
+        return (
+            f"{self.images} validation images: scores differ by {self.difference:.2g} (allowed "
+            f"{self.tolerance:.2g}), {self.decisions} decided otherwise"
+            + (f"; {metrics} (may lose {METRIC_TOLERANCE})" if metrics else "")
+        )
 
 
 @dataclass(frozen=True)
 class Parity:
-    """How engines are compared with torch: on the run's images, or as a shared network says."""
+    """How engines are compared with torch.
+
+    In float32 on four images of the run, output by output; in bfloat16 on its whole validation
+    part, as exports are; a network that many runs share as it says itself.
+
+    Attributes:
+        graph: the network.
+        predictor: of the run, in torch.
+        run: with stored predictions of its validation part; it need not be finished.
+        dataset: its data; read from where the run was made on it if None.
+    """
 
     graph: Graph
     predictor: Predictor | None = None
     run: Run | None = None
+    dataset: Dataset | None = None
 
     @property
     def owner(self) -> str:
@@ -49,49 +109,78 @@ class Parity:
             return [one.numpy() for one in self.graph.module(torch.from_numpy(image))]
 
     def measure(self, engines: Mapping[str, Callable[[], Engine]]) -> dict[str, Any]:
-        """Return the record of each engine, of torch, and of what was compared."""
-        shared, scores = self.graph.shared, list[float]()
-        images: list[NDArray[np.uint8]] = []
+        """Return the record of each engine, and of what was compared.
+
+        Args:
+            engines: by name and precision, such as `openvino float32`; each opens when called.
+        """
+        shared = self.graph.shared
         if shared is not None:
-            seen, tolerance, checked = list(shared.inputs()), shared.tolerance, shared.checked
+            inputs, tolerance, checked = list(shared.inputs()), shared.tolerance, shared.checked
+            expected = [self.in_torch(one) for one in inputs]
+
+            def of_shared(engine: Engine) -> float:
+                ours, theirs = (
+                    [one[0] for one in outputs]
+                    for outputs in ([engine(one) for one in inputs], expected)
+                )
+                return shared.distance(ours, theirs)
+
+            apart: Callable[[Engine], float] = of_shared
         else:
-            assert self.predictor is not None
-            assert self.run is not None
-            images, checked = _parity_images(self.run)
-            seen, tolerance = self._inputs(self.predictor, images), TOLERANCE
-            scores = [one.score for one in self.predictor.predict(images)]
-        expected, records = [self.in_torch(one) for one in seen], {}
+            apart, checked = self._on_images()
+            tolerance = TOLERANCE
+        records = {}
         for name, opened in engines.items():
             try:
-                engine = opened()
-                found = [engine(one) for one in seen]
-                if shared is not None:
-                    ours, theirs = ([one[0] for one in outputs] for outputs in (found, expected))
-                    apart = [shared.distance(ours, theirs)]
-                else:
-                    assert self.predictor is not None
-                    predicted = self.predictor.with_engine(engine).predict(images)
-                    apart = [_difference(a, b) for a, b in zip(found, expected, strict=True)]
-                    apart += [
-                        abs(a.score - b) / max(1.0, abs(b))
-                        for a, b in zip(predicted, scores, strict=True)
-                    ]
+                if shared is None and name.endswith("bfloat16"):
+                    records[name] = self._bfloat16(opened())
+                    continue
+                difference = apart(opened())
             except Exception as error:  # engines have errors of their own; any means: not this one
                 reason = (str(error).splitlines() or [type(error).__name__])[0]
-                records[name] = {"passed": False, "error": reason, "seconds": None}
+                records[name] = {"passed": False, "error": reason}
                 continue
-            # Not `max`, which would pass over what is not a number.
-            difference = float(np.max(apart))
             records[name] = {
                 "passed": bool(difference <= tolerance),
                 "difference": difference if np.isfinite(difference) else 1e9,
-                "seconds": _seconds(engine, seen[0]),
             }
+        return {"checked": checked, "tolerance": tolerance, "engines": records}
+
+    def _on_images(self) -> tuple[Callable[[Engine], float], str]:
+        """Return what measures an engine's largest difference on a few images, and on which."""
+        assert self.predictor is not None
+        assert self.run is not None
+        predictor = self.predictor
+        images, checked = _parity_images(self.run)
+        inputs = self._inputs(predictor, images)
+        expected = [self.in_torch(one) for one in inputs]
+        scores = [one.score for one in predictor.predict(images)]
+
+        def apart(engine: Engine) -> float:
+            found = [engine(one) for one in inputs]
+            predicted = predictor.with_engine(engine).predict(images)
+            differences = [_difference(a, b) for a, b in zip(found, expected, strict=True)]
+            differences += [
+                abs(a.score - b) / max(1.0, abs(b)) for a, b in zip(predicted, scores, strict=True)
+            ]
+            return float(np.max(differences))  # not `max`, which would pass over NaN
+
+        return apart, checked
+
+    def _bfloat16(self, engine: Engine) -> dict[str, Any]:
+        """Return the record of an engine in bfloat16, judged on the whole validation part."""
+        assert self.predictor is not None
+        assert self.run is not None
+        dataset = self.dataset or dataset_of(self.run)
+        gate = compare_validation(self.run, dataset, self.predictor.with_engine(engine), "bfloat16")
+        if not gate.images:
+            return {"passed": False, "error": "there is no validation image to compare on"}
+        finite = np.isfinite(gate.difference)
         return {
-            "checked": checked,
-            "tolerance": tolerance,
-            "engines": records,
-            "torch_seconds": _seconds(self.in_torch, seen[0]),
+            "passed": gate.passed,
+            "difference": gate.difference if finite else 1e9,
+            "compared": str(gate),
         }
 
     def _inputs(
@@ -118,17 +207,6 @@ def _difference(
     )  # fmt: skip
 
 
-def _seconds(engine: Callable[[NDArray[np.uint8]], Any], image: NDArray[np.uint8]) -> float:
-    times = []
-    for _ in range(_TIMED_CALLS):
-        started = time.perf_counter()
-        engine(image)
-        times.append(time.perf_counter() - started)
-        if sum(times) > _TIMED_SECONDS:
-            break
-    return statistics.median(times)
-
-
 def _parity_images(run: Run) -> tuple[list[NDArray[np.uint8]], str]:
     """Return images to compare on: validation images, or noise where these are out of reach."""
     root, images = Path(run.record["data"]["root"]), []
@@ -142,3 +220,53 @@ def _parity_images(run: Run) -> tuple[list[NDArray[np.uint8]], str]:
     draw = np.random.default_rng(0)
     noise = [draw.integers(0, 256, (320, 320, 3), np.uint8) for _ in range(_PARITY_IMAGES)]
     return noise, f"{len(noise)} images of noise"
+
+
+def compare_validation(
+    run: Run, dataset: Dataset, predictor: Predictor, precision: Precision
+) -> Gate:
+    """Predict the validation part and compare with the stored predictions of the run.
+
+    Args:
+        run: with stored predictions of its validation part.
+        dataset: its data.
+        predictor: an engine or an export of the run.
+        precision: what it computes in.
+    """
+    stored = load_scored_predictions(run, dataset, "val")
+    found: list[float] = []
+
+    def predictions() -> Iterator[Prediction]:
+        for sample in stored.samples:
+            (one,) = predictor.predict([read_rgb(sample.image)])
+            found.append(one.score)
+            yield replace(one, sample_id=sample.id)
+
+    with tempfile.TemporaryDirectory() as name:
+        again = Run(Path(name) / run.path.name, run.record)
+        write_predictions(again.predictions, "val", predictions())
+        ours, theirs = evaluate(run, dataset, part="val"), evaluate(again, dataset, part="val")
+    scores, wanted = np.array(found), stored.scores
+    if precision == "float32":
+        apart, tolerance = np.abs(scores - wanted) / np.maximum(1, np.abs(wanted)), TOLERANCE
+    else:
+        scale = np.ptp(wanted) if stored.is_defect.any() else np.abs(wanted).max(initial=0.0)
+        apart, tolerance = np.abs(scores - wanted) / max(float(scale), 1e-9), SCORE_TOLERANCE
+    metrics = {}
+    for part, metric in _METRICS:
+        one, other = (m.get(part, {}).get(metric) for m in (ours, theirs))
+        if isinstance(one, float) and isinstance(other, float):
+            metrics[f"{part} {metric}"] = (one, other)
+    threshold = choose_threshold(run, dataset)
+    flipped = (
+        0 if threshold is None else int(((scores >= threshold) != (wanted >= threshold)).sum())
+    )
+    losses = [one - other for one, other in metrics.values()]
+    return Gate(
+        images=len(found),
+        difference=float(np.max(apart, initial=0.0)),
+        tolerance=tolerance,
+        decisions=flipped,
+        metrics=metrics,
+        lost=0.0 if precision == "float32" else max(losses, default=0.0),
+    )

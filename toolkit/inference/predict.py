@@ -45,7 +45,7 @@ def predict_to_folder(
     out: Path,
     *,
     calibration: Path | None = None,
-    engine: str = "torch",
+    engine: str | None = None,
     pictures: Pictures = "all",
     parquet: bool = False,
     resume: bool = False,

@@ -42,7 +42,7 @@ def write_onnx(
         import onnx  # noqa: F401 - torch's exporter needs it
     except ImportError as error:
         raise MissingExtraError(
-            error.name or "onnx", extra="onnx", purpose="export to ONNX"
+            error.name or "onnx", extra=None, purpose="export to ONNX"
         ) from error
     with warnings.catch_warnings(), torch.no_grad():
         # It warns that it is the older exporter (the newer needs another package), and of traced

@@ -296,7 +296,7 @@ def _add_models(app: FastAPI, desk: ModelDesk, options: ServiceOptions) -> None:
     async def load(
         run: str,
         calibration: str | None = None,
-        engine: str = "torch",
+        engine: str | None = None,
         mode: Literal["live", "shadow"] = "live",
     ) -> Response:
         """Load a run beside the old one, judge it on the frozen set, and swap; or shadow it.

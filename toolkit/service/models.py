@@ -28,7 +28,7 @@ class ModelDesk:
         self._lock = threading.Lock()
 
     def load(
-        self, run: str, calibration: str | None, engine: str, *, shadow: bool
+        self, run: str, calibration: str | None, engine: str | None, *, shadow: bool
     ) -> dict[str, Any]:
         """Load a run and let it take over if it loses nothing, or run in the shadow.
 

@@ -44,7 +44,9 @@ def require_onnx() -> None:
     for package in ("onnx", "onnxruntime"):
         if importlib.util.find_spec(package) is None:
             raise MissingExtraError(
-                package, extra="onnx", purpose="rebuild MobileSAM from its mirror"
+                package,
+                extra="onnx" if package == "onnxruntime" else None,
+                purpose="rebuild MobileSAM from its mirror",
             )
 
 
