@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolkit import ultralytics_env
-from toolkit.runtime.boxes import Found, letterbox, suppress, weighted_boxes_fusion
+from toolkit.runtime.boxes import Found, letterbox, resize, suppress, weighted_boxes_fusion
 from toolkit.runtime.steps import BoxSteps
 
 
@@ -139,3 +139,22 @@ def test_fused_boxes_stay_within_what_was_seen(seen: list[list[tuple[float, ...]
         assert fused.scores.max() <= max(row[4] for row in every) + 1e-6
         assert fused.xyxy[:, :2].min() >= 0
         assert np.all(fused.xyxy[:, :2] < fused.xyxy[:, 2:])
+
+
+@pytest.mark.parametrize("size_wh", [(40, 40), (33, 57), (7, 90), (180, 10), (90, 60)])
+def test_every_pixel_counts_in_a_smaller_image(size_wh: tuple[int, int]) -> None:
+    """A white line of one pixel is seen wherever it lies."""
+    width, height = size_wh
+    for at in range(40, 57):
+        image = np.zeros((120, 180), np.uint8)
+        image[:, at] = 255
+        small = resize(image, size_wh)
+        assert small.shape == (height, width)
+        assert 0.2 < small.mean() / (255 / 180) < 1.8  # of its share of the light
+
+
+def test_a_resized_image_is_the_mean_of_whole_factors() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    mean = image.reshape(16, 4, 24, 4, 3).mean(axis=(1, 3))
+    assert np.abs(resize(image, (24, 16)) - mean).max() <= 1  # rounded twice
+    assert resize(image, (96, 64)) is image

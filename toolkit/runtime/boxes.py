@@ -15,6 +15,7 @@ CONFIDENCE_FLOOR = 0.001
 FUSION_IOU = 0.55
 """Boxes of two views with a higher IoU are one, as in the paper of `weighted_boxes_fusion`."""
 
+_BILINEAR_LIMIT = 2.1
 _PADDING = 114
 _BLOCK = 512  # boxes that are compared with each other at once
 
@@ -27,16 +28,44 @@ class Found(NamedTuple):
     labels: tuple[str, ...]
 
 
-def resize_longest(image: NDArray[np.uint8], longest: int) -> NDArray[np.uint8]:
-    """Resize an image to a longest side by averaging over areas; a smaller one is unchanged."""
+def resize(image: NDArray[np.uint8], size_wh: tuple[int, int]) -> NDArray[np.uint8]:
+    """Resize an image so that every pixel counts: by halves, then bilinearly.
+
+    Bilinear interpolation averages two pixels per axis, which loses nothing down to about one
+    half, and two halves are an average over four. OpenCV's area interpolation sees every pixel
+    too, but for factors that are no whole numbers it takes eight times as long.
+
+    Example:
+        >>> resize(np.arange(16, dtype=np.uint8).reshape(4, 4), (1, 1)).tolist()
+        [[8]]
+
+    Args:
+        image: uint8 array (H, W) or (H, W, 3).
+        size_wh: width and height wanted.
+    """
     import cv2
 
+    while True:
+        height, width = image.shape[:2]
+        if (width, height) == size_wh:
+            return image
+        step_wh = (
+            wanted if own <= _BILINEAR_LIMIT * wanted else (own + 1) // 2
+            for own, wanted in zip((width, height), size_wh, strict=True)
+        )
+        image = np.asarray(
+            cv2.resize(image, tuple(step_wh), interpolation=cv2.INTER_LINEAR), np.uint8
+        )
+
+
+def resize_longest(image: NDArray[np.uint8], longest: int) -> NDArray[np.uint8]:
+    """Resize an image to a longest side, every pixel counting; a smaller one is unchanged."""
     height, width = image.shape[:2]
     scale = longest / max(height, width)
     if scale >= 1:
         return image
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+    return resize(image, size)
 
 
 def letterbox(

@@ -12,6 +12,7 @@ from toolkit.runtime.boxes import (
     CONFIDENCE_FLOOR,
     Found,
     letterbox,
+    resize,
     resize_longest,
     suppress,
     turn,
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     Network = Callable[[NDArray[np.uint8]], Sequence[NDArray[np.float32]]]
 
 _MAX_BOXES, _MAX_CANDIDATES, _CLASS_OFFSET = 300, 30000, 7680
-_BILINEAR_LIMIT = 2.1
+_SAMPLED = 16  # pixels of a map of which one is looked at first
 _TRUNCATE = 4.0  # standard deviations, as scipy's gaussian_filter, which the papers' codes use
 
 
@@ -182,27 +183,13 @@ def make_steps(record: Mapping[str, Any]) -> Steps:
 
 
 def resize_averaged(image: NDArray[np.uint8], size_hw: tuple[int, int]) -> NDArray[np.uint8]:
-    """Resize to rows and columns.
-
-    Bilinear interpolation averages two pixels per axis, which loses nothing down to about one
-    half; below that only area averaging sees every pixel.
-    """
-    import cv2
-
-    if image.shape[:2] == size_hw:
-        return image
-    height, width = size_hw
-    ratio = max(image.shape[0] / height, image.shape[1] / width)
-    method = cv2.INTER_AREA if ratio > _BILINEAR_LIMIT else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(image, (width, height), interpolation=method), np.uint8)
+    """Resize to rows and columns, every pixel counting; see `resize`."""
+    return resize(image, size_hw[::-1])
 
 
 def resize_square(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """Resize to a square, averaging over areas (the aspect ratio is not kept)."""
-    import cv2
-
-    method = cv2.INTER_AREA if size <= min(image.shape[:2]) else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(image, (size, size), interpolation=method), np.uint8)
+    """Resize to a square, every pixel counting (the aspect ratio is not kept); see `resize`."""
+    return resize(image, (size, size))
 
 
 def to_image_grid(cells: NDArray[np.float32], size_wh: tuple[int, int]) -> NDArray[np.float32]:
@@ -236,4 +223,10 @@ def image_score(anomaly_map: NDArray[np.float32], how: str) -> float:
         return float(anomaly_map.max())
     values = anomaly_map.ravel()
     count = max(1, round(0.01 * values.size))
+    # The highest values lie above what one in fifty of a sample exceeds, unless the sample
+    # misleads; to order these few takes a fifth of the time and gives the same values.
+    sample = values[::_SAMPLED]
+    above = min(sample.size, 2 * count // _SAMPLED + 1)
+    few = values[~(values < np.partition(sample, -above)[-above])]  # keeps what is not a number
+    values = few if few.size >= count else values
     return float(np.partition(values, -count)[-count:].mean())

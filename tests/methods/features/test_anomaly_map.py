@@ -67,5 +67,23 @@ def test_image_score(how: str, expected: float) -> None:
     assert image_score(anomaly_map, how) == pytest.approx(expected)
 
 
+@given(st.integers(0, 2**32 - 1), st.integers(1, 60), st.integers(1, 60))
+@settings(deadline=None)
+def test_top1_is_the_mean_of_the_highest(seed: int, height: int, width: int) -> None:
+    rng = np.random.default_rng(seed)
+    # A few equal values, values in order and one peak: samples of them mislead.
+    values = rng.integers(0, 4, height * width).astype(np.float32)
+    values[rng.integers(values.size) :] += 10 * rng.integers(0, 2)
+    count = max(1, round(0.01 * values.size))
+    expected = np.sort(values)[-count:].mean()
+    assert image_score(values.reshape(height, width), "top_1_percent") == pytest.approx(expected)
+
+
+def test_a_map_that_is_not_a_number_has_no_score() -> None:
+    anomaly_map = np.zeros((30, 30), np.float32)
+    anomaly_map[7, 7] = np.nan
+    assert np.isnan(image_score(anomaly_map, "top_1_percent"))
+
+
 def test_top1_of_a_tiny_map_is_its_maximum() -> None:
     assert image_score(np.array([[1.0, 2.0]], np.float32), "top_1_percent") == 2.0

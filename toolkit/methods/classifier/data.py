@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 DEFECT = "defect"
 SYNTHETIC = "synthetic"
+_RESIZE = "by halves, then bilinear"  # in the key of what is cached of resized images
 _GRAYSCALE_CHANNELS = 2  # gray, or gray and alpha
 
 
@@ -144,7 +145,7 @@ def load_resized(samples: Sequence[Sample], dataset: Dataset, *, size: int) -> T
         DataError: an image that is not in the cache cannot be read.
         OutputError: the cache cannot be written.
     """
-    recipe = {"resize": "square, by area", "size": size}
+    recipe = {"resize": _RESIZE, "size": size}
     cache = ArrayCache("resized", recipe, shape=(size, size, 3), dtype=np.uint8)
     images = np.empty((len(samples), size, size, 3), np.uint8)
     for index, sample in enumerate(track(samples, f"reading at {size} px")):
@@ -263,6 +264,7 @@ def _feature_cache(model: ClassificationNetwork, images: ImageSet, network: str)
         "network": network,
         "tensors": tensors_sha256(model.backbone.state_dict()),
         "layers": list(getattr(model.backbone, "layers", ())),
+        "resize": _RESIZE,
         "size": images.images.shape[-1],
     }
     shape = (model.head.in_features,)
