@@ -6,7 +6,8 @@
 Each variant learns from the training part of protocol `official` and is judged twice: on the
 validation parts of `--folds` folds of protocol `supervised` (real defects; these images also belong
 to the test part of `official`), and on the good validation images of `official`, each beside two
-copies with a synthetic defect. Prints one row per variant, the mean over the categories, and one
+copies with a synthetic defect. With `--light` the latter are judged a second time, each in a light
+of its own. Prints one row per variant, the mean over the categories, and one
 row per category with `--each`. Milliseconds are medians per image, decoding excluded.
 """
 
@@ -65,10 +66,11 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", default=["{}"], help="settings as JSON objects")
     parser.add_argument("--folds", type=int, default=2, help="folds whose validation parts judge")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--light", type=float, nargs=2, metavar=("FROM", "TO"), help="factors")
     parser.add_argument("--each", action="store_true", help="one row per category too")
     options = parser.parse_args()
-    categories = [_category(path, options.folds, options.seed) for path in options.data]
-    heads = [f"{part}: {figure}" for part in ("real", "synthetic") for figure in FIGURES]
+    categories = [_category(path, options) for path in options.data]
+    heads = [f"{part}: {figure}" for part in categories[0].parts for figure in FIGURES]
     print(f"| variant | {' | '.join(heads)} | ms |\n|---{'|---' * (len(heads) + 1)}|", flush=True)
     for text in options.variants:
         rows = [_judge(options.method, json.loads(text), one, options.seed) for one in categories]
@@ -82,19 +84,28 @@ def _print(name: str, row: list[float]) -> None:
     print(f"| {name} | {' | '.join(f'{v:.3f}' for v in row[:-1])} | {row[-1]:.0f} |", flush=True)
 
 
-def _category(path: Path, folds: int, seed: int) -> Category:
+def _category(path: Path, options: argparse.Namespace) -> Category:
     dataset = load_dataset(path)
     official = make_split(dataset, protocol="official")
     plan = make_plan(dataset)
-    validation = [s for fold in range(folds) for s in plan.fold(dataset, fold).val]
+    validation = [s for fold in range(options.folds) for s in plan.fold(dataset, fold).val]
     real = [(read_rgb(s.image), read_truth(s)) for s in validation]
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(options.seed)
     good = [read_rgb(s.image) for s in official.val]
     synthetic = [(image, np.zeros(image.shape[:2], np.bool_)) for image in good]
     for _ in range(2):
         for i, image in enumerate(good):
             synthetic.append(synthetic_defect(image, good[(i + 1) % len(good)], rng))
-    return Category(dataset.name, official, {"real": real, "synthetic": synthetic})
+    parts = {"real": real, "synthetic": synthetic}
+    if options.light:
+        factors = rng.uniform(*options.light, len(synthetic))
+        parts["light"] = [
+            (cv2.convertScaleAbs(image, alpha=factor), mask)
+            for (image, mask), factor in zip(synthetic, factors, strict=True)
+        ]
+    if not real:
+        del parts["real"]
+    return Category(dataset.name, official, parts)
 
 
 def _judge(method: str, settings: dict[str, Any], category: Category, seed: int) -> list[float]:

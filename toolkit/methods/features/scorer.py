@@ -72,7 +72,8 @@ class FeatureScorer(Method[S]):
             WeightsError: the pretrained weights cannot be had, or training has diverged.
         """
         good = good_images(split, self.name, at_least=self.min_good_images)
-        extractor = self.extractor(run, input_hw=self.input_hw(good))
+        input_hw = self.input_hw(good)
+        extractor = self.extractor(run, input_hw=input_hw, light=self.light(good, input_hw))
         weights = extractor.backbone.weights
         run.update_metadata(weights=weights.name, weights_source=weights.source)
         head = self.learn(split, good, extractor, run)
@@ -89,7 +90,9 @@ class FeatureScorer(Method[S]):
         Raises:
             WeightsError: the state is missing, damaged, or was made with another extractor.
         """
-        extractor = self.extractor(run, device=device, input_hw=saved_input_hw(run))
+        extractor = self.extractor(
+            run, device=device, input_hw=saved_input_hw(run), light=saved_light(run)
+        )
         state = load_state(run, extractor)
         try:
             head = self.restore(state, extractor)
@@ -106,8 +109,17 @@ class FeatureScorer(Method[S]):
         shapes = [read_rgb(good[i].image).shape for i in sorted(chosen)]
         return input_shape([(h, w) for h, w, _ in shapes], self.settings.image_size)
 
+    def light(self, good: Sequence[Sample], input_hw: tuple[int, int] | None) -> float | None:
+        """Return the light that images are brought to; None, as here: they stay as they are."""
+        return None
+
     def extractor(
-        self, run: Run, *, device: str | None = None, input_hw: tuple[int, int] | None = None
+        self,
+        run: Run,
+        *,
+        device: str | None = None,
+        input_hw: tuple[int, int] | None = None,
+        light: float | None = None,
     ) -> FeatureExtractor:
         """Build the feature extractor of the settings for inputs of a shape; None: a square."""
         settings = self.settings
@@ -123,6 +135,7 @@ class FeatureScorer(Method[S]):
             input_hw=input_hw,
             patch_size=settings.patch_size,
             stride=settings.feature_stride,
+            light=light,
             device=device or run.device,
         )
 
@@ -198,12 +211,22 @@ def whitened_features(
     return [whitener(one) for one in features], whitener
 
 
+def saved_light(run: Run) -> float | None:
+    """Return the light that a trained run brings images to; None: they stay as they are."""
+    saved = _saved(run, "light")
+    return float(saved) if isinstance(saved, int | float) else None
+
+
 def saved_input_hw(run: Run) -> tuple[int, int] | None:
     """Return the shape of a trained run's input; None where it is not told."""
+    saved = _saved(run, "input_hw")
+    return (int(saved[0]), int(saved[1])) if isinstance(saved, list) and len(saved) == 2 else None
+
+
+def _saved(run: Run, key: str) -> object:
     path = run.weights / _RECORD
     record = read_json(path) if path.is_file() else None
-    saved = record.get("input_hw") if isinstance(record, dict) else None
-    return (int(saved[0]), int(saved[1])) if isinstance(saved, list) and len(saved) == 2 else None
+    return record.get(key) if isinstance(record, dict) else None
 
 
 def save_state(run: Run, state: Mapping[str, Tensor], extractor: FeatureExtractor) -> None:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-_CHUNK = 1024
-"""Queries per matrix product, which bounds the memory to this many times the bank's length."""
+_CHUNK = 256
+"""Queries per matrix product: its result then stays in the processor's cache until it is searched."""
 
 
 class MemoryBank:
