@@ -75,3 +75,17 @@ def test_scores_are_the_sum_of_scaled_distances_and_deep_ones_are_capped() -> No
     assert float(apart.min()) > 0.1 + 4 * 0.2
     # All deep distances are beyond the cap: 0.1 / 0.2 + 4.
     np.testing.assert_allclose(found, shallow.reshape(grid_hw) + 4.5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("image_hw", [(64, 64), (96, 64), (72, 72)])
+def test_layers_apart_give_the_features_of_one_grid(image_hw: tuple[int, int]) -> None:
+    network = build_backbone("resnet18", weights="none", layers=("layer1", "layer2", "layer4"))
+    extractor = FeatureExtractor(network, image_size=64, input_hw=image_hw, stride=8)
+    image = np.random.default_rng(0).integers(0, 256, (*image_hw, 3), np.uint8)
+    layers = extractor.averaged(extractor.layer_maps(image))
+    patches, start = extractor(image), 0
+    for depth in depths_of(extractor):
+        end = start + len(depth.channels)
+        direct = depth.grid_of_layers(layers[start:end], extractor.grid_hw)
+        assert torch.allclose(direct, depth.grid(patches, extractor.grid_hw), atol=1e-4)
+        start = end

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 def resample(maps: Tensor, size_hw: tuple[int, int]) -> Tensor:
     """Resample maps bilinearly to another grid over the same field; edges are repeated.
 
+    A grid of the same size leaves them as they are.
+
     Args:
         maps: float tensor (B, C, h, w).
         size_hw: rows and columns wanted.
@@ -20,4 +22,6 @@ def resample(maps: Tensor, size_hw: tuple[int, int]) -> Tensor:
     """
     from torch.nn.functional import interpolate
 
+    if tuple(maps.shape[2:]) == tuple(size_hw):
+        return maps
     return interpolate(maps, size=size_hw, mode="bilinear", align_corners=False)

@@ -78,7 +78,7 @@ class FeatureExtractor:
         pixels = torch.arange(256.0, device=device).view(1, 1, 256, 1).expand(1, 3, 256, 1)
         table = self.normalised(pixels)[0, :, :, 0].T[None].contiguous()
         self._table: NDArray[np.float32] = table.cpu().numpy()
-        maps = self._layer_maps(np.zeros((8, 8, 3), np.uint8))
+        maps = self.layer_maps(np.zeros((8, 8, 3), np.uint8))
         finest = max((m.shape[2:] for m in maps), key=lambda shape: int(shape[0] * shape[1]))
         self.grid_hw: tuple[int, int] = (int(finest[0]), int(finest[1]))
         if stride:
@@ -100,7 +100,7 @@ class FeatureExtractor:
         import torch
 
         with torch.inference_mode():
-            return self.aligned(self._layer_maps(image))
+            return self.aligned(self.layer_maps(image))
 
     def fingerprint(self) -> dict[str, Any]:
         """Return everything that the features depend on, as JSON values."""
@@ -116,6 +116,15 @@ class FeatureExtractor:
             "light": self.light,
         }
 
+    def averaged(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """Average each layer, float tensor (1, C, h, w), over its neighbourhoods."""
+        from torch.nn.functional import avg_pool2d
+
+        if self.patch_size == 1:
+            return list(maps)
+        side = self.patch_size
+        return [avg_pool2d(one, side, 1, side // 2, count_include_pad=False) for one in maps]
+
     def aligned(self, maps: Sequence[Tensor]) -> Tensor:
         """Average each layer over its neighbourhoods and bring all layers to one grid.
 
@@ -126,18 +135,8 @@ class FeatureExtractor:
             float tensor (rows * columns, channels), row by row.
         """
         import torch
-        from torch.nn.functional import avg_pool2d
 
-        layers = []
-        for layer in maps:
-            if self.patch_size > 1:
-                layer = avg_pool2d(
-                    layer, self.patch_size, 1, self.patch_size // 2, count_include_pad=False
-                )
-            if tuple(layer.shape[2:]) != self.grid_hw:
-                layer = resample(layer, self.grid_hw)
-            layers.append(layer)
-        patches = torch.cat(layers, dim=1)[0]
+        patches = torch.cat([resample(one, self.grid_hw) for one in self.averaged(maps)], dim=1)[0]
         return patches.permute(1, 2, 0).reshape(-1, self.channels)
 
     def normalised(self, pixels: Tensor) -> Tensor:
@@ -150,7 +149,8 @@ class FeatureExtractor:
 
         return in_light(resize_averaged(image, self.input_hw), self.light)
 
-    def _layer_maps(self, image: NDArray[np.uint8]) -> list[Tensor]:
+    def layer_maps(self, image: NDArray[np.uint8]) -> list[Tensor]:
+        """Return the layers' outputs for an image (H, W, 3), float32 (1, C, h, w) each."""
         import cv2
         import torch
 

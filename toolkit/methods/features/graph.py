@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
+from toolkit.methods.features.predictor import scores_of
+
 if TYPE_CHECKING:
     from toolkit.methods.features.predictor import ScorerPredictor
 
@@ -27,6 +29,6 @@ class CellScores(nn.Module):
         extractor = self._extractor
         pixels = image.permute(0, 3, 1, 2).float()
         maps = extractor.backbone.feature_maps(extractor.normalised(pixels))
-        scores, score = self._head(extractor.aligned(maps))
+        scores, score = scores_of(self._head, extractor, maps)
         cells = scores.reshape(extractor.grid_hw)
         return (cells,) if score is None else (cells, score.reshape(1))

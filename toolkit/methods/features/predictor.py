@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from toolkit.methods.base import Graph, Predictor, to_prediction
 from toolkit.methods.features.extractor import FeatureExtractor
@@ -38,6 +38,27 @@ class Head(Protocol):
         """Return the networks that it runs, whose parameters count."""
 
 
+@runtime_checkable
+class LayersHead(Protocol):
+    """A head that takes the layers apart, which saves bringing all to one grid."""
+
+    def of_layers(self, layers: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
+        """Return what the head returns for the patch features of the same image.
+
+        Args:
+            layers: averaged over neighbourhoods, float32 (1, C, h, w) each.
+        """
+
+
+def scores_of(
+    head: Head, extractor: FeatureExtractor, maps: Sequence[Tensor]
+) -> tuple[Tensor, Tensor | None]:
+    """Return a head's scores for the layers' outputs of an image; see `Head`."""
+    if isinstance(head, LayersHead):
+        return head.of_layers(extractor.averaged(maps))
+    return head(extractor.aligned(maps))
+
+
 class ScorerPredictor(Predictor):
     """A loaded scorer: extractor, head, and from cell scores to a smoothed map."""
 
@@ -53,7 +74,8 @@ class ScorerPredictor(Predictor):
         import torch
 
         with torch.inference_mode():
-            scores, score = self.head(self.extractor(image))
+            maps = self.extractor.layer_maps(image)
+            scores, score = scores_of(self.head, self.extractor, maps)
             cells = scores.view(self.extractor.grid_hw).cpu().numpy()
         answer = self._steps.answer(cells, None if score is None else float(score.item()))
         return to_prediction(answer)

@@ -54,9 +54,40 @@ class Depth:
             grid_hw: rows and columns of the cells.
         """
         grid = self.columns(patches).T.reshape(1, -1, *grid_hw)
-        if self.pool == 1:
-            return grid
-        return resample(grid, (-(-grid_hw[0] // self.pool), -(-grid_hw[1] // self.pool)))
+        return resample(grid, self.pooled(grid_hw))
+
+    def grid_of_layers(self, layers: Sequence[Tensor], grid_hw: tuple[int, int]) -> Tensor:
+        """Return what `grid` returns for the patches of the same image, without making them.
+
+        Args:
+            layers: the depth's layers, averaged over neighbourhoods, float32 (1, C, h, w) each.
+            grid_hw: rows and columns of the cells.
+        """
+        import torch
+
+        wanted = self.pooled(grid_hw)
+        return torch.cat(
+            [
+                resample(one if self._skips(one, grid_hw) else resample(one, grid_hw), wanted)
+                for one in layers
+            ],
+            dim=1,
+        )
+
+    def pooled(self, grid_hw: tuple[int, int]) -> tuple[int, int]:
+        """Return rows and columns of the depth's grid."""
+        return (-(-grid_hw[0] // self.pool), -(-grid_hw[1] // self.pool))
+
+    def _skips(self, layer: Tensor, grid_hw: tuple[int, int]) -> bool:
+        """Return whether a layer gives the same by way of the cells' grid and without it.
+
+        Each cell of the pooled grid is the mean of two cells per axis. Where no centre of the
+        layer's own cells lies between them, interpolation is linear there, and that mean is the
+        value in their middle.
+        """
+        return self.pool == 2 and all(
+            cells % (4 * own) == 0 for cells, own in zip(grid_hw, layer.shape[2:], strict=True)
+        )
 
 
 def depths_of(extractor: FeatureExtractor) -> tuple[Depth, ...]:
@@ -177,20 +208,41 @@ class DepthBanks:
         """Return the scores of the cells; see `Head`."""
         return self.distances(patches), None
 
+    def of_layers(self, layers: Sequence[Tensor]) -> tuple[Tensor, None]:
+        """Return the same for the layers apart; see `LayersHead`."""
+        return self.scores(self.grids_of_layers(layers)), None
+
     def distances(self, patches: Tensor) -> Tensor:
         """Return the scores of the cells of one image, float32 (cells,)."""
+        return self.scores(self.grids(patches))
+
+    def grids(self, patches: Tensor) -> list[Tensor]:
+        """Return the features of each depth of patches (cells, channels of all layers)."""
+        return [one.depth.grid(patches, self.grid_hw) for one in self.depths]
+
+    def grids_of_layers(self, layers: Sequence[Tensor]) -> list[Tensor]:
+        """Return the same for averaged layers, float32 (1, C, h, w) each."""
+        grids, start = [], 0
+        for one in self.depths:
+            end = start + len(one.depth.channels)
+            grids.append(one.depth.grid_of_layers(layers[start:end], self.grid_hw))
+            start = end
+        return grids
+
+    def scores(self, grids: Sequence[Tensor]) -> Tensor:
+        """Return the scores of the cells for the features of each depth, float32 (cells,)."""
         return self.summed(
-            patches, lambda one, rows: one.score(rows, capped=one is not self.depths[0])
+            grids, lambda one, rows: one.score(rows, capped=one is not self.depths[0])
         )
 
-    def summed(self, patches: Tensor, score: Callable[[DepthBank, Tensor], Tensor]) -> Tensor:
+    def summed(
+        self, grids: Sequence[Tensor], score: Callable[[DepthBank, Tensor], Tensor]
+    ) -> Tensor:
         """Return the sum over the depths of a score of their cells, on the grid, (cells,)."""
         total = None
-        for one in self.depths:
-            grid = one.depth.grid(patches, self.grid_hw)
+        for one, grid in zip(self.depths, grids, strict=True):
             scores = score(one, rows_of(grid)).reshape(1, 1, *grid.shape[2:])
-            if tuple(grid.shape[2:]) != self.grid_hw:
-                scores = resample(scores, self.grid_hw)
+            scores = resample(scores, self.grid_hw)
             total = scores if total is None else total + scores
         assert total is not None
         return total.flatten()

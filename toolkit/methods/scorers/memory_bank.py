@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _CHUNK = 256
-"""Queries per matrix product: its result then stays in the processor's cache until it is searched."""
+"""Queries per matrix product, so that its result stays in the processor's cache."""
 
 
 class MemoryBank:

@@ -80,7 +80,7 @@ class PatchCoreSettings(FeatureSettings):
         "auto", "count a patch's place, too; auto: where the good images lie alike"
     )
     even_light: bool = setting(
-        True, "bring each image to the light of the good images, so that a lamp's drift is no defect"
+        True, "bring images to the light of the good ones, so that a lamp's drift is no defect"
     )
     coreset_size: int = setting(2000, "patches in each bank at most")
     coreset_sampling_ratio: float = setting(

@@ -177,11 +177,18 @@ class TwoBanks:
 
     def __call__(self, patches: Tensor) -> tuple[Tensor, None]:
         """Return the raised distances of the cells; see `Head`."""
+        return self._scores(self.bank.grids(patches)), None
+
+    def of_layers(self, layers: Sequence[Tensor]) -> tuple[Tensor, None]:
+        """Return the same for the layers apart; see `LayersHead`."""
+        return self._scores(self.bank.grids_of_layers(layers)), None
+
+    def _scores(self, grids: Sequence[Tensor]) -> Tensor:
         near = self.bank.summed(
-            patches, lambda one, rows: self._known[one.depth].distances(rows) / one.scale[0, 0]
+            grids, lambda one, rows: self._known[one.depth].distances(rows) / one.scale[0, 0]
         )
         factor = 1.0 + self.defect_weight * (-near / len(self.bank.depths)).exp()
-        return self.bank.distances(patches) * factor, None
+        return self.bank.scores(grids) * factor
 
     def state(self) -> dict[str, Tensor]:
         """Return the tensors that are saved."""
