@@ -90,7 +90,8 @@ def test_fit_then_predict(tmp_path: Path, split: Split, changes: dict[str, Any])
         assert np.isfinite(prediction.score)
     assert run.metadata["weights"] == "none"
     assert run.metadata["parameters"] > 1e4
-    assert run.metadata["patches_in_bank"] == 100
+    one_depth = changes.get("layers") == ("layer1",)
+    assert run.metadata["patches_in_bank"] == (100 if one_depth else 50)  # half in shallow ones
     assert sorted(f.name for f in run.weights.iterdir()) == [
         "images.json",
         "model.json",
@@ -149,7 +150,7 @@ def test_constant_images(tmp_path: Path, split: Split) -> None:
     run, predictions = _fit_predict(
         tmp_path / "runs", dataclasses.replace(split, train=grey), SMALL
     )
-    assert run.metadata["patches_in_bank"] == 100
+    assert run.metadata["patches_in_bank"] == 50
     assert all(np.isfinite(p.score) for p in predictions)
 
 
@@ -206,7 +207,7 @@ def test_the_log_tells_what_the_bank_holds(tmp_path: Path, split: Split) -> None
         PatchCore(settings).fit(split, run)
         log = (run.path / "log.txt").read_text()
         held = run.metadata["patches_in_bank"]
-        assert (f"bank holds {held} patches, not {size}:" in log) is told
+        assert (f"bank holds {held} patches, not {size // 2}:" in log) is told
         radius = log.split("largest distance to the coreset ")[1].split(",")[0]
         assert float(radius) == pytest.approx(run.metadata["coreset_radius"], rel=1e-3, abs=1e-4)
 
@@ -226,7 +227,9 @@ def test_an_extended_bank_holds_no_more_than_max_patches(tmp_path: Path, split: 
 
 
 def test_ratio_counts_all_patches_and_not_only_those_held(tmp_path: Path, split: Split) -> None:
-    settings = dataclasses.replace(SMALL, max_patches=90, coreset_sampling_ratio=0.08)
+    settings = dataclasses.replace(
+        SMALL, max_patches=90, coreset_sampling_ratio=0.08, coreset_size=200
+    )
     run, _ = _fit_predict(tmp_path / "a", split, settings)
     seen = run.metadata["patches_seen"]
     assert run.metadata["patches_in_bank"] == round(0.08 * seen) > round(0.08 * 90)
@@ -301,6 +304,7 @@ def test_extending_equals_a_fresh_fit_without_coreset(
         coreset_sampling_ratio=1.0,
         whitening=whitening,
         backbone="resnet18",
+        even_light=False,  # the base run's light stays
     )
     half = dataclasses.replace(split, train=split.train[: len(split.train) // 2])
     first = _run(tmp_path / "half", whole)

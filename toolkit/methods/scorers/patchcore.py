@@ -82,7 +82,9 @@ class PatchCoreSettings(FeatureSettings):
     even_light: bool = setting(
         True, "bring images to the light of the good ones, so that a lamp's drift is no defect"
     )
-    coreset_size: int = setting(2000, "patches in each bank at most")
+    coreset_size: int = setting(
+        2000, "patches in the bank of deep layers at most; that of shallow ones has half as many"
+    )
     coreset_sampling_ratio: float = setting(
         0.1, "fraction of all patches in each bank at most", advanced=True
     )
@@ -150,8 +152,7 @@ class PatchCoreBase(FeatureScorer[S]):
             return None
         if self.settings.base_run:
             return saved_light(Run.open(Path(self.settings.base_run)))
-        side = self.settings.image_size
-        size_hw = input_hw or (side, side)
+        size_hw = input_hw or (self.settings.image_size,) * 2
         chosen = {int(i) for i in np.linspace(0, len(good) - 1, _LIGHT_IMAGES)}
         lights = [light_of(resize_averaged(read_rgb(good[i].image), size_hw)) for i in chosen]
         return round(float(np.median(lights)), 2)
@@ -224,7 +225,11 @@ class PatchCoreBase(FeatureScorer[S]):
                 rows = rows_of(one.depth.grid(patches, extractor.grid_hw)).cpu()
                 one.add(rows, owner_of(contents[sample.id]), aligned=aligned)
         images_seen = len(new) + (0 if base is None else base.images_seen)
-        banks = [self._thinned(one, images_seen, run) for one in kept]
+        wanted = self.settings.coreset_size
+        sizes = [max(1, wanted // 2), wanted][-len(kept) :]
+        banks = [
+            self._thinned(one, images_seen, n, run) for one, n in zip(kept, sizes, strict=True)
+        ]
         write_json(run.weights / _IMAGES, sorted(known.union(contents.values())))
         run.update_metadata(
             patches_seen=images_seen * kept[0].cells,
@@ -270,14 +275,18 @@ class PatchCoreBase(FeatureScorer[S]):
         )
         return aligned
 
-    def _thinned(self, kept: HeldPatches, images_seen: int, run: Run) -> DepthBank:
-        """Choose the coreset of one depth."""
+    def _thinned(self, kept: HeldPatches, images_seen: int, wanted: int, run: Run) -> DepthBank:
+        """Choose the coreset of one depth, of at most as many patches as wanted."""
         import torch
 
-        settings = self.settings
-        features, owners = kept.features(), kept.owners()
+        features, owners, settings = kept.features(), kept.owners(), self.settings
         seen = images_seen * kept.cells
-        size = self._coreset_size(seen, len(features))
+        size = self._coreset_size(seen, len(features), wanted)
+        if size < wanted:
+            run.log(
+                f"bank holds {size} patches, not {wanted}: coreset_sampling_ratio, max_patches or "
+                "the number of images allows no more"
+            )
         if kept.base is not None and len(kept.base.bank) < seen - kept.seen:
             whitening = kept.base.bank.whitening  # a thinned bank does not show how patches vary
         elif settings.whitening is None:
@@ -292,9 +301,8 @@ class PatchCoreBase(FeatureScorer[S]):
         bank = self._bank(features[chosen], owners[chosen], whitening)
         return DepthBank(kept.depth, bank, kept.places, torch.empty(0))
 
-    def _coreset_size(self, seen: int, held: int) -> int:
-        settings = self.settings
-        size = min(settings.coreset_size, round(settings.coreset_sampling_ratio * seen))
+    def _coreset_size(self, seen: int, held: int, wanted: int) -> int:
+        size = min(wanted, round(self.settings.coreset_sampling_ratio * seen))
         if not 1 <= size <= seen:
             raise DataError(
                 f"{seen} patches of good images cannot give a coreset of {size}; add good images, "
@@ -309,11 +317,6 @@ class PatchCoreBase(FeatureScorer[S]):
         import torch
 
         settings, channels = self.settings, int(features.shape[1])
-        if size < settings.coreset_size:
-            run.log(
-                f"bank holds {size} patches, not {settings.coreset_size}: coreset_sampling_ratio, "
-                "max_patches or the number of images allows no more"
-            )
         if size == len(features):
             run.log("largest distance to the coreset 0: the bank holds every patch")
             return torch.arange(size), 0.0
