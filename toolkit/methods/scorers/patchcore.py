@@ -48,7 +48,7 @@ from toolkit.methods.scorers.memory_bank import MemoryBank
 from toolkit.progress import progress, track
 from toolkit.runs.run import Run
 from toolkit.runtime.steps import light_of, resize_averaged
-from toolkit.weights.lite0 import LITE0_NAME
+from toolkit.weights.lite0 import LITE_NAMES
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -136,9 +136,9 @@ class PatchCoreBase(FeatureScorer[S]):
     """What PatchCore and PatchCore+ share: a bank of good patches, whole or thinned."""
 
     # One layer more than other scorers: its 32-pixel stride finds misplaced parts.
-    default_layers: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        LITE0_NAME: ("blocks.1", "blocks.2", "blocks.4", "blocks.5")
-    }
+    default_layers: ClassVar[Mapping[str, tuple[str, ...]]] = dict.fromkeys(
+        LITE_NAMES, ("blocks.1", "blocks.2", "blocks.4", "blocks.5")
+    )
 
     def input_hw(self, good: Sequence[Sample]) -> tuple[int, int] | None:
         """Return the input's shape: of the base run, if there is one."""
