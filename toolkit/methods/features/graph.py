@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from toolkit.methods.features.predictor import scores_of
+from toolkit.methods.features.head import scores_of
 
 if TYPE_CHECKING:
     from toolkit.methods.features.predictor import ScorerPredictor

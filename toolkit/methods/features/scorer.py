@@ -21,7 +21,8 @@ from toolkit.files import atomic_write, read_json, write_json
 from toolkit.methods.base import Method
 from toolkit.methods.features.backbone import build_backbone
 from toolkit.methods.features.extractor import FeatureExtractor, input_shape
-from toolkit.methods.features.predictor import Head, ScorerPredictor
+from toolkit.methods.features.head import Head
+from toolkit.methods.features.predictor import ScorerPredictor
 from toolkit.methods.features.settings import FeatureSettings
 from toolkit.methods.features.whitening import Whitener
 from toolkit.methods.size import note_parameters
