@@ -134,7 +134,7 @@ def _temporary_name(path: Path) -> Iterator[Path]:
     """Yield an unused name beside `path`, after removing what dead processes left there."""
     with _blame(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(path.parent)
+    remove_leftovers(path.parent)
     long = len(os.fsencode(path.name)) > 150  # file systems allow 255 bytes
     label = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16] if long else path.name
     suffix = "" if len(path.suffix) > 20 else path.suffix
@@ -146,8 +146,8 @@ def _temporary_name(path: Path) -> Iterator[Path]:
         _active.discard(name)
 
 
-def _remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files and folders of processes of this host that are gone.
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files and folders that killed processes of this host left in a folder.
 
     Once per process and folder, because listing a cache of many thousand files for each new one
     would cost more than writing it.

@@ -6,7 +6,7 @@ import json
 import math
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from toolkit.line.answers import Answer
 from toolkit.line.delivery import Delivery
 from toolkit.line.ledger import Ledger
 from toolkit.line.plc import make_output
-from toolkit.line.sinks import SECRET, JsonLines, make_sink, signature
+from toolkit.line.sinks import SECRET, JsonLines, Sink, SinkDownError, make_sink, signature
 from toolkit.line.station import Station
 
 Make = Callable[..., Station]
@@ -95,6 +95,30 @@ def test_a_sink_that_is_down_holds_up_no_other(tmp_path: Path, said: list[str]) 
     assert len(ledger.pending(down)) == 5
     assert len((tmp_path / "a.jsonl").read_text().splitlines()) == 5
     assert sum(down in line for line in said) == 1
+
+
+def test_a_sink_that_refuses_now_and_then_keeps_its_pace(tmp_path: Path) -> None:
+    calls: list[str] = []
+
+    class Moody(Sink):
+        name = "moody"
+
+        def send(self, event: Mapping[str, Any]) -> None:
+            calls.append(str(event["id"]))
+            if len(calls) % 5 == 0:
+                raise SinkDownError("HTTP status 503")
+
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    delivery = Delivery(ledger, [Moody()], say=lambda _: None, first_wait=0.01)
+    for number in range(100):
+        ledger.add(Answer.failed("x", model="m"), image=str(number), sha256=str(number),
+                   sinks=delivery.names)  # fmt: skip
+    delivery.wake()
+    # With waits that double at each refusal the last event would come after many minutes.
+    eventually(lambda: ledger.pending("moody") == [])
+    delivery.close()
+    assert len(set(calls)) == 100
+    assert len(calls) == 100 + (len(calls) // 5)
 
 
 def test_mqtt(make_station: Make, level: float, tmp_path: Path) -> None:

@@ -149,6 +149,7 @@ def convert(
     out = Path(out)
     key = request_key(dataset, to=to, options=options, split=split, preview=preview)
     key += f":{len(problems)}"
+    remove_leftovers(out)
     if out.exists() and is_current(dataset, out, key=key):
         report = replace(Report.read(out), up_to_date=True)
         if strict and report.problems:
@@ -186,7 +187,6 @@ def convert(
     if not WRITERS[to].takes_good:
         everything, entries = entries, tuple(e for e in entries if e.sample.is_defect)
         report.dropped[_NO_PLACE] += len(everything) - len(entries)
-    remove_leftovers(out)
     with atomic_folder(out, overwrite=overwrite) as folder:
         mark_owner(folder.parent)
         writer = WRITERS[to](folder, job)

@@ -21,7 +21,8 @@ class Delivery:
         ledger: whose outbox is emptied.
         sinks: the receivers.
         say: told once when a sink goes down, and when it is up again.
-        first_wait: seconds after the first failure; doubled with each one up to a minute.
+        first_wait: seconds after the first failure; doubled with each one up to a minute while no
+            event arrives.
     """
 
     def __init__(
@@ -30,7 +31,7 @@ class Delivery:
         sinks: Sequence[Sink],
         *,
         say: Callable[[str], None],
-        first_wait: float = 1.0,
+        first_wait: float = 0.1,
     ) -> None:
         self._ledger, self._sinks, self._say = ledger, list(sinks), say
         self._first_wait = first_wait
@@ -72,8 +73,11 @@ class Delivery:
                 arrived = self._send(sink, pending)
             except LedgerError as error:
                 self._note(sink, str(error))
-                arrived, pending = False, []
-            failures = 0 if arrived else failures + 1
+                arrived, pending = -1, []
+            if arrived > 0:
+                failures = 0  # a receiver that refuses one event now and then is not down
+            if arrived < len(pending):
+                failures += 1
             if self._stop.is_set() and (failures or not pending):
                 return
             if failures:
@@ -82,18 +86,18 @@ class Delivery:
             elif not pending:
                 wake.wait(_IDLE)
 
-    def _send(self, sink: Sink, pending: Sequence[tuple[int, dict[str, Any]]]) -> bool:
-        """Send events in order up to the first that does not arrive."""
-        for number, event in pending:
+    def _send(self, sink: Sink, pending: Sequence[tuple[int, dict[str, Any]]]) -> int:
+        """Send events in order up to the first that does not arrive; return how many did."""
+        for arrived, (number, event) in enumerate(pending):
             try:
                 sink.send(event)
             except SinkDownError as error:
                 self._ledger.failed(number)
                 self._note(sink, str(error))
-                return False
+                return arrived
             self._ledger.delivered([number])
             self._note(sink, "")
-        return True
+        return len(pending)
 
     def _note(self, sink: Sink, problem: str) -> None:
         before = self.down.get(sink.name)

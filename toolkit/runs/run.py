@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import RunError
-from toolkit.files import OutputError, atomic_write, read_json, write_json
+from toolkit.files import OutputError, atomic_write, read_json, remove_leftovers, write_json
 from toolkit.runs.environment import environment
 
 SCHEMA = 2
@@ -284,8 +284,10 @@ def _new_folder(folder: Path, name: str | None) -> Path:
         try:
             path.mkdir(parents=True)
         except FileExistsError as error:
-            if name is not None and path.is_dir() and not any(path.iterdir()):
-                return path  # left by a run that was stopped before its first file
+            if name is not None and path.is_dir():
+                remove_leftovers(path)
+                if not any(path.iterdir()):
+                    return path  # left by a run that was stopped before its first file
             if name is not None:
                 raise RunError(
                     f"{path}: a run of this name exists; choose another --name or --resume"

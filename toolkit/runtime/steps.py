@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 _MAX_BOXES, _MAX_CANDIDATES, _CLASS_OFFSET = 300, 30000, 7680
 _SAMPLED = 16  # pixels of a map of which one is looked at first
-_MOST_GAIN = 1.25
 _TRUNCATE = 4.0  # standard deviations, as scipy's gaussian_filter, which the papers' codes use
 
 
@@ -58,20 +57,17 @@ class MapSteps:
     """Scores of patches become a smoothed map and an image score.
 
     Args:
-        record: `input_hw`, `smoothing_sigma`, `image_score`, and `light`: of the good images, to
-            which each image is brought; None or missing where images stay as they are.
+        record: `input_hw`, `smoothing_sigma`, `image_score`.
     """
 
     def __init__(self, record: Mapping[str, Any]) -> None:
         height, width = record["input_hw"]
         self._input_hw = (int(height), int(width))
         self._sigma, self._how = float(record["smoothing_sigma"]), str(record["image_score"])
-        self._light = record.get("light")
 
     def predict(self, image: NDArray[np.uint8], network: Network) -> Answer:
         """Return the answer for an RGB image (H, W, 3)."""
-        small = in_light(resize_averaged(image, self._input_hw), self._light)
-        cells, *score = network(small[None])
+        cells, *score = network(resize_averaged(image, self._input_hw)[None])
         return self.answer(cells, float(score[0].item()) if score else None)
 
     def answer(self, cells: NDArray[np.float32], score: float | None) -> Answer:
@@ -194,32 +190,6 @@ def resize_averaged(image: NDArray[np.uint8], size_hw: tuple[int, int]) -> NDArr
 def resize_square(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     """Resize to a square, every pixel counting (the aspect ratio is not kept); see `resize`."""
     return resize(image, (size, size))
-
-
-def light_of(image: NDArray[np.uint8]) -> float:
-    """Return the light of an image (H, W, 3): its mean, 0 to 255."""
-    import cv2
-
-    return sum(cv2.mean(image)[:3]) / 3
-
-
-def in_light(image: NDArray[np.uint8], light: float | None) -> NDArray[np.uint8]:
-    """Return an image with as much light as others, by one factor; None leaves it as it is.
-
-    The factor is at most `_MOST_GAIN`, and at least its inverse: what is far darker or brighter
-    than good images stays so.
-
-    Args:
-        image: uint8 array (H, W, 3).
-        light: wanted, as of `light_of`.
-    """
-    import cv2
-
-    if light is None:
-        return image
-    gain = min(max(light / max(light_of(image), 1e-9), 1 / _MOST_GAIN), _MOST_GAIN)
-    table = np.clip(np.rint(np.arange(256) * gain), 0, 255).astype(np.uint8)
-    return np.asarray(cv2.LUT(image, table), np.uint8)
 
 
 def to_image_grid(cells: NDArray[np.float32], size_wh: tuple[int, int]) -> NDArray[np.float32]:

@@ -304,7 +304,6 @@ def test_extending_equals_a_fresh_fit_without_coreset(
         coreset_sampling_ratio=1.0,
         whitening=whitening,
         backbone="resnet18",
-        even_light=False,  # the base run's light stays
     )
     half = dataclasses.replace(split, train=split.train[: len(split.train) // 2])
     first = _run(tmp_path / "half", whole)

@@ -35,7 +35,6 @@ class FeatureExtractor:
             square; None: the square. See `input_shape`.
         patch_size: side of the neighbourhood, in cells, over which features are averaged; odd.
         stride: pixels of the resized image per cell of the grid; 0 takes the finest layer's grid.
-        light: that each image is brought to (see `in_light`); None leaves images as they are.
         device: torch device.
 
     Attributes:
@@ -56,7 +55,6 @@ class FeatureExtractor:
         input_hw: tuple[int, int] | None = None,
         patch_size: int = 3,
         stride: int = 0,
-        light: float | None = None,
         device: str = "cpu",
     ) -> None:
         import torch
@@ -70,7 +68,6 @@ class FeatureExtractor:
         self.input_hw = input_hw or (image_size, image_size)
         self.patch_size = patch_size
         self.stride = stride
-        self.light = light
         self.device = device
         backbone.network.to(device)
         self._mean = torch.tensor(backbone.mean, device=device).mul(255).view(1, 3, 1, 1)
@@ -113,7 +110,6 @@ class FeatureExtractor:
             "input_hw": list(self.input_hw),
             "patch_size": self.patch_size,
             "feature_stride": self.stride,
-            "light": self.light,
         }
 
     def averaged(self, maps: Sequence[Tensor]) -> list[Tensor]:
@@ -144,10 +140,10 @@ class FeatureExtractor:
         return (pixels - self._mean) / self._std
 
     def resized(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Resize an image to the network's input, `input_hw`, and bring it to its light."""
-        from toolkit.runtime.steps import in_light, resize_averaged
+        """Resize an image to the network's input, `input_hw`."""
+        from toolkit.runtime.steps import resize_averaged
 
-        return in_light(resize_averaged(image, self.input_hw), self.light)
+        return resize_averaged(image, self.input_hw)
 
     def layer_maps(self, image: NDArray[np.uint8]) -> list[Tensor]:
         """Return the layers' outputs for an image (H, W, 3), float32 (1, C, h, w) each."""

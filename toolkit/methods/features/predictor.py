@@ -46,7 +46,6 @@ class ScorerPredictor(Predictor):
             "input_hw": list(self.extractor.input_hw),
             "smoothing_sigma": settings.sigma,
             "image_score": settings.image_score,
-            "light": self.extractor.light,
         }
 
     def graph(self) -> Graph:

@@ -74,7 +74,7 @@ class FeatureScorer(Method[S]):
         """
         good = good_images(split, self.name, at_least=self.min_good_images)
         input_hw = self.input_hw(good)
-        extractor = self.extractor(run, input_hw=input_hw, light=self.light(good, input_hw))
+        extractor = self.extractor(run, input_hw=input_hw)
         weights = extractor.backbone.weights
         run.update_metadata(weights=weights.name, weights_source=weights.source)
         head = self.learn(split, good, extractor, run)
@@ -91,9 +91,7 @@ class FeatureScorer(Method[S]):
         Raises:
             WeightsError: the state is missing, damaged, or was made with another extractor.
         """
-        extractor = self.extractor(
-            run, device=device, input_hw=saved_input_hw(run), light=saved_light(run)
-        )
+        extractor = self.extractor(run, device=device, input_hw=saved_input_hw(run))
         state = load_state(run, extractor)
         try:
             head = self.restore(state, extractor)
@@ -110,17 +108,12 @@ class FeatureScorer(Method[S]):
         shapes = [read_rgb(good[i].image).shape for i in sorted(chosen)]
         return input_shape([(h, w) for h, w, _ in shapes], self.settings.image_size)
 
-    def light(self, good: Sequence[Sample], input_hw: tuple[int, int] | None) -> float | None:
-        """Return the light that images are brought to; None, as here: they stay as they are."""
-        return None
-
     def extractor(
         self,
         run: Run,
         *,
         device: str | None = None,
         input_hw: tuple[int, int] | None = None,
-        light: float | None = None,
     ) -> FeatureExtractor:
         """Build the feature extractor of the settings for inputs of a shape; None: a square."""
         settings = self.settings
@@ -136,7 +129,6 @@ class FeatureScorer(Method[S]):
             input_hw=input_hw,
             patch_size=settings.patch_size,
             stride=settings.feature_stride,
-            light=light,
             device=device or run.device,
         )
 
@@ -210,12 +202,6 @@ def whitened_features(
     rows = torch.cat(features).float()
     whitener = Whitener.fit(rows, cache.layer_channels, shrinkage=shrinkage, seed=seed)
     return [whitener(one) for one in features], whitener
-
-
-def saved_light(run: Run) -> float | None:
-    """Return the light that a trained run brings images to; None: they stay as they are."""
-    saved = _saved(run, "light")
-    return float(saved) if isinstance(saved, int | float) else None
 
 
 def saved_input_hw(run: Run) -> tuple[int, int] | None:

@@ -11,7 +11,6 @@ import numpy as np
 
 from toolkit.config import setting
 from toolkit.data.alignment import ALIGNED, alignment_of
-from toolkit.data.images import read_rgb
 from toolkit.data.splits import Split
 from toolkit.data.types import Sample, file_sha256
 from toolkit.errors import ConfigError, DataError, RunError, WeightsError
@@ -24,7 +23,6 @@ from toolkit.methods.features.scorer import (
     patch_features,
     save_state,
     saved_input_hw,
-    saved_light,
 )
 from toolkit.methods.features.settings import FeatureSettings, check_fraction, check_minimum
 from toolkit.methods.features.whitening import fit_whitening
@@ -47,7 +45,6 @@ from toolkit.methods.scorers.held_patches import HeldPatches, owner_of, scaled
 from toolkit.methods.scorers.memory_bank import MemoryBank
 from toolkit.progress import progress, track
 from toolkit.runs.run import Run
-from toolkit.runtime.steps import light_of, resize_averaged
 from toolkit.weights.lite0 import LITE_NAMES
 
 if TYPE_CHECKING:
@@ -57,8 +54,6 @@ _IMAGES = "images.json"
 """Contents (SHA-256) of the images that a bank was made of, beside the bank."""
 _PROBES = 5_000
 """Training patches whose distance to the coreset is measured."""
-_LIGHT_IMAGES = 50
-"""Training images whose light is measured."""
 _SCALE_IMAGES = 30
 """Training images whose distances from the others are measured."""
 
@@ -78,9 +73,6 @@ class PatchCoreSettings(FeatureSettings):
     )
     position: Literal["auto", "on", "off"] = setting(
         "auto", "count a patch's place, too; auto: where the good images lie alike"
-    )
-    even_light: bool = setting(
-        True, "bring images to the light of the good ones, so that a lamp's drift is no defect"
     )
     coreset_size: int = setting(
         2000, "patches in the bank of deep layers at most; that of shallow ones has half as many"
@@ -146,17 +138,6 @@ class PatchCoreBase(FeatureScorer[S]):
             return saved_input_hw(Run.open(Path(self.settings.base_run)))
         return super().input_hw(good)
 
-    def light(self, good: Sequence[Sample], input_hw: tuple[int, int] | None) -> float | None:
-        """Return the median light of good images, or that of the base run; None: not evened."""
-        if not self.settings.even_light:
-            return None
-        if self.settings.base_run:
-            return saved_light(Run.open(Path(self.settings.base_run)))
-        size_hw = input_hw or (self.settings.image_size,) * 2
-        chosen = {int(i) for i in np.linspace(0, len(good) - 1, _LIGHT_IMAGES)}
-        lights = [light_of(resize_averaged(read_rgb(good[i].image), size_hw)) for i in chosen]
-        return round(float(np.median(lights)), 2)
-
     def seen_images(self) -> frozenset[str]:
         """Return the contents of the images of the base run; empty if there is none.
 
@@ -176,7 +157,7 @@ class PatchCoreBase(FeatureScorer[S]):
         defects: Sequence[tuple[Path, Path]] = (),
     ) -> None:
         """Add patches of images to the banks; see `with_good_images`."""
-        extractor = self.extractor(base, input_hw=saved_input_hw(base), light=saved_light(base))
+        extractor = self.extractor(base, input_hw=saved_input_hw(base))
         state = load_state(base, extractor)
         save_state(run, self.extended(state, extractor, good, defects), extractor)
         known = set(read_json(base.weights / _IMAGES)) | {file_sha256(path) for path in good}
