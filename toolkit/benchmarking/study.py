@@ -3,35 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from toolkit.benchmarking.categories import load_categories
 from toolkit.benchmarking.executors import Executor, LocalExecutor, ProcessExecutor
-from toolkit.benchmarking.grid import (
-    BenchmarkConfig,
-    read_benchmark,
-    skipped_budgets,
-    training_tasks,
-)
+from toolkit.benchmarking.grid import BenchmarkConfig, read_benchmark
+from toolkit.benchmarking.plan import BenchmarkPlan, Category, check_config, plan_benchmark
 from toolkit.benchmarking.speed import measure_runs
 from toolkit.benchmarking.unified import SUFFIX, prices, train_unified, unified_tasks
-from toolkit.data.protocols import make_plan
-from toolkit.data.shortcuts import warnings_of
-from toolkit.data.splits import Split, SplitPlan
 from toolkit.data.types import Dataset
-from toolkit.errors import ConfigError, RunError, ToolkitError
+from toolkit.errors import ConfigError, ToolkitError
 from toolkit.inference.engines import check_engine, default_engine
 from toolkit.leaderboards.benchmark_files import Display, PooledMetrics, write_display
 from toolkit.leaderboards.rows import group_folds
-from toolkit.methods.registry import make_method
 from toolkit.progress import naming
-from toolkit.runs.environment import choose_device
 from toolkit.runs.run import Run
-from toolkit.training import TrainingTask, run_training
-
-SPLIT_FILE = "split.json"
 
 
 @dataclass(frozen=True)
@@ -96,61 +83,33 @@ def benchmark(
         config = read_benchmark(str(config))
     if executor is None:
         executor = LocalExecutor() if jobs == 1 else ProcessExecutor(jobs)
-    choose_device(device)
     engine = default_engine() if engine is None else engine
     check_engine(engine)
-    for entry in config.entries:  # all settings are validated before the first run
-        method = make_method(entry.method, entry.settings, source=entry.source)
-        for role in entry.reads:
-            if role not in method.inputs:
-                raise RunError(f"{entry.name}: {entry.method} takes no {role}; remove it")
-    for entry in config.entries:
-        skipped = skipped_budgets(entry.name, entry.method, config.label_budgets)
-        if skipped is not None:
-            say(skipped)
-    folder = Path(runs) / config.name
-    found = load_categories(data)
-    for dataset in [found] if isinstance(found, Dataset) else found[0]:
-        for note in dataset.notes:
-            say(f"{dataset.name} (read as {dataset.layout}): {note}")
-    if isinstance(found, Dataset):
-        if unified:
-            raise ConfigError("--unified: needs several data sets; give more --data")
-        plan = _plan(config, found, folder / SPLIT_FILE)
-        return _run_all(
-            config, found, plan, folder, device=device, executor=executor, engine=engine, say=say
-        )
-    categories, broken = found
-    plans = {}
-    for dataset in categories:  # all are split before the first run
-        try:
-            plans[dataset.name] = _plan(config, dataset, folder / dataset.name / SPLIT_FILE)
-        except ToolkitError as error:
-            broken[dataset.name] = error
-    errors = [ToolkitError(f"{name}: {problem}") for name, problem in broken.items()]
-    for line in errors:
-        say(f"left out: {line}")
-    if not plans:
-        raise next(iter(broken.values()))
+    check_config(config, device=device)
+    plan = plan_benchmark(config, data, runs, say=say)
+    if unified and not plan.several:
+        raise ConfigError("--unified: needs several data sets; give more --data")
+    for category in plan.categories:  # all before the first run
+        category.write_split()
+    errors = [ToolkitError(f"{name}: {problem}") for name, problem in plan.broken.items()]
     finished: list[Run] = []
-    for dataset in categories:
-        if dataset.name not in plans:
-            continue
+    for category in plan.categories:
+        name = category.dataset.name
         result = _run_all(
             config,
-            dataset,
-            plans[dataset.name],
-            folder / dataset.name,
+            category,
             device=device,
             executor=executor,
             engine=engine,
-            say=lambda line, name=dataset.name: say(f"{name}: {line}"),  # type: ignore[misc]
+            say=(lambda line, name=name: say(f"{name}: {line}")) if plan.several else say,  # type: ignore[misc]
         )
         finished += result.runs
-        errors += [ToolkitError(f"{dataset.name}: {failed}") for failed in result.errors]
+        errors += [
+            ToolkitError(f"{name}: {failed}") if plan.several else failed
+            for failed in result.errors
+        ]
     if unified:
-        usable = [(d, plans[d.name]) for d in categories if d.name in plans]
-        more = _run_unified(config, usable, folder, device=device, say=say)
+        more = _run_unified(config, plan, device=device, say=say)
         finished += more.runs
         errors += more.errors
         for price in prices(finished):
@@ -160,21 +119,20 @@ def benchmark(
 
 def _run_unified(
     config: BenchmarkConfig,
-    plans: Sequence[tuple[Dataset, SplitPlan]],
-    folder: Path,
+    plan: BenchmarkPlan,
     *,
     device: str,
     say: Callable[[str], None],
 ) -> BenchmarkResult:
     """Fit the good-only entries on all data sets together, one after the other."""
-    for dataset, _ in plans:
+    for category in plan.categories:
         entries = {f"{e.name}{SUFFIX}": Display(config.columns) for e in config.entries}
-        write_display(folder / dataset.name, entries)
+        write_display(category.folder, entries)
     finished: list[Run] = []
     errors: list[ToolkitError] = []
     for task in unified_tasks(config, device=device):
         say(f"all categories: {task.name}")
-        splits = {folder / d.name: plan.fold(d, task.fold) for d, plan in plans}
+        splits = {c.folder: c.plan.fold(c.dataset, task.fold) for c in plan.categories}
         try:
             with naming(task.name or task.entry):
                 finished += train_unified(task, splits)
@@ -186,9 +144,7 @@ def _run_unified(
 
 def _run_all(
     config: BenchmarkConfig,
-    data: Dataset,
-    plan: SplitPlan,
-    folder: Path,
+    category: Category,
     *,
     device: str,
     executor: Executor,
@@ -197,16 +153,14 @@ def _run_all(
 ) -> BenchmarkResult:
     """Run all tasks on one data set."""
     displays = {e.name: Display(config.columns, e.published) for e in config.entries}
-    write_display(folder, displays)
-    warnings = warnings_of(data)
-    tasks = [replace(task, warnings=warnings) for task in training_tasks(config, device=device)]
-    splits = {fold: plan.fold(data, fold) for fold in {task.fold for task in tasks}}
+    write_display(category.folder, displays)
+    tasks = category.tasks(config, device=device)
     finished: dict[str, Run] = {}
     errors: list[ToolkitError] = []
     by_place = {f"{task.method}/{task.name}": task for task in tasks}
     outcomes = executor.run(
         tasks,
-        _Training(splits, folder),
+        category.work(tasks),
         needs=lambda task: [by_place[place] for place in task.inputs.values()],
         begun=lambda task: say(f"[{tasks.index(task) + 1}/{len(tasks)}] {task.name}"),
     )
@@ -218,46 +172,10 @@ def _run_all(
         elif outcome.result is not None:
             finished[f"{task.method}/{task.name}"] = outcome.result
     ordered = tuple(finished[place] for place in by_place if place in finished)
-    errors += measure_runs(ordered, data, engine=engine, say=say)
-    pooled = PooledMetrics(data)
+    errors += measure_runs(ordered, category.dataset, engine=engine, say=say)
+    pooled = PooledMetrics(category.dataset)
     for folds in group_folds(ordered):
         if len(folds) > 1:
             with contextlib.suppress(ToolkitError):  # the leaderboard names it
                 pooled.of(folds)
     return BenchmarkResult(ordered, tuple(errors))
-
-
-@dataclass(frozen=True)
-class _Training:
-    """Runs one task, in whichever process."""
-
-    splits: Mapping[int, Split]
-    folder: Path
-
-    def __call__(self, task: TrainingTask) -> Run:
-        with naming(task.name or task.entry):
-            return run_training(task, self.splits[task.fold], runs=self.folder, resume=True)
-
-
-def _plan(config: BenchmarkConfig, dataset: Dataset, path: Path) -> SplitPlan:
-    plan = make_plan(
-        dataset,
-        protocol=config.protocol,
-        folds=config.n_folds,
-        seed=config.split_seed,
-        per_class=config.per_class,
-    )
-    if path.is_file():
-        stored = SplitPlan.read(path)
-        if stored.hash != plan.hash:
-            raise ToolkitError(
-                f"{path}: these runs were made on another split ({stored.hash}, now {plan.hash}); "
-                "choose another --runs"
-            )
-        if stored.fingerprint != plan.fingerprint:  # masks are no part of the hash
-            raise ToolkitError(
-                f"{path}: these runs were made on other data (fingerprint "
-                f"{stored.fingerprint[:12]}, now {plan.fingerprint[:12]}); choose another --runs"
-            )
-    plan.write(path)
-    return plan

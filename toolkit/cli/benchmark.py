@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from toolkit.cli.common import open_dataset, say
+from toolkit.cli.task import print_tasks
 
 
 def benchmark_command(
@@ -37,12 +38,23 @@ def benchmark_command(
             "--unified", help="Fit each good-only method also once on all data sets together."
         ),
     ] = False,
+    listing: Annotated[
+        bool,
+        typer.Option(
+            "--list-tasks", help="Only print the tasks and their numbers, for toolkit task."
+        ),
+    ] = False,
 ) -> None:
     """Train methods on folds and seeds, resume what was interrupted, print the leaderboard."""
     from toolkit.benchmarking.grid import read_benchmark
     from toolkit.benchmarking.study import benchmark
+    from toolkit.benchmarking.tasks import list_tasks
     from toolkit.leaderboards.board import leaderboard
 
+    if listing:
+        grid = read_benchmark(config)
+        print_tasks(list_tasks(grid, data or open_dataset(None), runs=runs, device=device))
+        return
     result = benchmark(
         read_benchmark(config),
         data or open_dataset(None),

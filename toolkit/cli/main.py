@@ -28,6 +28,7 @@ from toolkit.cli.recommend import recommend_command
 from toolkit.cli.report import report_command
 from toolkit.cli.serve import serve_command
 from toolkit.cli.stress import stress_command
+from toolkit.cli.task import task_command
 from toolkit.cli.train import finetune_app, train_app
 from toolkit.cli.watch import watch_command
 from toolkit.cli.weights import weights_app
@@ -56,6 +57,7 @@ app.command("feedback")(feedback_command)
 app.command("evaluate")(evaluate_command)
 app.command("export")(export_command)
 app.command("benchmark")(benchmark_command)
+app.command("task")(task_command)
 app.add_typer(imbalance_app, name="imbalance")
 app.command("leaderboard")(leaderboard_command)
 app.command("compare")(compare_command)

@@ -28,6 +28,10 @@ LOCK_FILE = ".lock"
 _REQUIRED = ("method", "settings", "seed", "device", "data", "split", "inputs", "metadata")
 
 
+class LockedRunError(RunError):
+    """Another process works on the run."""
+
+
 @dataclass
 class Run:
     """One run directory.
@@ -232,7 +236,7 @@ class Run:
             ...     run = Run.open(run.path)  # another process may have finished it before
 
         Raises:
-            RunError: another process holds the lock.
+            LockedRunError: another process holds the lock.
         """
         import fcntl
 
@@ -242,7 +246,7 @@ class Run:
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError as error:
-                    raise RunError(
+                    raise LockedRunError(
                         f"{self.path}: another process is training this run; wait for it, or "
                         "choose another --name or --runs"
                     ) from error

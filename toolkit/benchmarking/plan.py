@@ -1,0 +1,179 @@
+"""What a benchmark is going to run: its data sets, their splits and folders, checked before."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from toolkit.benchmarking.categories import load_categories
+from toolkit.benchmarking.grid import BenchmarkConfig, skipped_budgets, training_tasks
+from toolkit.data.protocols import make_plan
+from toolkit.data.shortcuts import warnings_of
+from toolkit.data.splits import Split, SplitPlan
+from toolkit.data.types import Dataset
+from toolkit.errors import RunError, ToolkitError
+from toolkit.methods.registry import make_method
+from toolkit.progress import naming
+from toolkit.runs.environment import choose_device
+from toolkit.runs.run import LockedRunError, Run
+from toolkit.training import TrainingTask, run_training
+
+SPLIT_FILE = "split.json"
+
+
+@dataclass(frozen=True)
+class Category:
+    """One data set of a benchmark.
+
+    Attributes:
+        dataset: the data.
+        plan: how it is split.
+        folder: of its runs.
+    """
+
+    dataset: Dataset
+    plan: SplitPlan
+    folder: Path
+
+    def tasks(self, config: BenchmarkConfig, *, device: str) -> list[TrainingTask]:
+        """Return its training tasks, each after those whose runs it reads."""
+        warnings = warnings_of(self.dataset)
+        return [replace(task, warnings=warnings) for task in training_tasks(config, device=device)]
+
+    def write_split(self) -> None:
+        """Store the split beside the runs."""
+        self.plan.write(self.folder / SPLIT_FILE)
+
+    def work(self, tasks: Sequence[TrainingTask], *, patience: float = 0.0) -> Training:
+        """Return what runs its tasks, see `Training`."""
+        folds = {task.fold for task in tasks}
+        splits = {fold: self.plan.fold(self.dataset, fold) for fold in folds}
+        return Training(splits, self.folder, patience)
+
+
+@dataclass(frozen=True)
+class BenchmarkPlan:
+    """The data sets of a benchmark.
+
+    Attributes:
+        categories: those that can be used.
+        broken: by name, the error of each that cannot.
+        several: whether more than one was given, so that each has a folder of its own.
+    """
+
+    categories: tuple[Category, ...]
+    broken: Mapping[str, ToolkitError]
+    several: bool
+
+
+@dataclass(frozen=True)
+class Training:
+    """Runs one task, in whichever process.
+
+    Attributes:
+        splits: by fold.
+        folder: of the runs.
+        patience: seconds to wait while another process trains the same run, such as one that is
+            about to end because its node was lost.
+    """
+
+    splits: Mapping[int, Split]
+    folder: Path
+    patience: float = 0.0
+
+    def __call__(self, task: TrainingTask) -> Run:
+        """Return the finished run of a task; one that is finished is left alone."""
+        until = time.monotonic() + self.patience
+        with naming(task.name or task.entry):
+            while True:
+                try:
+                    return run_training(task, self.splits[task.fold], runs=self.folder, resume=True)
+                except LockedRunError:
+                    if time.monotonic() > until:
+                        raise
+                    time.sleep(0.5)
+
+
+def check_config(config: BenchmarkConfig, *, device: str) -> None:
+    """Validate all settings before the first run.
+
+    Raises:
+        ToolkitError: a setting or the device is wrong.
+    """
+    choose_device(device)
+    for entry in config.entries:
+        method = make_method(entry.method, entry.settings, source=entry.source)
+        for role in entry.reads:
+            if role not in method.inputs:
+                raise RunError(f"{entry.name}: {entry.method} takes no {role}; remove it")
+
+
+def plan_benchmark(
+    config: BenchmarkConfig,
+    data: str | Path | Dataset | Sequence[str | Path | Dataset],
+    runs: str | Path,
+    *,
+    say: Callable[[str], None] = lambda _: None,
+) -> BenchmarkPlan:
+    """Read the data sets and split each; nothing is written.
+
+    Args:
+        config: the benchmark.
+        data: see `benchmark`.
+        runs: folder of all runs.
+        say: receives one line per thing worth knowing.
+
+    Raises:
+        ToolkitError: no data set can be used, or the folder holds runs of another split.
+    """
+    for entry in config.entries:
+        skipped = skipped_budgets(entry.name, entry.method, config.label_budgets)
+        if skipped is not None:
+            say(skipped)
+    folder = Path(runs) / config.name
+    found = load_categories(data)
+    several = not isinstance(found, Dataset)
+    datasets, broken = ([found], {}) if isinstance(found, Dataset) else found
+    categories = []
+    for dataset in datasets:
+        for note in dataset.notes:
+            say(f"{dataset.name} (read as {dataset.layout}): {note}")
+        own = folder / dataset.name if several else folder
+        try:
+            plan = _plan(config, dataset, own / SPLIT_FILE)
+        except ToolkitError as error:
+            if not several:
+                raise
+            broken[dataset.name] = error
+        else:
+            categories.append(Category(dataset, plan, own))
+    for name, problem in broken.items():
+        say(f"left out: {name}: {problem}")
+    if not categories:
+        raise next(iter(broken.values()))
+    return BenchmarkPlan(tuple(categories), broken, several)
+
+
+def _plan(config: BenchmarkConfig, dataset: Dataset, path: Path) -> SplitPlan:
+    plan = make_plan(
+        dataset,
+        protocol=config.protocol,
+        folds=config.n_folds,
+        seed=config.split_seed,
+        per_class=config.per_class,
+    )
+    if path.is_file():
+        stored = SplitPlan.read(path)
+        if stored.hash != plan.hash:
+            raise ToolkitError(
+                f"{path}: these runs were made on another split ({stored.hash}, now {plan.hash}); "
+                "choose another --runs"
+            )
+        if stored.fingerprint != plan.fingerprint:  # masks are no part of the hash
+            raise ToolkitError(
+                f"{path}: these runs were made on other data (fingerprint "
+                f"{stored.fingerprint[:12]}, now {plan.fingerprint[:12]}); choose another --runs"
+            )
+    return plan
