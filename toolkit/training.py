@@ -50,6 +50,7 @@ class TrainingTask:
         base_entry: in a study of label budgets, the entry without its budget; `entry` names both.
         budget: in a study of label budgets, the defect images per type that training may use.
         warnings: what a leaderboard says of the data, such as a shortcut that gives labels away.
+        resources: what it occupies on a cluster: `cpus`, `gpus`, and `memory` in bytes.
     """
 
     method: str
@@ -64,6 +65,7 @@ class TrainingTask:
     base_entry: str | None = None
     budget: Budget | None = None
     warnings: tuple[str, ...] = ()
+    resources: Mapping[str, float] = field(default_factory=dict)
 
 
 def train(

@@ -35,7 +35,14 @@ def nothing(_: Any) -> tuple[()]:
 
 
 class Executor(Protocol):
-    """Runs tasks."""
+    """Runs tasks.
+
+    Attributes:
+        patience: seconds that a task may wait for what another process holds; an executor that
+            starts tasks again meets the process that was given up, until it has ended.
+    """
+
+    patience: float
 
     def run(
         self,
@@ -60,6 +67,8 @@ class LocalExecutor:
 
     A `ToolkitError` of one task does not end the others: it is the outcome of that task.
     """
+
+    patience = 0.0
 
     def run(
         self,
@@ -88,6 +97,8 @@ class ProcessExecutor:
         jobs: number of processes.
         threads: of each process; 0 divides the cores among them.
     """
+
+    patience = 0.0
 
     def __init__(self, jobs: int, *, threads: int = 0) -> None:
         if jobs < 1:

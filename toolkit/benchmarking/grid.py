@@ -9,6 +9,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any, Literal
 
+from toolkit.benchmarking.resources import parse_resources
 from toolkit.config import build_settings, convert, find_config, read_yaml
 from toolkit.data.splits import Budget
 from toolkit.errors import ConfigError, did_you_mean
@@ -30,7 +31,7 @@ _KEYS = {
 }
 ROLES = ("prompt_run", "decoder_run")
 """What an entry may read of another one's runs."""
-_ENTRY_KEYS = {"config", "name", "overrides", "published", *ROLES}
+_ENTRY_KEYS = {"config", "name", "overrides", "published", "resources", *ROLES}
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Entry:
         source: the config's file.
         reads: names of the entries whose runs it reads, by role.
         published: `value` and `source` (and `column`) of a published result.
+        resources: what a training occupies on a cluster: `cpus`, `gpus`, `memory` in bytes.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Entry:
     source: str
     reads: Mapping[str, str] = field(default_factory=dict)
     published: Mapping[str, Any] | None = None
+    resources: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -226,7 +229,12 @@ def _task(
         inputs=inputs,
         base_entry=entry.name,
         budget=budget,
+        resources={**method_class(entry.method).resources, **_gpu_of(device), **entry.resources},
     )
+
+
+def _gpu_of(device: str) -> dict[str, float]:
+    return {"gpus": 1.0} if device.startswith("cuda") else {}
 
 
 def _run_name(entry: str, budget: Budget | None, fold: int, seed: int) -> str:
@@ -249,6 +257,7 @@ def _entry(raw: Any, file: Path) -> Entry:
         source=source,
         reads={role: str(raw[role]) for role in ROLES if raw.get(role)},
         published=_published(raw, file),
+        resources=parse_resources(raw.get("resources") or {}, source=f"{file}: {raw['config']}"),
     )
 
 

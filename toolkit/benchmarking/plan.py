@@ -96,6 +96,44 @@ class Training:
                     time.sleep(0.5)
 
 
+@dataclass(frozen=True)
+class Job:
+    """A training task of one of the categories.
+
+    Attributes:
+        category: its place in the plan.
+        task: the training.
+    """
+
+    category: int
+    task: TrainingTask
+
+    @property
+    def name(self) -> str:
+        """Name of the run."""
+        return self.task.name or self.task.entry
+
+    @property
+    def resources(self) -> Mapping[str, float]:
+        """What the task occupies on a cluster."""
+        return self.task.resources
+
+
+@dataclass(frozen=True)
+class Trainings:
+    """Runs one job, in whichever process.
+
+    Attributes:
+        of: what runs the tasks of each category.
+    """
+
+    of: tuple[Training, ...]
+
+    def __call__(self, job: Job) -> Run:
+        """Return the finished run."""
+        return self.of[job.category](job.task)
+
+
 def check_config(config: BenchmarkConfig, *, device: str) -> None:
     """Validate all settings before the first run.
 

@@ -9,7 +9,14 @@ from pathlib import Path
 
 from toolkit.benchmarking.executors import Executor, LocalExecutor, ProcessExecutor
 from toolkit.benchmarking.grid import BenchmarkConfig, read_benchmark
-from toolkit.benchmarking.plan import BenchmarkPlan, Category, check_config, plan_benchmark
+from toolkit.benchmarking.plan import (
+    BenchmarkPlan,
+    Category,
+    Job,
+    Trainings,
+    check_config,
+    plan_benchmark,
+)
 from toolkit.benchmarking.speed import measure_runs
 from toolkit.benchmarking.unified import SUFFIX, prices, train_unified, unified_tasks
 from toolkit.data.types import Dataset
@@ -92,22 +99,10 @@ def benchmark(
     for category in plan.categories:  # all before the first run
         category.write_split()
     errors = [ToolkitError(f"{name}: {problem}") for name, problem in plan.broken.items()]
-    finished: list[Run] = []
+    finished, failed = _run_all(config, plan, device=device, executor=executor, say=say)
+    errors += failed
     for category in plan.categories:
-        name = category.dataset.name
-        result = _run_all(
-            config,
-            category,
-            device=device,
-            executor=executor,
-            engine=engine,
-            say=(lambda line, name=name: say(f"{name}: {line}")) if plan.several else say,  # type: ignore[misc]
-        )
-        finished += result.runs
-        errors += [
-            ToolkitError(f"{name}: {failed}") if plan.several else failed
-            for failed in result.errors
-        ]
+        errors += _measure(category, finished, engine=engine, say=_say_of(category, plan, say))
     if unified:
         more = _run_unified(config, plan, device=device, say=say)
         finished += more.runs
@@ -144,38 +139,63 @@ def _run_unified(
 
 def _run_all(
     config: BenchmarkConfig,
-    category: Category,
+    plan: BenchmarkPlan,
     *,
     device: str,
     executor: Executor,
-    engine: str,
     say: Callable[[str], None],
-) -> BenchmarkResult:
-    """Run all tasks on one data set."""
-    displays = {e.name: Display(config.columns, e.published) for e in config.entries}
-    write_display(category.folder, displays)
-    tasks = category.tasks(config, device=device)
-    finished: dict[str, Run] = {}
+) -> tuple[list[Run], list[ToolkitError]]:
+    """Run the tasks of all categories in one list, so that no worker waits for a category's end."""
+    jobs: list[Job] = []
+    works, needs, lines = [], {}, {}
+    for number, category in enumerate(plan.categories):
+        displays = {e.name: Display(config.columns, e.published) for e in config.entries}
+        write_display(category.folder, displays)
+        tasks = category.tasks(config, device=device)
+        works.append(category.work(tasks, patience=executor.patience))
+        by_place: dict[str, Job] = {}
+        for place, task in enumerate(tasks, 1):
+            job = Job(number, task)
+            needs[id(job)] = [by_place[name] for name in task.inputs.values()]
+            lines[id(job)] = f"[{place}/{len(tasks)}] {task.name}"
+            by_place[f"{task.method}/{task.name}"] = job
+        jobs += by_place.values()
+    finished: dict[int, Run] = {}
     errors: list[ToolkitError] = []
-    by_place = {f"{task.method}/{task.name}": task for task in tasks}
+    says = [_say_of(category, plan, say) for category in plan.categories]
     outcomes = executor.run(
-        tasks,
-        category.work(tasks),
-        needs=lambda task: [by_place[place] for place in task.inputs.values()],
-        begun=lambda task: say(f"[{tasks.index(task) + 1}/{len(tasks)}] {task.name}"),
+        jobs,
+        Trainings(tuple(works)),
+        needs=lambda job: needs[id(job)],
+        begun=lambda job: says[job.category](lines[id(job)]),
     )
     for outcome in outcomes:
-        task = outcome.task
-        if outcome.error is not None:
-            say(f"failed: {task.name}: {outcome.error}")
-            errors.append(outcome.error)
+        job, error = outcome.task, outcome.error
+        if error is not None:
+            says[job.category](f"failed: {job.task.name}: {error}")
+            prefix = f"{plan.categories[job.category].dataset.name}: "
+            errors.append(ToolkitError(f"{prefix}{error}") if plan.several else error)
         elif outcome.result is not None:
-            finished[f"{task.method}/{task.name}"] = outcome.result
-    ordered = tuple(finished[place] for place in by_place if place in finished)
-    errors += measure_runs(ordered, category.dataset, engine=engine, say=say)
+            finished[id(job)] = outcome.result
+    return [finished[id(job)] for job in jobs if id(job) in finished], errors
+
+
+def _measure(
+    category: Category, runs: Sequence[Run], *, engine: str, say: Callable[[str], None]
+) -> list[ToolkitError]:
+    """Measure the speed of the runs of a category, and store what its leaderboard needs."""
+    own = [run for run in runs if run.path.parents[1] == category.folder]
+    errors = measure_runs(own, category.dataset, engine=engine, say=say)
     pooled = PooledMetrics(category.dataset)
-    for folds in group_folds(ordered):
+    for folds in group_folds(own):
         if len(folds) > 1:
             with contextlib.suppress(ToolkitError):  # the leaderboard names it
                 pooled.of(folds)
-    return BenchmarkResult(ordered, tuple(errors))
+    return errors
+
+
+def _say_of(
+    category: Category, plan: BenchmarkPlan, say: Callable[[str], None]
+) -> Callable[[str], None]:
+    name = category.dataset.name
+    return (lambda line: say(f"{name}: {line}")) if plan.several else say

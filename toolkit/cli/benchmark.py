@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from toolkit.cli.common import open_dataset, say
 from toolkit.cli.task import print_tasks
+from toolkit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from toolkit.benchmarking.ray_executor import RayExecutor
 
 
 def benchmark_command(
@@ -38,6 +42,18 @@ def benchmark_command(
             "--unified", help="Fit each good-only method also once on all data sets together."
         ),
     ] = False,
+    executor: Annotated[
+        Literal["local", "ray"],
+        typer.Option("--executor", help="local: this machine; ray: the nodes of a Ray cluster."),
+    ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(
+            "--address",
+            metavar="auto|ray://HOST:PORT",
+            help="The Ray cluster. Default: that of this machine, or a new one on it.",
+        ),
+    ] = None,
     listing: Annotated[
         bool,
         typer.Option(
@@ -51,16 +67,19 @@ def benchmark_command(
     from toolkit.benchmarking.tasks import list_tasks
     from toolkit.leaderboards.board import leaderboard
 
+    if address is not None and executor != "ray":
+        raise ConfigError("--address: needs --executor ray")
+    grid = read_benchmark(config)
     if listing:
-        grid = read_benchmark(config)
         print_tasks(list_tasks(grid, data or open_dataset(None), runs=runs, device=device))
         return
     result = benchmark(
-        read_benchmark(config),
+        grid,
         data or open_dataset(None),
         runs=runs,
         device=device,
         jobs=jobs,
+        executor=_ray(runs / grid.name / "logs", address) if executor == "ray" else None,
         engine=engine,
         unified=unified,
         say=say,
@@ -71,3 +90,15 @@ def benchmark_command(
         say(f"toolkit: {error}")
     if result.errors:
         raise typer.Exit(1 if len(result) else 2)
+
+
+def _ray(logs: Path, address: str | None) -> RayExecutor:
+    from toolkit.benchmarking.ray_executor import RayExecutor
+
+    return RayExecutor(
+        address,
+        resources=lambda job: job.resources,
+        title=lambda job: job.name,
+        logs=logs,
+        say=say,
+    )

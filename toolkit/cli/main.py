@@ -23,6 +23,8 @@ from toolkit.cli.feedback import feedback_command
 from toolkit.cli.imbalance import imbalance_app
 from toolkit.cli.leaderboard import evaluate_command, leaderboard_command
 from toolkit.cli.ledger import ledger_app
+from toolkit.cli.manifest import manifest_command
+from toolkit.cli.merge import merge_command
 from toolkit.cli.predict import predict_command
 from toolkit.cli.recommend import recommend_command
 from toolkit.cli.report import report_command
@@ -47,6 +49,7 @@ app.command("convert")(convert_command)
 app.add_typer(finetune_app, name="finetune")
 app.add_typer(train_app, name="train")
 app.command("predict")(predict_command)
+app.command("manifest")(manifest_command)
 app.command("calibrate")(calibrate_command)
 app.command("drift")(drift_command)
 app.command("stress")(stress_command)
@@ -58,6 +61,7 @@ app.command("evaluate")(evaluate_command)
 app.command("export")(export_command)
 app.command("benchmark")(benchmark_command)
 app.command("task")(task_command)
+app.command("merge")(merge_command)
 app.add_typer(imbalance_app, name="imbalance")
 app.command("leaderboard")(leaderboard_command)
 app.command("compare")(compare_command)

@@ -184,6 +184,8 @@ class Method(ABC, Generic[S]):
         min_defects: training images of each defect type without which it cannot learn; 0 where it
             learns from good images, or makes defects of its own.
         inputs: roles of other runs that it reads, such as `prompt_run`.
+        resources: what a training occupies on a cluster, unless the benchmark file says otherwise:
+            `cpus`, `gpus`, `memory` in bytes.
         has_defect_bank: whether `extend` takes defective images too.
     """
 
@@ -193,6 +195,7 @@ class Method(ABC, Generic[S]):
     score_description: ClassVar[str]
     min_defects: ClassVar[int] = 1
     inputs: ClassVar[tuple[str, ...]] = ()
+    resources: ClassVar[Mapping[str, float]] = {"cpus": 1}
     has_defect_bank: ClassVar[bool] = False
 
     def __init__(self, settings: S) -> None:

@@ -1,0 +1,36 @@
+"""A Ray cluster on the loopback: a head without CPUs and nodes of one CPU each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+_STORE = 80 << 20  # bytes of the shared memory of a node
+# A loopback address, but not 127.0.0.1, which Ray replaces by the address of the machine.
+_NODE = {"object_store_memory": _STORE, "node_ip_address": "127.0.0.2"}
+
+
+@contextmanager
+def small_cluster(nodes: int = 2) -> Iterator[Any]:
+    """Start a cluster, whose `address` an executor connects to; skip where Ray is missing."""
+    pytest.importorskip("ray", reason="ray is not installed: pip install 'inspection-toolkit[ray]'")
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    from ray.cluster_utils import Cluster
+
+    head = {**_NODE, "num_cpus": 0, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    try:
+        for _ in range(nodes):
+            add_node(cluster)
+        yield cluster
+    finally:
+        cluster.shutdown()
+
+
+def add_node(cluster: Any, **options: Any) -> Any:
+    """Add a node of one CPU."""
+    return cluster.add_node(num_cpus=1, **_NODE, **options)
