@@ -89,9 +89,11 @@ def check_nodes(ray: Any, *, say: Callable[[str], None] = lambda _: None) -> Non
     for node in nodes:
         strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         asked[probe.options(scheduling_strategy=strategy).remote()] = node
-    answered, silent = ray.wait(
-        list(asked), num_returns=max(len(asked), 1), timeout=_PROBE_SECONDS
-    ) if asked else ([], [])
+    answered, silent = (
+        ray.wait(list(asked), num_returns=max(len(asked), 1), timeout=_PROBE_SECONDS)
+        if asked
+        else ([], [])
+    )
     problems = []
     for ref in answered:
         try:

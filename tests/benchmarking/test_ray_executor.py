@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -122,7 +122,7 @@ def test_the_same_metrics_as_on_this_machine(
     assert run(*words, tmp_path / "local").exit_code == 1, "one entry cannot be trained"
     done = run(*words, tmp_path / "ray", "--executor", "ray", "--address", cluster.address)
     assert done.exit_code == 1
-    assert "failed: bad-fold0-seed0: no.pth" in done.stderr
+    assert re.search("failed: bad-fold0-seed0: .*no.pth", done.stderr)
     assert "[1/6] a-fold0-seed0" in done.stderr
     assert "folds 0, 1 pooled" in done.stdout
     here = _metrics(tmp_path / "local")
@@ -154,18 +154,13 @@ def test_a_node_lost_without_grace(tmp_path: Path) -> None:
         tasks = [f"t{i}" for i in range(6)]
         lines: list[str] = []
         executor = RayExecutor(cluster.address, say=lines.append)
-        lost = cluster.worker_nodes and next(iter(cluster.worker_nodes))
-
-        def lose() -> None:
-            cluster.remove_node(lost, allow_graceful=False)
-            add_node(cluster)
-
         outcomes, ended_before = [], set()
         for outcome in executor.run(tasks, Marks(tmp_path, seconds=0.7)):
             outcomes.append(outcome)
             if len(outcomes) == 2:
                 ended_before = {path.stem for path in tmp_path.glob("*.ended")}
-                threading.Thread(target=lose).start()
+                cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
+                add_node(cluster)
         assert sorted(o.task for o in outcomes) == tasks
         assert all(o.error is None for o in outcomes)
         for name in ended_before:

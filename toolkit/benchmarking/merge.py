@@ -141,7 +141,7 @@ def _point_inputs(run: Run, out: Path) -> None:
 
 
 def _join_files(places: Sequence[Path], out: Path) -> None:
-    """Join the display settings of benchmarks and keep their splits, so that they can be resumed."""
+    """Join the display settings of benchmarks; keep their splits, so that they can be resumed."""
     for place in places:
         for split in sorted(place.rglob(SPLIT_FILE)):
             target = out / split.parent.relative_to(place)

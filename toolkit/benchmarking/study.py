@@ -26,6 +26,7 @@ from toolkit.leaderboards.benchmark_files import Display, PooledMetrics, write_d
 from toolkit.leaderboards.rows import group_folds
 from toolkit.progress import naming
 from toolkit.runs.run import Run
+from toolkit.runs.store import fetch_run
 
 
 @dataclass(frozen=True)
@@ -71,9 +72,10 @@ def benchmark(
 
     Args:
         config: benchmark file, name of one that ships, or its content.
-        data: folder of the data set, or the data set; a list of several, or one folder that holds
-            the folders of several.
-        runs: folder of all runs; those of the benchmark lie in a folder of its name.
+        data: folder or address of the data set, or the data set; a list of several, or one folder
+            that holds the folders of several.
+        runs: folder of all runs, or an address such as `s3://bucket/runs`; those of the benchmark
+            lie in a folder of its name.
         device: `auto`, `cpu`, `cuda` or `mps`.
         jobs: trainings side by side, each in a process of its own.
         unified: of several data sets, fit each good-only method also once on all of them together.
@@ -103,6 +105,7 @@ def benchmark(
     errors += failed
     for category in plan.categories:
         errors += _measure(category, finished, engine=engine, say=_say_of(category, plan, say))
+        category.publish_beside()
     if unified:
         more = _run_unified(config, plan, device=device, say=say)
         finished += more.runs
@@ -176,8 +179,16 @@ def _run_all(
             prefix = f"{plan.categories[job.category].dataset.name}: "
             errors.append(ToolkitError(f"{prefix}{error}") if plan.several else error)
         elif outcome.result is not None:
-            finished[id(job)] = outcome.result
+            finished[id(job)] = _here(plan.categories[job.category], job, outcome.result)
     return [finished[id(job)] for job in jobs if id(job) in finished], errors
+
+
+def _here(category: Category, job: Job, run: Run) -> Run:
+    """Return the run on this machine; fetched where another node has trained it."""
+    place = f"{job.task.method}/{job.task.name}"
+    if category.address is not None:
+        fetch_run(f"{category.address}/{place}", category.folder / place)
+    return run if run.path == category.folder / place else Run.open(category.folder / place)
 
 
 def _measure(

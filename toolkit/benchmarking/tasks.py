@@ -12,6 +12,7 @@ from toolkit.data.types import Dataset
 from toolkit.errors import ConfigError, RunError
 from toolkit.leaderboards.benchmark_files import Display, read_display, write_display
 from toolkit.runs.run import Run
+from toolkit.runs.store import fetch_run, is_published
 from toolkit.training import TrainingTask
 
 _PATIENCE = 24 * 3600.0  # seconds to wait for a run that another task of the array trains
@@ -43,6 +44,9 @@ class NumberedTask:
     @property
     def finished(self) -> bool:
         """Whether its run is finished."""
+        if self.category.address is not None:
+            place = f"{self.category.address}/{self.task.method}/{self.task.name}"
+            return is_published(place)
         return (self.path / "metrics.json").is_file()
 
 
@@ -107,6 +111,9 @@ def run_task(
         )
     chosen = tasks[number]
     if chosen.finished:
+        if chosen.category.address is not None:
+            place = f"{chosen.category.address}/{chosen.task.method}/{chosen.task.name}"
+            fetch_run(place, chosen.path)
         return Run.open(chosen.path)
     order = sorted(_all_needs(tasks, number))  # what is needed has a lower number
     for other in order:
@@ -117,6 +124,7 @@ def run_task(
                 "--with-needs"
             )
     _prepare_folder(config, chosen.category)
+    chosen.category.publish_beside()
     for other in order:
         work = chosen.category.work([tasks[other].task], patience=_PATIENCE)
         work(tasks[other].task)

@@ -10,6 +10,7 @@ import typer
 from toolkit.cli.common import open_dataset, say
 from toolkit.cli.task import print_tasks
 from toolkit.errors import ConfigError
+from toolkit.storage import is_address
 
 if TYPE_CHECKING:
     from toolkit.benchmarking.ray_executor import RayExecutor
@@ -18,13 +19,15 @@ if TYPE_CHECKING:
 def benchmark_command(
     config: Annotated[str, typer.Argument(help="Benchmark file, or a shipped name.")],
     data: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Option(
             "--data",
             help="Data set, or a folder of several; repeatable. Default: synthetic sample.",
         ),
     ] = None,
-    runs: Annotated[Path, typer.Option("--runs", help="Folder of all runs.")] = Path("runs"),
+    runs: Annotated[
+        str, typer.Option("--runs", help="Folder of all runs, or an address: s3://bucket/runs.")
+    ] = "runs",
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")] = "auto",
     engine: Annotated[
         str,
@@ -79,7 +82,7 @@ def benchmark_command(
         runs=runs,
         device=device,
         jobs=jobs,
-        executor=_ray(runs / grid.name / "logs", address) if executor == "ray" else None,
+        executor=_ray(_logs(runs, grid.name), address) if executor == "ray" else None,
         engine=engine,
         unified=unified,
         say=say,
@@ -92,7 +95,11 @@ def benchmark_command(
         raise typer.Exit(1 if len(result) else 2)
 
 
-def _ray(logs: Path, address: str | None) -> RayExecutor:
+def _logs(runs: str, name: str) -> Path | None:
+    return None if is_address(runs) else Path(runs) / name / "logs"
+
+
+def _ray(logs: Path | None, address: str | None) -> RayExecutor:
     from toolkit.benchmarking.ray_executor import RayExecutor
 
     return RayExecutor(

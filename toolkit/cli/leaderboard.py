@@ -12,7 +12,8 @@ from toolkit.cli.common import say
 
 def leaderboard_command(
     places: Annotated[
-        list[Path] | None, typer.Argument(metavar="[RUNS]...", help="Runs or folders of runs.")
+        list[str] | None,
+        typer.Argument(metavar="[RUNS]...", help="Runs or folders of runs, or their address."),
     ] = None,
     form: Annotated[
         str, typer.Option("--format", help="table, markdown, csv, json or html.")
@@ -51,9 +52,11 @@ def leaderboard_command(
     from toolkit.leaderboards.board import check_format, leaderboard
     from toolkit.leaderboards.columns import parse_names
     from toolkit.leaderboards.documents import write_documents
+    from toolkit.runs.store import fetch_runs
+    from toolkit.storage import is_address
 
     check_format(form)
-    folders = places or [Path("runs")]
+    folders = [fetch_runs(one) if is_address(one) else Path(one) for one in places or ["runs"]]
     board = leaderboard(
         folders,
         columns=None if columns is None else parse_names(columns),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -19,10 +18,12 @@ def task_command(
         int, typer.Argument(metavar="N", help="Number in toolkit benchmark CONFIG --list-tasks.")
     ],
     data: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Option("--data", help="As for toolkit benchmark, in the same order."),
     ] = None,
-    runs: Annotated[Path, typer.Option("--runs", help="Folder of all runs.")] = Path("runs"),
+    runs: Annotated[
+        str, typer.Option("--runs", help="Folder of all runs, or an address: s3://bucket/runs.")
+    ] = "runs",
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")] = "auto",
     with_needs: Annotated[
         bool,

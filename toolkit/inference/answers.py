@@ -17,13 +17,14 @@ from toolkit.inference.result import Result
 from toolkit.inference.sinks import Pictures
 from toolkit.inference.sources import SourceImage
 from toolkit.inference.throughput import in_order
-from toolkit.storage import read_address
+from toolkit.storage import is_address, read_address
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_READERS = 2  # threads that read and decode while the network predicts
+# Threads that read and decode while the network predicts; a storage answers late.
+_READERS, _STORAGE_READERS = 2, 8
 
 
 @dataclass(frozen=True)
@@ -63,10 +64,12 @@ def answer_block(
     from pyarrow import parquet
 
     first = block.shard.first + block.start
-    addresses = enumerate(read_block(block), first)
+    addresses = read_block(block)
+    readers = _STORAGE_READERS if any(map(is_address, addresses)) else _READERS
+    found = in_order(_read, enumerate(addresses, first), workers=readers)
     rows: list[dict[str, Any]] = []
-    for batch in _batches(in_order(_read, addresses, workers=_READERS), model.batch_size):
-        decoded = [(SourceImage(one.address), one.pixels) for one in batch if one.pixels is not None]
+    for batch in _batches(found, model.batch_size):
+        decoded = [(SourceImage(r.address), r.pixels) for r in batch if r.pixels is not None]
         results = iter(model.results(decoded) if decoded else ())
         for one in batch:
             result = None if one.pixels is None else next(results)

@@ -91,10 +91,10 @@ def predict_manifest(
     target = (out or beside / f"results-{model_hash[:12]}").resolve()
     rows = _claim(target, manifest, model_hash, block_rows, source)
     answered = Answered(target)
-    done = {path.stem for path in target.glob("*.parquet")}
+    done = {path.stem for path in target.glob("[!.]*.parquet")}
     job = _Job(
-        __version__, str(run.resolve()), None if calibration is None else str(calibration.resolve()),
-        engine, str(target), model_hash, pictures,
+        __version__, str(run.resolve()), calibration and str(calibration.resolve()), engine,
+        str(target), model_hash, pictures,
     )  # fmt: skip
     with ray_cluster(address, say=say) as ray, progress("predict", manifest.rows) as bar:
 
