@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,17 +17,19 @@ _NODE = {"object_store_memory": _STORE, "node_ip_address": "127.0.0.2"}
 def small_cluster(nodes: int = 2) -> Iterator[Any]:
     """Start a cluster, whose `address` an executor connects to; skip where Ray is missing."""
     pytest.importorskip("ray", reason="ray is not installed: pip install 'inspection-toolkit[ray]'")
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     from ray.cluster_utils import Cluster
 
     head = {**_NODE, "num_cpus": 0, "include_dashboard": False}
-    cluster = Cluster(initialize_head=True, head_node_args=head)
-    try:
-        for _ in range(nodes):
-            add_node(cluster)
-        yield cluster
-    finally:
-        cluster.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("TOOLKIT_ENGINE", "torch")  # the fastest engine is not what is tested here
+        cluster = Cluster(initialize_head=True, head_node_args=head)
+        try:
+            for _ in range(nodes):
+                add_node(cluster)
+            yield cluster
+        finally:
+            cluster.shutdown()
 
 
 def add_node(cluster: Any, **options: Any) -> Any:

@@ -60,7 +60,7 @@ def predict_manifest(
     *,
     out: Path | None = None,
     calibration: Path | None = None,
-    engine: str = "torch",
+    engine: str | None = None,
     pictures: Pictures = "none",
     address: str | None = None,
     workers: int = 0,
@@ -74,7 +74,7 @@ def predict_manifest(
         source: the manifest, see `read_manifest`.
         out: folder of the results; `<manifest>/results-<model>` if None.
         calibration: a calibration card of the run.
-        engine: what the network runs in.
+        engine: what the network runs in, see `load_model`.
         pictures: which results are plotted.
         address: of the cluster, see `ray_cluster`.
         workers: number of workers; 0 for one per CPU of the cluster.
@@ -137,7 +137,7 @@ class _Job:
     version: str
     run: str
     calibration: str | None
-    engine: str
+    engine: str | None
     out: str
     model_hash: str
     pictures: Pictures
