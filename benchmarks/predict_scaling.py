@@ -15,10 +15,10 @@ import json
 import multiprocessing
 import os
 import signal
-import subprocess
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -115,8 +115,14 @@ class _Watch:
 
 
 def _workers() -> list[int]:
-    found = subprocess.run(["pgrep", "-f", "ray::Worker"], capture_output=True, text=True)
-    return [int(pid) for pid in found.stdout.split()]
+    import psutil
+
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            if "".join(process.cmdline()).startswith("ray::Worker"):
+                found.append(process.pid)
+    return found
 
 
 def _memory_mb(pid: int) -> int:

@@ -14,12 +14,14 @@ _NODE = {"object_store_memory": _STORE, "node_ip_address": "127.0.0.2"}
 
 
 @contextmanager
-def small_cluster(nodes: int = 2) -> Iterator[Any]:
+def small_cluster(nodes: int = 2, *, client_port: int | None = None) -> Iterator[Any]:
     """Start a cluster, whose `address` an executor connects to; skip where Ray is missing."""
     pytest.importorskip("ray", reason="ray is not installed: pip install 'inspection-toolkit[ray]'")
     from ray.cluster_utils import Cluster
 
     head = {**_NODE, "num_cpus": 0, "include_dashboard": False}
+    if client_port is not None:
+        head["ray_client_server_port"] = client_port
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("TOOLKIT_ENGINE", "torch")  # the fastest engine is not what is tested here

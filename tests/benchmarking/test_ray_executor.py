@@ -22,10 +22,13 @@ from toolkit.files import read_json
 
 ROOT = Path(__file__).parents[2]
 
+pytestmark = pytest.mark.slow
+_CLIENT_PORT = 23456
+
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    with small_cluster() as started:
+    with small_cluster(client_port=_CLIENT_PORT) as started:
         yield started
 
 
@@ -76,6 +79,13 @@ def test_needs_results_wrong_input_and_logs(cluster: Any, tmp_path: Path) -> Non
     assert (tmp_path / "bad.started").read_text() == "x", "wrong input is not tried again"
     assert "a works" in (tmp_path / "logs/a.txt").read_text()
     assert "Ray cluster: 2 nodes, 2 CPUs, 0 GPUs" in lines
+
+
+def test_through_the_client_of_ray(cluster: Any, tmp_path: Path) -> None:
+    executor = RayExecutor(f"ray://127.0.0.2:{_CLIENT_PORT}", logs=tmp_path / "logs")
+    outcomes = {o.task: o for o in executor.run(["a", "bad"], Marks(tmp_path))}
+    assert outcomes["a"].error is None
+    assert type(outcomes["bad"].error) is MissingExtraError
 
 
 def test_a_fault_of_the_program_is_not_swallowed(cluster: Any, tmp_path: Path) -> None:

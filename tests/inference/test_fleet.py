@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from toolkit.inference.fleet import predict_manifest
 from toolkit.inference.manifest import write_manifest
 from toolkit.inference.model import load_model
 from toolkit.training import train
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -88,8 +91,15 @@ def test_a_shard_that_is_missing_is_named_and_the_rest_is_answered(
 
 
 def _workers() -> list[int]:
-    found = subprocess.run(["pgrep", "-f", "ray::Worker"], capture_output=True, text=True)
-    return [int(pid) for pid in found.stdout.split()]
+    """Return the workers of this test's own cluster."""
+    import psutil
+
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            if "".join(process.cmdline()).startswith("ray::Worker"):
+                found.append(process.pid)
+    return found
 
 
 _DRIVER = """
