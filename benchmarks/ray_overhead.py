@@ -4,7 +4,8 @@
 
 24 trainings of PaDiM (2 settings, 3 folds, 4 seeds) by two processes, then by a cluster with a
 head and two nodes of one CPU, then by such a cluster of which a node is killed without grace
-during the work, and replaced. Prints one JSON line per way, and compares all metrics.
+during the work, and replaced, and by one with one node. Prints one JSON line per way, and
+compares all metrics.
 """
 
 from __future__ import annotations
@@ -35,16 +36,21 @@ def main() -> None:
         place = Path(folder)
         grid = _grid(place)
         seconds = {}
-        for way in ("jobs 2", "ray", "ray, nodes killed"):
+        for way in ("jobs 2", "ray", "ray, nodes killed", "ray, 1 node"):
             runs = place / way.replace(" ", "-")
             executor, stop = None, lambda: None
             if way != "jobs 2":
-                cluster = _cluster()
+                cluster = _cluster(1 if way.endswith("1 node") else 2)
                 executor = _Killing(cluster, options.kills if "killed" in way else 0)
                 stop = cluster.shutdown
             seconds[way] = _train(grid, options.data, runs, executor)
+            figures = {"seconds": round(seconds[way], 1)}
+            if executor is not None:  # what the simulation is fed with
+                first, last = executor.times[0], executor.times[-1]
+                figures["between_outcomes_s"] = round((last - first) / (len(executor.times) - 1), 2)
+                figures["all_but_first_s"] = round(last - first, 1)
             stop()
-            print(json.dumps({"way": way, "seconds": round(seconds[way], 1), **_same(place, runs)}))
+            print(json.dumps({"way": way, **figures, **_same(place, runs)}), flush=True)
         over = seconds["ray"] - seconds["jobs 2"]
         print(
             json.dumps(
@@ -79,12 +85,12 @@ def _grid(place: Path) -> Path:
     return grid
 
 
-def _cluster() -> Any:
+def _cluster(nodes: int) -> Any:
     from ray.cluster_utils import Cluster
 
     head = {**NODE, "num_cpus": 0, "include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args=head)
-    for _ in range(2):
+    for _ in range(nodes):
         cluster.add_node(num_cpus=1, **NODE)
     return cluster
 
@@ -97,10 +103,12 @@ class _Killing(RayExecutor):
             cluster.address, title=lambda job: job.name, resources=lambda job: job.resources
         )
         self._cluster, self._kills = cluster, kills
+        self.times: list[float] = []
 
     def run(self, *words: Any, **named: Any) -> Iterator[Any]:
         """Yield the outcomes."""
         for number, outcome in enumerate(super().run(*words, **named), 1):
+            self.times.append(time.perf_counter())
             yield outcome
             if self._kills and number % 6 == 0:
                 self._kills -= 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,42 @@ def test_a_manifest_of_images_in_a_storage(base: str, sample_dir: Path, tmp_path
     assert [read_address(one) for one in addresses] == [file.read_bytes() for file in files]
 
 
+def test_a_storage_that_vanishes_in_the_middle_leaves_no_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s3fs = pytest.importorskip("s3fs", reason="s3fs is not installed")
+    moto = pytest.importorskip("moto.server", reason="moto is not installed")
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name, value in (
+        ("AWS_ENDPOINT_URL", f"http://{host}:{port}"), ("AWS_ACCESS_KEY_ID", "key"),
+        ("AWS_SECRET_ACCESS_KEY", "secret"), ("AWS_MAX_ATTEMPTS", "1"),
+        ("AWS_DEFAULT_REGION", "us-east-1"),
+    ):  # fmt: skip
+        monkeypatch.setenv(name, value)
+    s3fs.S3FileSystem.clear_instance_cache()
+    storage = s3fs.S3FileSystem()
+    storage.mkdir("gone")
+    for i in range(20):
+        storage.pipe_file(f"gone/d/{i}.txt", b"x")
+    get = s3fs.S3FileSystem.get_file
+
+    def get_then_stop(self: Any, source: str, target: str, **options: Any) -> Any:
+        if source.endswith("/5.txt"):
+            server.stop()
+        return get(self, source, target, **options)
+
+    monkeypatch.setattr(s3fs.S3FileSystem, "get_file", get_then_stop)
+    monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
+    monkeypatch.setattr("toolkit.data.mirror._AT_ONCE", 1)
+    with pytest.raises(StorageError, match=r"s3://gone/d: (cannot be used|not found) \("):
+        local_data("s3://gone/d")
+    s3fs.S3FileSystem.clear_instance_cache()
+    home = Path(os.environ["TOOLKIT_HOME"])
+    assert not list(home.rglob("*.txt")), "no part of a copy is kept"
+
+
 def test_one_line_for_a_storage_that_cannot_be_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,6 +199,7 @@ def test_one_line_for_a_storage_that_cannot_be_used(
         ("AWS_SECRET_ACCESS_KEY", "secret"), ("AWS_MAX_ATTEMPTS", "1"),
     ):  # fmt: skip
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
     s3fs.S3FileSystem.clear_instance_cache()
     with pytest.raises(StorageError, match=r"s3://gone/runs: cannot be used \("):
         fetch_runs("s3://gone/runs")
