@@ -147,7 +147,7 @@ def _check_reachable(address: str | None) -> None:
         raise RunError(f"--address {address}: give auto, ray://HOST:PORT or HOST:PORT")
     if parts.scheme == "ray":
         try:
-            import grpc  # type: ignore[import-untyped]  # noqa: F401
+            import grpc  # noqa: F401
         except ImportError as error:
             raise MissingExtraError("grpcio", extra="ray", purpose="use ray://") from error
     try:

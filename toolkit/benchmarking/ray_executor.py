@@ -304,7 +304,6 @@ def _from_error(error: ToolkitError) -> tuple[type[ToolkitError], str, int, str]
 
 def _to_error(values: tuple[type[ToolkitError], str, int, str]) -> ToolkitError:
     kind, message, status, details = values
-    error = kind.__new__(kind)
-    error.args = (message,)
+    error = ToolkitError.__new__(kind, message)  # not its own arguments, which are not known here
     error.exit_status, error.details = status, details
     return error

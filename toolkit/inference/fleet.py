@@ -93,8 +93,8 @@ def predict_manifest(
     answered = Answered(target)
     done = {path.stem for path in target.glob("[!.]*.parquet")}
     job = _Job(
-        __version__, str(run.resolve()), calibration and str(calibration.resolve()), engine,
-        str(target), model_hash, pictures,
+        __version__, str(run.resolve()), str(calibration.resolve()) if calibration else None,
+        engine, str(target), model_hash, pictures,
     )  # fmt: skip
     with ray_cluster(address, say=say) as ray, progress("predict", manifest.rows) as bar:
 
