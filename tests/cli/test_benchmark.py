@@ -131,5 +131,5 @@ def test_the_demo_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
         "classifier", "patchcore", "sam", "yolo", "yolo-world",
     }  # fmt: skip
     (folder,) = keys["data"]
-    assert (folder / "train/good").is_dir()
+    assert (Path(folder) / "train/good").is_dir()
     assert sorted(f.name.rsplit("-", 1)[1] for f in Path("c").iterdir()) == ["sam", "yolo"]

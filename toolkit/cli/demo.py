@@ -32,4 +32,4 @@ def demo_command(
         convert(dataset, to=form, out=target, split=split, overwrite=True)
         say(f"{number}. converted for {form}: {target}")
     say("4. five methods, trained briefly")
-    benchmark_command("benchmark/demo", data=[folder], runs=runs)
+    benchmark_command("benchmark/demo", data=[str(folder)], runs=str(runs))
