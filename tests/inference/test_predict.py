@@ -17,7 +17,7 @@ import pytest
 
 import toolkit
 from tests.cli.command import run as command
-from tests.inference.test_all_methods import SMALL
+from tests.tiny import TinyRuns
 from toolkit.errors import ConfigError, ToolkitError
 from toolkit.files import OutputError
 from toolkit.inference import sinks
@@ -28,9 +28,9 @@ pytest.importorskip("openvino")
 
 
 @pytest.fixture(scope="module")
-def padim(tmp_path_factory: pytest.TempPathFactory, sample_dir: Path) -> Run:
-    folder = tmp_path_factory.mktemp("runs")
-    run = toolkit.train("padim", sample_dir, runs=folder, device="cpu", **SMALL["padim"])
+def padim(tmp_path_factory: pytest.TempPathFactory, sample_dir: Path, tiny_runs: TinyRuns) -> Run:
+    folder = tmp_path_factory.mktemp("runs") / "padim"
+    run = Run.open(shutil.copytree(tiny_runs("padim").path, folder))
     scores = [
         r.score for r in toolkit.load_model(run)(sorted(sample_dir.rglob("test/*/*.png"))[:12])
     ]
