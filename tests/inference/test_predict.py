@@ -229,4 +229,6 @@ def test_torch_is_not_imported_where_an_engine_needs_none(
 
 def test_arrays_and_numbers_in_a_record(padim: Run, folder: Path) -> None:
     (result,) = toolkit.load_model(padim)(np.zeros((50, 60, 3), np.uint8))
-    json.dumps(result.to_dict())
+    record = result.to_dict()
+    assert json.loads(json.dumps(record)) == record
+    assert record["score"] == result.score
