@@ -7,12 +7,13 @@ BIN := $(VENV)/bin
 PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt
 
-.PHONY: demo test test-fast test-tools test-locked lint lock licences sbom audit clean
+.PHONY: demo test test-fast test-tools test-locked lint lock licences sbom audit runtime-size clean
 
 # The tested environment, every file with its hash, and the programs that make and check it.
 LOCK := requirements/test.lock
 TOOLS := $(VENV)/tools
 LOCKED := $(VENV)-locked
+RUNTIME := $(VENV)-runtime
 
 demo: $(VENV)/demo.done
 	$(BIN)/toolkit demo
@@ -55,6 +56,13 @@ sbom: $(VENV)/test.done $(TOOLS)/tools.done
 audit: $(TOOLS)/tools.done
 	@$(TOOLS)/bin/python .ci/audit $(TOOLS)/bin/pip-audit $(LOCK)
 
+# What an exported folder needs to predict, without torch and without this package.
+runtime-size: $(BIN)/python
+	$(PYTHON) -m venv --clear --without-pip $(RUNTIME)
+	$(BIN)/python -m pip --disable-pip-version-check --python $(RUNTIME)/bin/python install -q \
+		-c constraints.txt numpy opencv-python-headless openvino
+	@du -sm $(RUNTIME)
+
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
@@ -85,4 +93,4 @@ $(VENV)/dev.done: $(BIN)/python pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(LOCKED) runs converted exported cache report.html sbom.json
+	rm -rf $(VENV) $(LOCKED) $(RUNTIME) runs converted exported cache report.html sbom.json
