@@ -7,7 +7,13 @@ BIN := $(VENV)/bin
 PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt
 
-.PHONY: demo test test-fast test-tools lint clean
+.PHONY: demo test test-fast test-tools test-locked lint lock licences sbom audit runtime-size clean
+
+# The tested environment, every file with its hash, and the programs that make and check it.
+LOCK := requirements/test.lock
+TOOLS := $(VENV)/tools
+LOCKED := $(VENV)-locked
+RUNTIME := $(VENV)-runtime
 
 demo: $(VENV)/demo.done
 	$(BIN)/toolkit demo
@@ -31,8 +37,46 @@ lint: $(VENV)/dev.done
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Versions and hashes of all that the tests need, on Python 3.11 and Linux.
+lock: $(TOOLS)/tools.done
+	$(TOOLS)/bin/uv pip compile pyproject.toml -q --extra test -c constraints.txt \
+		--generate-hashes --python-version 3.11 --no-header --no-emit-index-url -o $(LOCK)
+
+# Not what `make test` installs: where pip takes torch from a wheel built elsewhere, the hash of
+# that wheel is not in the lock, and pip refuses it.
+test-locked: $(LOCKED)/test.done
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(LOCKED)/bin/python -m pytest -n auto --dist worksteal
+
+licences: $(VENV)/test.done
+	$(BIN)/python .ci/licences $(LOCK) docs/dependencies.md
+
+sbom: $(VENV)/test.done $(TOOLS)/tools.done
+	$(TOOLS)/bin/cyclonedx-py environment $(BIN)/python --of JSON -o sbom.json
+
+audit: $(TOOLS)/tools.done
+	@$(TOOLS)/bin/python .ci/audit $(TOOLS)/bin/pip-audit $(LOCK)
+
+# What an exported folder needs to predict, without torch and without this package.
+runtime-size: $(BIN)/python
+	$(PYTHON) -m venv --clear --without-pip $(RUNTIME)
+	$(BIN)/python -m pip --disable-pip-version-check --python $(RUNTIME)/bin/python install -q \
+		-c constraints.txt numpy opencv-python-headless openvino
+	@du -sm $(RUNTIME)
+
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
+
+$(TOOLS)/tools.done: $(BIN)/python
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m pip --disable-pip-version-check install -q \
+		uv==0.13.9 pip-audit==2.10.1 cyclonedx-bom==7.5.0
+	@touch $@
+
+$(LOCKED)/test.done: $(LOCK) pyproject.toml
+	$(PYTHON) -m venv $(LOCKED)
+	$(LOCKED)/bin/python -m pip --disable-pip-version-check install -q --require-hashes -r $(LOCK)
+	$(LOCKED)/bin/python -m pip --disable-pip-version-check install -q --no-deps -e .
+	@touch $@
 
 $(VENV)/demo.done: $(BIN)/python pyproject.toml constraints.txt
 	@echo "installing (a few minutes the first time: torch is large)"
@@ -49,4 +93,4 @@ $(VENV)/dev.done: $(BIN)/python pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) runs converted exported cache report.html
+	rm -rf $(VENV) $(LOCKED) $(RUNTIME) runs converted exported cache report.html sbom.json

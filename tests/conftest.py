@@ -6,7 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
+
+from tests.tiny import TinyRuns, shared_folder
 
 # On a busy machine a single example may take long without being wrong.
 settings.register_profile("toolkit", deadline=None)
@@ -37,17 +40,21 @@ def bottle_dir() -> Path:
 
 @pytest.fixture(scope="session")
 def sample_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small synthetic sample, made once per test session."""
+    """A small synthetic sample, made once per test session; tests may only read it."""
     from toolkit.data.synthetic import make_sample
 
-    return make_sample(
-        tmp_path_factory.mktemp("data") / "sample",
-        seed=1,
-        size=128,
-        train_good=12,
-        test_good=6,
-        per_defect=6,
-    )
+    folder = shared_folder(tmp_path_factory) / "shared-data"
+    folder.mkdir(exist_ok=True)
+    with FileLock(folder / "lock"):  # returns what another worker made
+        return make_sample(
+            folder / "sample", seed=1, size=128, train_good=12, test_good=6, per_defect=6
+        )
+
+
+@pytest.fixture(scope="session")
+def tiny_runs(tmp_path_factory: pytest.TempPathFactory, sample_dir: Path) -> TinyRuns:
+    """Small runs of every method on the sample, trained once per test session."""
+    return TinyRuns(shared_folder(tmp_path_factory) / "shared-runs", sample_dir)
 
 
 @pytest.fixture(autouse=True)

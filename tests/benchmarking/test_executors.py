@@ -16,11 +16,6 @@ def _tenfold(n: int) -> int:
     return n * 10
 
 
-def _process(_: int) -> tuple[int, str]:
-    time.sleep(0.2)  # long enough for the other process to take the next one
-    return os.getpid(), os.environ["OMP_NUM_THREADS"]
-
-
 def _fail(name: str) -> str:
     if name == "bad":
         raise DataError("bad: mend it")
@@ -44,6 +39,17 @@ class _Together:
                 return True
             time.sleep(0.05)
         return False
+
+
+class _Process:
+    """Tells the process and its threads, when the other process has come too."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self, _: int) -> tuple[int, str]:
+        _Together(self.folder)(str(os.getpid()))
+        return os.getpid(), os.environ["OMP_NUM_THREADS"]
 
 
 class _Marks:
@@ -75,8 +81,8 @@ def test_two_at_once(tmp_path: Path) -> None:
     assert [o.result for o in outcomes] == [True, True]
 
 
-def test_other_processes_with_their_share_of_threads() -> None:
-    outcomes = list(ProcessExecutor(2, threads=3).run(list(range(4)), _process))
+def test_other_processes_with_their_share_of_threads(tmp_path: Path) -> None:
+    outcomes = list(ProcessExecutor(2, threads=3).run(list(range(4)), _Process(tmp_path)))
     processes = {o.result[0] for o in outcomes if o.result}
     assert os.getpid() not in processes
     assert len(processes) == 2

@@ -87,6 +87,8 @@ def test_more_neighbors_than_images_are_refused(num_neighbors: int, message: str
 def test_the_largest_class_needs_no_neighbors() -> None:
     check_neighbors(torch.tensor([3, 3, 3]), NAMES, 5)
     check_neighbors(torch.tensor([9, 5, 3]), NAMES, 2)
+    with pytest.raises(ConfigError):  # one image fewer, and the smallest class has too few
+        check_neighbors(torch.tensor([9, 5, 2]), NAMES, 2)
 
 
 def test_balanced_order_draws_every_class_alike() -> None:

@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,8 @@ import torch
 
 import toolkit
 from tests.cli.command import run as command
-from tests.inference.test_all_methods import SMALL
 from tests.leaderboards.standin import Grey, grey  # noqa: F401
+from tests.tiny import SMALL, TinyRuns
 from toolkit.data.layouts import load_dataset
 from toolkit.data.protocols import make_plan
 from toolkit.data.types import Dataset
@@ -34,24 +33,6 @@ ENGINES = ("onnxruntime", "openvino")
 for _engine in ENGINES:
     pytest.importorskip(_engine)
 
-Train = Callable[..., Run]
-
-
-@pytest.fixture(scope="module")
-def train(tmp_path_factory: pytest.TempPathFactory, sample_dir: Path) -> Train:
-    """Train a small run once per method and settings."""
-    runs: dict[str, Run] = {}
-    folder = tmp_path_factory.mktemp("runs")
-
-    def trained(method: str, **settings: Any) -> Run:
-        key = f"{method} {settings}"
-        if key not in runs:
-            values = {**SMALL[method], **settings}
-            runs[key] = toolkit.train(method, sample_dir, runs=folder, device="cpu", **values)
-        return runs[key]
-
-    return trained
-
 
 @pytest.fixture
 def images(sample_dir: Path) -> list[Path]:
@@ -59,8 +40,8 @@ def images(sample_dir: Path) -> list[Path]:
 
 
 @pytest.fixture
-def run(train: Train) -> Run:
-    return train("padim")
+def run(tiny_runs: TinyRuns) -> Run:
+    return tiny_runs("padim")
 
 
 def _forbid_writing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,7 +56,6 @@ def _folders() -> list[Path]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize(
     ("method", "settings"),
     [
@@ -85,42 +65,47 @@ def _folders() -> list[Path]:
         ("yolo", {"tta": True}),
     ],
 )
-def test_an_engine_agrees_with_torch(
+def test_engines_agree_with_torch(
     method: str,
     settings: dict[str, Any],
-    engine: str,
-    train: Train,
+    tiny_runs: TinyRuns,
     images: list[Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(engines, "_ORDER", [f"{engine} float32"])
-    run = train(method, **settings)
+    monkeypatch.setattr(engines, "_ORDER", [f"{engine} float32" for engine in ENGINES])
+    run = tiny_runs(method, **settings)
     before = {f: f.read_bytes() for f in sorted(run.path.rglob("*")) if f.is_file()}
     wide = np.random.default_rng(0).integers(0, 256, (50, 120, 3), np.uint8)
     sources = [*images, wide]
-    model = toolkit.load_model(run, engine=engine)
-    assert model.engine == f"{engine} float32"
-    for found, wanted in zip(model(sources), toolkit.load_model(run)(sources), strict=True):
-        assert found.score == pytest.approx(wanted.score, rel=1e-3, abs=1e-3)
-        assert wanted.threshold is not None
-        if abs(wanted.score - wanted.threshold) > 1e-5:  # it is the score of a validation image
-            assert found.is_defect == wanted.is_defect
-        assert found.class_probabilities == pytest.approx(wanted.class_probabilities, abs=1e-3)
-        if wanted.anomaly_map is not None:
-            largest = float(np.abs(wanted.anomaly_map).max())
-            np.testing.assert_allclose(found.anomaly_map, wanted.anomaly_map, atol=1e-3 * largest)
-        if wanted.boxes is not None and found.boxes is not None:
-            # Further down, boxes at the confidence floor or at the IoU of suppression come and go.
-            best, wanted_best = found.boxes.scores[:3], wanted.boxes.scores[:3]
-            assert best == pytest.approx(wanted_best, abs=1e-3)
+    wanted = list(toolkit.load_model(run)(sources))
+    for engine in ENGINES:  # in one test, because they share the file that takes long to make
+        model = toolkit.load_model(run, engine=engine)
+        assert model.engine == f"{engine} float32"
+        for found, one in zip(model(sources), wanted, strict=True):
+            _assert_close(found, one)
     assert {f: f.read_bytes() for f in sorted(run.path.rglob("*")) if f.is_file()} == before
+
+
+def _assert_close(found: toolkit.Result, wanted: toolkit.Result) -> None:
+    assert found.score == pytest.approx(wanted.score, rel=1e-3, abs=1e-3)
+    assert wanted.threshold is not None
+    if abs(wanted.score - wanted.threshold) > 1e-5:  # it is the score of a validation image
+        assert found.is_defect == wanted.is_defect
+    assert found.class_probabilities == pytest.approx(wanted.class_probabilities, abs=1e-3)
+    if wanted.anomaly_map is not None:
+        largest = float(np.abs(wanted.anomaly_map).max())
+        np.testing.assert_allclose(found.anomaly_map, wanted.anomaly_map, atol=1e-3 * largest)
+    if wanted.boxes is not None and found.boxes is not None:
+        # Further down, boxes at the confidence floor or at the IoU of suppression come and go.
+        best, wanted_best = found.boxes.scores[:3], wanted.boxes.scores[:3]
+        assert best == pytest.approx(wanted_best, abs=1e-3)
 
 
 @pytest.mark.slow
 def test_sam_encodes_in_an_engine_whose_files_all_its_runs_share(
-    train: Train, images: list[Path]
+    tiny_runs: TinyRuns, images: list[Path]
 ) -> None:
-    run = train("sam")
+    run = tiny_runs("sam")
     model = toolkit.load_model(run, engine="onnxruntime")
     wanted = toolkit.load_model(run)(images[:2])
     assert model.engine == "onnxruntime float32"
@@ -128,7 +113,8 @@ def test_sam_encodes_in_an_engine_whose_files_all_its_runs_share(
         assert found.score == pytest.approx(one.score, abs=0.02)  # torch may encode in bfloat16
     folders = _folders()
     toolkit.load_model(
-        train("sam", seed=3, weights=str(run.weights / "initial.safetensors")), engine="onnxruntime"
+        tiny_runs("sam", seed=3, weights=str(run.weights / "initial.safetensors")),
+        engine="onnxruntime",
     )
     assert _folders() == folders
 
@@ -189,11 +175,11 @@ def test_a_run_is_evaluated_in_the_engine_that_predicts(
 
 
 def test_other_weights_have_other_files(
-    train: Train, run: Run, images: list[Path], capsys: pytest.CaptureFixture[str]
+    tiny_runs: TinyRuns, run: Run, images: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     toolkit.load_model(run, engine="onnxruntime")
     (first,) = _folders()
-    other = train("padim", seed=7)
+    other = tiny_runs("padim", seed=7)
     model = toolkit.load_model(other, engine="onnxruntime")
     (second,) = set(_folders()) - {first}
     wanted = toolkit.load_model(other)(images)

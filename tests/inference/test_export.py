@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 import toolkit
-from tests.inference.test_all_methods import SMALL
+from tests.tiny import SMALL, TinyRuns
 from toolkit.data.layouts import load_dataset
 from toolkit.data.synthetic import make_sample
 from toolkit.decisions.calibrate import calibrate
@@ -32,21 +33,6 @@ for _engine in ("onnx", "onnxruntime", "openvino"):
 EXPORTED = sorted(set(SMALL) - {"sam"})
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory, sample_dir: Path) -> Callable[[str], Run]:
-    made: dict[str, Run] = {}
-    folder = tmp_path_factory.mktemp("runs")
-
-    def run_of(method: str, **settings: Any) -> Run:
-        key = f"{method}{settings}"
-        if key not in made:
-            values = {**SMALL[method], **settings}
-            made[key] = toolkit.train(method, sample_dir, runs=folder, device="cpu", **values)
-        return made[key]
-
-    return run_of
-
-
 def exported(run: Run, out: Path, **options: Any) -> tuple[dict[str, Any], list[str]]:
     said: list[str] = []
     dataset = load_dataset(run.record["data"]["root"])
@@ -63,9 +49,15 @@ def images(sample_dir: Path) -> list[Path]:
 @pytest.mark.parametrize("method", EXPORTED)
 @pytest.mark.parametrize("form", ["onnx", "openvino"])
 def test_the_folder_predicts_as_the_run_does(
-    method: str, form: str, runs: Any, images: list[Path], tmp_path: Path
+    method: str,
+    form: str,
+    tiny_runs: TinyRuns,
+    images: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    run = runs(method)
+    run = tiny_runs(method)
     manifest, said = exported(run, tmp_path / "out", form=form)
     assert manifest["precision"] == "float32"
     assert "kept" in said[0]
@@ -73,11 +65,19 @@ def test_the_folder_predicts_as_the_run_does(
     model = toolkit.load_model(tmp_path / "out")
     assert model.threshold == wanted[0].threshold
     assert model.classes == toolkit.load_model(run).classes
-    program = subprocess.run(
-        [sys.executable, tmp_path / "out/predict.py", *images],
-        capture_output=True, text=True, check=True, cwd=tmp_path,
-    )  # fmt: skip
-    lines = [json.loads(line) for line in program.stdout.splitlines()]
+    if method == "padim":  # a process of its own once per form: it starts for seconds
+        printed = subprocess.run(
+            [sys.executable, tmp_path / "out/predict.py", *images],
+            capture_output=True, text=True, check=True, cwd=tmp_path,
+        ).stdout  # fmt: skip
+    else:
+        monkeypatch.setattr(sys, "argv", ["predict.py", *map(str, images)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(str(tmp_path / "out/predict.py"), run_name="__main__")
+        assert end.value.code == 0
+        printed = capsys.readouterr().out
+    lines = [json.loads(line) for line in printed.splitlines()]
     for one, other, line, path in zip(model(images), wanted, lines, images, strict=True):
         assert one.score == pytest.approx(other.score, rel=1e-3, abs=1e-3)
         assert line == {**one.to_dict(), "image": str(path)}
@@ -89,14 +89,18 @@ def test_the_folder_predicts_as_the_run_does(
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["onnx", "openvino"])
 def test_int8_is_kept_where_it_passes(
-    form: str, runs: Any, images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    form: str,
+    tiny_runs: TinyRuns,
+    images: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if form == "openvino":
         pytest.importorskip("nncf")
     # 128 pixels and five validation images are coarser than what the gates were made for.
     monkeypatch.setattr(parity, "SCORE_TOLERANCE", 0.5)
     monkeypatch.setattr(parity, "METRIC_TOLERANCE", 0.5)
-    run = runs("patchcore", weights="pretrained", image_size=128)
+    run = tiny_runs("patchcore", weights="pretrained", image_size=128)
     exported(run, tmp_path / "float", form=form)
     manifest, said = exported(run, tmp_path / "int8", form=form, precision="int8")
     assert manifest["precision"] == "int8"
@@ -117,7 +121,11 @@ def test_int8_is_kept_where_it_passes(
     [("onnx", ["int8", "float32"]), ("openvino", ["int8", "bfloat16", "float32"])],
 )
 def test_what_differs_falls_back_one_step_and_says_so(
-    form: str, tried: list[Precision], runs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    form: str,
+    tried: list[Precision],
+    tiny_runs: TinyRuns,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     compare = export_module.compare_validation
 
@@ -130,7 +138,7 @@ def test_what_differs_falls_back_one_step_and_says_so(
         assert len(inputs) == len(run.record["split"]["train"])
         target.write_bytes(source.read_bytes())
 
-    run = runs("padim")
+    run = tiny_runs("padim")
     monkeypatch.setattr(export_module, "compare_validation", worse)
     monkeypatch.setattr(export_module, "quantize_onnx", copy)
     monkeypatch.setattr(export_module, "quantize_openvino", copy)
@@ -147,7 +155,7 @@ def test_what_differs_falls_back_one_step_and_says_so(
 
 @pytest.mark.parametrize("shift", [0.01, np.nan])
 def test_one_that_differs_is_not_written(
-    shift: float, runs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shift: float, tiny_runs: TinyRuns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = export_module.open_network
 
@@ -157,12 +165,12 @@ def test_one_that_differs_is_not_written(
 
     monkeypatch.setattr(export_module, "open_network", shifted)
     with pytest.raises((ParityError, RunError)):
-        exported(runs("padim"), tmp_path / "out")
+        exported(tiny_runs("padim"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_a_calibration_goes_along(runs: Any, images: list[Path], tmp_path: Path) -> None:
-    run = runs("padim")
+def test_a_calibration_goes_along(tiny_runs: TinyRuns, images: list[Path], tmp_path: Path) -> None:
+    run = tiny_runs("padim")
     new = make_sample(tmp_path / "new", seed=9, size=128, train_good=8, test_good=1, per_defect=1)
     model = toolkit.load_model(run)
     card = calibrate(model, new / "train/good", max_false_alarms=0.3, confidence=0.5).card
@@ -196,18 +204,18 @@ def test_a_calibration_goes_along(runs: Any, images: list[Path], tmp_path: Path)
     ids=["json", "schema", "key", "weights", "no-weights"],
 )
 def test_a_damaged_folder(
-    change: Callable[[Path], Any], match: str, runs: Any, tmp_path: Path
+    change: Callable[[Path], Any], match: str, tiny_runs: TinyRuns, tmp_path: Path
 ) -> None:
-    exported(runs("padim"), tmp_path / "out")
+    exported(tiny_runs("padim"), tmp_path / "out")
     change(tmp_path / "out")
     with pytest.raises(RunError, match=match):
         toolkit.load_model(tmp_path / "out")
 
 
 def test_an_image_that_cannot_be_read_is_left_out(
-    runs: Any, images: list[Path], tmp_path: Path
+    tiny_runs: TinyRuns, images: list[Path], tmp_path: Path
 ) -> None:
-    exported(runs("padim"), tmp_path / "out")
+    exported(tiny_runs("padim"), tmp_path / "out")
     (tmp_path / "new").mkdir()
     data = images[0].read_bytes()
     for name, content in (("a", data), ("b", data[:-60]), ("c", b""), ("d", data)):
@@ -241,10 +249,10 @@ def test_pixels_are_those_that_the_toolkit_reads(sample_dir: Path, tmp_path: Pat
         read_rgb(tmp_path / "missing.png")
 
 
-def test_convolutions_alone_are_quantized(runs: Any, tmp_path: Path) -> None:
+def test_convolutions_alone_are_quantized(tiny_runs: TinyRuns, tmp_path: Path) -> None:
     import onnx
 
-    manifest, _ = exported(runs("patchcore"), tmp_path / "out")
+    manifest, _ = exported(tiny_runs("patchcore"), tmp_path / "out")
     shape = (2, 1, *manifest["steps"]["input_hw"], 3)
     noise = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     quantize_onnx(tmp_path / "out/model.onnx", tmp_path / "int8.onnx", list(noise))

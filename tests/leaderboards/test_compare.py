@@ -10,7 +10,7 @@ import cv2
 import pytest
 from typer.testing import CliRunner
 
-from tests.runs.test_evaluate import FOLDS, full, guess, make_run
+from tests.runs.guessed import FOLDS, full, guess, make_run
 from toolkit.cli.main import app
 from toolkit.data.layouts import load_dataset
 from toolkit.data.types import Dataset, Sample

@@ -106,7 +106,7 @@ def make_station(
         station.close()
 
 
-def eventually(check: Callable[[], object], seconds: float = 10.0) -> None:
+def eventually(check: Callable[[], object], seconds: float = 60.0) -> None:
     """Wait until something is true."""
     import time
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,79 +12,15 @@ import pytest
 from scipy.stats import binomtest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from tests.runs.guessed import FOLDS, full, guess, make_run, plain
 from toolkit.data.layouts import load_dataset
 from toolkit.data.protocols import make_plan
 from toolkit.data.types import Dataset, Sample
 from toolkit.errors import RunError
 from toolkit.metrics.threshold import f1_threshold
-from toolkit.prediction import Boxes, Prediction
+from toolkit.prediction import Prediction
 from toolkit.runs.evaluate import choose_threshold, evaluate
-from toolkit.runs.prediction_io import write_predictions
 from toolkit.runs.run import Run
-from toolkit.runs.scored_predictions import load_scored_predictions
-
-FOLDS = 3
-
-
-def guess(sample: Sample) -> float:
-    """Return a score that is often right, from the name alone."""
-    number = int(sample.image.stem)
-    return number + (2.5 if sample.is_defect else 0.0)
-
-
-def plain(samples: Sequence[Sample]) -> Iterator[Prediction]:
-    for sample in samples:
-        yield Prediction(guess(sample), sample_id=sample.id, seconds=0.01)
-
-
-def full(samples: Sequence[Sample]) -> Iterator[Prediction]:
-    """Say everything, and all of it right."""
-    from toolkit.data.images import read_truth
-    from toolkit.data.regions import regions_of
-
-    for one, sample in zip(plain(samples), samples, strict=True):
-        truth = read_truth(sample)
-        found = [r.box_xyxy for r in regions_of(truth)] if sample.is_defect else []
-        yield replace(
-            one,
-            mask=truth,
-            anomaly_map=truth.astype(np.float32),
-            boxes=Boxes(
-                np.asarray(found, np.float32).reshape(-1, 4),
-                np.full(len(found), 0.9, np.float32),
-                (sample.label,) * len(found),
-            ),
-            class_probabilities={sample.label: 1.0},
-        )
-
-
-def make_run(root: Path, dataset: Dataset, fold: int, say: object = plain) -> Run:
-    split = make_plan(dataset, folds=FOLDS).fold(dataset, fold)
-    run = Run.create(
-        root,
-        method="guess",
-        settings={},
-        split={
-            "hash": split.plan_hash,
-            "protocol": split.protocol,
-            "fold": fold,
-            **{p: [s.id for s in getattr(split, p)] for p in ("train", "val", "test")},
-        },
-        data={
-            "name": dataset.name,
-            "root": str(dataset.root),
-            "layout": dataset.layout,
-            "fingerprint": dataset.fingerprint,
-        },
-    )
-    for part in ("val", "test"):
-        write_predictions(run.predictions, part, say(getattr(split, part)))  # type: ignore[operator]
-    return run
-
-
-@pytest.fixture
-def dataset(sample_dir: Path) -> Dataset:
-    return load_dataset(sample_dir)
 
 
 def test_twice_the_same_bytes(dataset: Dataset, tmp_path: Path) -> None:
@@ -262,56 +197,6 @@ def test_loading_the_model_is_no_ones_speed(dataset: Dataset, tmp_path: Path) ->
         assert speed["images_per_second"] == 100.0
 
 
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        (lambda lines: lines[:-1], "no prediction for"),
-        (lambda lines: [*lines, lines[0].replace("test/", "test/x")], "for unknown image test/x"),
-        (lambda lines: [*lines[:-1], '{"schema": 1, "id'], "is damaged"),
-    ],
-)
-def test_predictions_that_do_not_fit(
-    dataset: Dataset, tmp_path: Path, change: object, said: str
-) -> None:
-    run = make_run(tmp_path, dataset, 0)
-    file = run.predictions / "test.jsonl"
-    lines = file.read_text().splitlines()
-    file.write_text("\n".join(change(lines)) + "\n")  # type: ignore[operator]
-    with pytest.raises(RunError, match=said):
-        evaluate([run], dataset)
-
-
-def test_a_prediction_twice(dataset: Dataset, tmp_path: Path) -> None:
-    """The better of two answers would be a choice that no one may have."""
-    run = make_run(tmp_path, dataset, 0)
-    file = run.predictions / "test.jsonl"
-    lines = file.read_text().splitlines()
-    other = json.loads(lines[0])
-    other["score"] += 100
-    file.write_text("\n".join([*lines, json.dumps(other)]) + "\n")
-    with pytest.raises(RunError, match="two predictions for"):
-        evaluate([run], dataset)
-
-
-def test_a_missing_image_names_it(dataset: Dataset, tmp_path: Path) -> None:
-    run = make_run(tmp_path, dataset, 0)
-    smaller = replace(dataset, samples=dataset.samples[1:])
-    gone = dataset.samples[0].id
-    part = next(p for p in ("test", "val", "train") if gone in run.record["split"][p])
-    with pytest.raises(RunError, match=gone):
-        load_scored_predictions(run, smaller, part)
-
-
-def test_changed_masks_are_not_the_data_of_the_run(dataset: Dataset, tmp_path: Path) -> None:
-    run = make_run(tmp_path / "runs", dataset, 0)
-    other = shutil.copytree(dataset.root, tmp_path / dataset.name)
-    assert evaluate([run], load_dataset(other)) == evaluate([run], dataset)  # moved, not changed
-    masks = sorted((other / "ground_truth").rglob("*.png"))
-    shutil.copyfile(masks[0], masks[1])
-    with pytest.raises(RunError, match="not the data"):
-        evaluate([run], load_dataset(other))
-
-
 def test_every_level_is_told_by_type_and_by_size(dataset: Dataset, tmp_path: Path) -> None:
     said = evaluate([make_run(tmp_path, dataset, 0, full)], dataset)
     types = set(dataset.classes)
@@ -374,39 +259,3 @@ def test_reports_of_the_method_are_averaged_over_the_folds(
         "a": 1.5,
         "b": {"c": 1.5, "x": {"value": None, "reason": "none"}},
     }
-
-
-def test_nan_in_a_report_is_one_line(dataset: Dataset, tmp_path: Path) -> None:
-    run = make_run(tmp_path, dataset, 0)
-    (run.path / "report.json").write_text('{"loss": NaN}')
-    with pytest.raises(RunError, match=r"report\.json: damaged \(a metric is nan"):
-        evaluate(run, dataset)
-
-
-@pytest.mark.parametrize(
-    ("damage", "words"),
-    [
-        (lambda file: file.unlink(), "the anomaly map cannot be read"),
-        (lambda file: file.write_bytes(b"no array"), "the anomaly map is damaged"),
-        (lambda file: file.write_bytes(b""), "the anomaly map is damaged"),
-    ],
-)
-def test_a_missing_or_damaged_anomaly_map_is_named(
-    dataset: Dataset, tmp_path: Path, damage: Callable[[Path], object], words: str
-) -> None:
-    run = make_run(tmp_path, dataset, 0, full)
-    file = sorted((run.predictions / "test").rglob("*.npy"))[-1]
-    damage(file)
-    with pytest.raises(RunError, match=words) as caught:
-        evaluate(run, dataset)
-    assert str(file) in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_byte_that_is_not_utf8_is_named(dataset: Dataset, tmp_path: Path) -> None:
-    run = make_run(tmp_path, dataset, 0)
-    file = run.predictions / "test.jsonl"
-    file.write_bytes(file.read_bytes().replace(b'"id"', b'"\xff"', 1))
-    with pytest.raises(RunError, match=r"test\.jsonl: line 1 is damaged") as caught:
-        evaluate(run, dataset)
-    assert "\n" not in str(caught.value)

@@ -12,9 +12,8 @@ from typing import Any
 
 import pytest
 
-import toolkit
 from tests.cli.command import run as command
-from tests.inference.test_all_methods import SMALL
+from tests.tiny import TinyRuns
 
 pytestmark = pytest.mark.slow
 
@@ -46,20 +45,17 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def exported(
-    tmp_path_factory: pytest.TempPathFactory, sample_dir: Path
+    tmp_path_factory: pytest.TempPathFactory, tiny_runs: TinyRuns
 ) -> Callable[[str, str], tuple[Path, Path]]:
-    """Train a method once, and export it in a format; return run and folder."""
-    runs: dict[str, Path] = {}
+    """Export the run of a method in a format once; return run and folder."""
     folder = tmp_path_factory.mktemp("exported")
 
     def export(method: str, form: str) -> tuple[Path, Path]:
-        if method not in runs:
-            run = toolkit.train(method, sample_dir, runs=folder, device="cpu", **SMALL[method])
-            runs[method] = run.path
+        run = tiny_runs(method).path
         out = folder / f"{method}-{form}"
         if not out.exists():
-            command("export", runs[method], "--to", form, "--out", out)
-        return runs[method], out
+            command("export", run, "--to", form, "--out", out)
+        return run, out
 
     return export
 

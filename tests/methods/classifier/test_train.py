@@ -1,4 +1,4 @@
-"""Training on tiny images: learning, choosing, stopping, resuming, predicting."""
+"""Training on tiny images: learning, choosing, stopping, resuming."""
 
 from __future__ import annotations
 
@@ -9,13 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from toolkit.config import settings_dict
-from toolkit.data.images import read_rgb
-from toolkit.data.layouts import load_dataset
-from toolkit.data.protocols import make_plan
-from toolkit.data.splits import Split
+from tests.methods.classifier.training import CLASSES, TINY, colored, new_run, train_colored
 from toolkit.errors import ConfigError, WeightsError
-from toolkit.inference.pipeline import predict_samples
 from toolkit.methods.classifier import train as train_module
 from toolkit.methods.classifier.checkpoint import (
     BEST,
@@ -28,61 +23,10 @@ from toolkit.methods.classifier.checkpoint import (
 from toolkit.methods.classifier.data import ImageSet
 from toolkit.methods.classifier.method import Classifier
 from toolkit.methods.classifier.network import build_network
-from toolkit.methods.classifier.settings import ClassifierSettings
-from toolkit.methods.classifier.train import State, recalibrate_batch_norm, train
-from toolkit.runs.prediction_io import write_predictions
+from toolkit.methods.classifier.train import recalibrate_batch_norm, train
 from toolkit.runs.run import Run
 
 pytestmark = pytest.mark.slow
-
-CLASSES = ("good", "red", "blue")
-TINY = ClassifierSettings(
-    network="mobilenetv3_small_050",  # small files, quick to write
-    weights="none",
-    image_size=16,
-    head_epochs=2,
-    finetune_epochs=2,
-    lr=3e-4,
-    batch=6,
-    samples_per_epoch=0,
-    imbalance="none",
-    train_layers="last-block",
-    monitor="last",
-)
-
-
-def _run(root: Path, settings: ClassifierSettings, name: str = "run") -> Run:
-    return Run.create(
-        root,
-        method="classifier",
-        settings=settings_dict(settings),
-        split={},
-        data={},
-        seed=3,
-        name=name,
-    )
-
-
-def _colored(count: int, seed: int) -> ImageSet:
-    """Noise images: gray for good, reddish and bluish for the defects."""
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.arange(count) % len(CLASSES)
-    images = torch.randint(60, 120, (count, 3, 16, 16), generator=generator)
-    images[labels == 1, 0] += 100
-    images[labels == 2, 2] += 100
-    return ImageSet(images.to(torch.uint8), labels, ("",) * count)
-
-
-def _train(run: Run, settings: ClassifierSettings) -> State:
-    torch.manual_seed(0)
-    return train(
-        build_network(settings.network, len(CLASSES))[0],
-        ModelInfo(settings.network, CLASSES, 16, tta=settings.tta),
-        train_images=_colored(18, 0),
-        val_images=_colored(9, 1),
-        settings=settings,
-        run=run,
-    )
 
 
 @pytest.mark.parametrize(
@@ -113,10 +57,10 @@ def test_an_interrupted_training_ends_with_the_same_weights(
 ) -> None:
     settings = dataclasses.replace(TINY, **changes)  # type: ignore[arg-type]
     monkeypatch.setattr(train_module, "SAVE_EVERY_SECONDS", 0.0)
-    whole = _run(tmp_path, settings, "whole")
-    _train(whole, settings)
+    whole = new_run(tmp_path, settings, "whole")
+    train_colored(whole, settings)
 
-    cut = _run(tmp_path, settings, "cut")
+    cut = new_run(tmp_path, settings, "cut")
     add_result = Run.add_result
 
     def interrupting(self: Run, row: dict[str, float]) -> None:
@@ -127,9 +71,9 @@ def test_an_interrupted_training_ends_with_the_same_weights(
     with monkeypatch.context() as patch:
         patch.setattr(Run, "add_result", interrupting)
         with pytest.raises(KeyboardInterrupt):
-            _train(cut, settings)
+            train_colored(cut, settings)
     assert len(cut.results()) == stop_at - 1
-    state = _train(cut, settings)
+    state = train_colored(cut, settings)
 
     assert state.epochs_done == 4 + (settings.retrain_epochs if "retrain_epochs" in changes else 0)
     assert "resumed after epoch" in (cut.path / "log.txt").read_text()
@@ -150,32 +94,32 @@ def test_a_new_head_on_the_best_backbone(tmp_path: Path, imbalance: str) -> None
         smote_num_neighbors=2,
         patience=1,
     )  # fmt: skip
-    run = _run(tmp_path, settings)
-    _train(run, settings)
+    run = new_run(tmp_path, settings)
+    train_colored(run, settings)
     found, info = read_best(run.weights / BEST)
     assert info.validation["epoch"] > 2  # patience or a better old head never wins over the new one
     assert "a new head on the features of epoch" in (run.path / "log.txt").read_text()
     plain = dataclasses.replace(settings, imbalance="none")
-    other = _run(tmp_path, plain, "plain")
-    _train(other, plain)
+    other = new_run(tmp_path, plain, "plain")
+    train_colored(other, plain)
     stage_one, _ = read_best(other.weights / BEST)
     differing = {name for name in found if not torch.equal(found[name], stage_one[name])}
     assert differing == {"head.weight", "head.bias"}
 
 
 def test_logit_adjustment_is_a_shift_of_the_bias(tmp_path: Path) -> None:
-    part = _colored(18, 0)
+    part = colored(18, 0)
     rare = ImageSet(part.images[2:], part.labels[2:], part.keys[2:])  # 5 good, 5 red, 6 blue
     tensors = []
     for name in ("none", "logit-adjustment"):
         settings = dataclasses.replace(TINY, imbalance=name)  # type: ignore[arg-type]
-        run = _run(tmp_path, settings, name)
+        run = new_run(tmp_path, settings, name)
         torch.manual_seed(0)
         train(
             build_network(settings.network, 3)[0],
             ModelInfo(settings.network, CLASSES, 16),
             train_images=rare,
-            val_images=_colored(9, 1),
+            val_images=colored(9, 1),
             settings=settings,
             run=run,
         )
@@ -191,8 +135,8 @@ def test_the_head_phase_leaves_the_backbone_alone(tmp_path: Path) -> None:
     settings = dataclasses.replace(
         TINY, network="resnet18", finetune_epochs=0, head_epochs=3, head_c=1.0
     )
-    run = _run(tmp_path, settings)
-    _train(run, settings)
+    run = new_run(tmp_path, settings)
+    train_colored(run, settings)
     torch.manual_seed(0)
     fresh = build_network(settings.network, len(CLASSES))[0].state_dict()
     found, _ = read_best(run.weights / BEST)
@@ -209,15 +153,15 @@ def test_the_head_is_scikit_learns_logistic_regression(tmp_path: Path, imbalance
         TINY, network="resnet18", finetune_epochs=0, head_epochs=5, head_c=0.1,
         imbalance=imbalance,  # type: ignore[arg-type]
     )  # fmt: skip
-    part = _colored(24, 0)
+    part = colored(24, 0)
     rare = ImageSet(part.images[6:], part.labels[6:], part.keys[6:])
-    run = _run(tmp_path, settings)
+    run = new_run(tmp_path, settings)
     torch.manual_seed(0)
     model = build_network("resnet18", 3)[0].eval()
     with torch.no_grad():
         features = model.backbone(model.normalize(rare.images.float() / 255)).numpy()
     train(
-        model, ModelInfo("resnet18", CLASSES, 16), train_images=rare, val_images=_colored(9, 1),
+        model, ModelInfo("resnet18", CLASSES, 16), train_images=rare, val_images=colored(9, 1),
         settings=settings, run=run,
     )  # fmt: skip
     weight = None if imbalance == "none" else "balanced"
@@ -231,8 +175,8 @@ def test_the_head_is_scikit_learns_logistic_regression(tmp_path: Path, imbalance
 
 
 def test_results_have_a_row_per_epoch(tmp_path: Path) -> None:
-    run = _run(tmp_path, TINY)
-    _train(run, TINY)
+    run = new_run(tmp_path, TINY)
+    train_colored(run, TINY)
     rows = run.results()
     assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
     assert list(rows[0]) == [
@@ -275,8 +219,8 @@ def test_validation_every_few_epochs_and_after_the_last(tmp_path: Path) -> None:
     settings = dataclasses.replace(
         TINY, head_epochs=0, finetune_epochs=5, validate_every=2, monitor="loss"
     )
-    run = _run(tmp_path, settings)
-    state = _train(run, settings)
+    run = new_run(tmp_path, settings)
+    state = train_colored(run, settings)
     validated = [row["epoch"] for row in run.results() if row["val_loss"]]
     assert validated == ["2", "4", "5"]
     assert str(state.best_epoch) in validated
@@ -288,8 +232,8 @@ def test_patience_stops_and_the_best_epoch_is_kept(tmp_path: Path) -> None:
     settings = dataclasses.replace(
         TINY, head_epochs=0, lr=1e-12, finetune_epochs=30, patience=3, monitor="auroc"
     )
-    run = _run(tmp_path, settings)
-    state = _train(run, settings)
+    run = new_run(tmp_path, settings)
+    state = train_colored(run, settings)
     assert state.stopped
     assert state.epochs_done == state.best_epoch + 3
     assert state.epochs_done < 30
@@ -300,17 +244,17 @@ def test_patience_stops_and_the_best_epoch_is_kept(tmp_path: Path) -> None:
 def test_an_infinite_loss_stops_with_the_fix(tmp_path: Path) -> None:
     settings = dataclasses.replace(TINY, head_epochs=0, optimizer="sgd", lr=1e30, finetune_epochs=3)
     with pytest.raises(ConfigError, match=r"the loss is (nan|inf) in epoch 1; .*lower"):
-        _train(_run(tmp_path, settings), settings)
+        train_colored(new_run(tmp_path, settings), settings)
 
 
 def test_a_run_without_training_cannot_be_loaded(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"best\.safetensors: no trained classifier"):
-        Classifier(TINY).load(_run(tmp_path, TINY))
+        Classifier(TINY).load(new_run(tmp_path, TINY))
 
 
 @pytest.mark.parametrize("damage", ["cut", "text", "bit", "nan", "other"])
 def test_damaged_weights_are_refused_in_one_line(tmp_path: Path, damage: str) -> None:
-    run = _run(tmp_path, TINY)
+    run = new_run(tmp_path, TINY)
     path = run.weights / BEST
     tensors = build_network(TINY.network, 3)[0].state_dict()
     network = "resnet18" if damage == "other" else TINY.network
@@ -334,120 +278,7 @@ def test_fine_tuning_is_kept_only_where_validation_gains(tmp_path: Path, lr: flo
         TINY, network="resnet18", head_epochs=3, head_c=1.0, finetune_epochs=2, lr=lr,
         train_layers="all", monitor="auroc",
     )  # fmt: skip
-    run = _run(tmp_path, settings)
-    state = _train(run, settings)
+    run = new_run(tmp_path, settings)
+    state = train_colored(run, settings)
     assert float(run.results()[state.best_epoch - 1]["val_auroc"]) == 1
     assert state.best_epoch == 3
-
-
-@pytest.fixture(scope="module")
-def split(sample_dir: Path) -> Split:
-    dataset = load_dataset(sample_dir)
-    return make_plan(dataset, folds=3).fold(dataset, 0)
-
-
-@pytest.mark.parametrize("classes", ["types", "binary"])
-def test_from_folder_to_predictions(tmp_path: Path, split: Split, classes: str) -> None:
-    settings = dataclasses.replace(TINY, classes=classes, head_epochs=0)  # type: ignore[arg-type]
-    run = _run(tmp_path, settings)
-    blind = dataclasses.replace(split, test=())  # fit has no use for the test part
-    Classifier(settings).fit(blind, run)
-    assert run.metadata["weights"] == "none"
-    assert run.metadata["parameters"] > 1e4
-    assert "as requested" in run.metadata["weights_source"]
-
-    predictor = Classifier(settings).load(Run.open(run.path))
-    predictions = list(predict_samples(predictor, split.test))
-    assert [p.sample_id for p in predictions] == [s.id for s in split.test]
-    arrays = predictor.predict([read_rgb(s.image) for s in split.test])
-    assert [p.score for p in arrays] == [p.score for p in predictions]
-    names = {"types": ["good", *split.dataset.classes], "binary": ["good", "defect"]}[classes]
-    for prediction in predictions:
-        assert prediction.class_probabilities is not None
-        assert list(prediction.class_probabilities) == names
-        assert sum(prediction.class_probabilities.values()) == pytest.approx(1)
-        good = prediction.class_probabilities["good"]
-        defect = sum(p for name, p in prediction.class_probabilities.items() if name != "good")
-        assert prediction.score == pytest.approx(math.log(defect / good), abs=1e-6)
-
-    write_predictions(run.predictions, "test", predictions)
-    report = Classifier(settings).report(split, run)
-    assert report["epochs"] == 2
-    last = run.results()[-1]
-    for key in ("train_loss", "train_accuracy", "val_loss", "val_accuracy"):
-        assert report[key] == float(last[key])
-    counted = sum(sum(row) for row in report["validation"]["confusion"])
-    assert counted == len(split.val)
-    for name in ("curves.png", "confusion_val.png", "confusion_test.png"):
-        assert (run.plots / name).stat().st_size > 5000
-    wrong = [
-        s.id
-        for s, p in zip(split.test, predictions, strict=True)
-        if max(p.class_probabilities or {}, key=(p.class_probabilities or {}).__getitem__)
-        != (s.label if classes == "types" or not s.is_defect else "defect")
-    ]
-    assert wrong or classes == "binary"  # two epochs from scratch are not enough
-    drawn = {path.stem for path in (run.plots / "wrong").glob("*")}
-    assert drawn == {name.replace("/", "-").removesuffix(".png") for name in wrong}
-
-
-def test_deepsmote_fills_up_the_training_part(tmp_path: Path, sample_dir: Path) -> None:
-    dataset = load_dataset(sample_dir)
-    split = make_plan(dataset, folds=3).fold(dataset, 0)
-    settings = dataclasses.replace(
-        TINY, imbalance="deepsmote", deepsmote_size=16, deepsmote_epochs=2, smote_num_neighbors=1,
-        image_size=24, finetune_epochs=1, head_epochs=0,
-    )  # fmt: skip
-    run = _run(tmp_path, settings)
-    Classifier(settings).fit(split, run)
-    labels = [s.label for s in split.train]
-    most = max(labels.count(name) for name in set(labels))
-    folder = run.path / "synthetic"
-    for name in split.dataset.classes:
-        made = list((folder / name).glob("*.png"))
-        assert len(made) == most - labels.count(name)
-    assert (folder / "contact_sheet.png").is_file()
-    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.png")}
-    (run.weights / LAST).unlink()
-    Classifier(settings).fit(split, run)  # as after an interruption
-    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.png")} == before
-
-
-@pytest.mark.parametrize("imbalance", ["smote", "deepsmote"])
-def test_too_many_neighbors_are_refused_before_training(
-    tmp_path: Path, split: Split, imbalance: str
-) -> None:
-    settings = dataclasses.replace(TINY, imbalance=imbalance, smote_num_neighbors=9)  # type: ignore[arg-type]
-    run = _run(tmp_path, settings)
-    with pytest.raises(
-        ConfigError, match=r"smote_num_neighbors=9: class \w+ has \d+ training images"
-    ):
-        Classifier(settings).fit(split, run)
-    assert not run.results()
-    assert not list(run.weights.iterdir())
-
-
-def test_where_nothing_is_chosen_validation_images_are_trained_on(
-    tmp_path: Path, split: Split, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sizes = []
-
-    def noting(*models: object, train_images: ImageSet, **others: object) -> State:
-        sizes.append(len(train_images.labels))
-        return train(*models, train_images=train_images, **others)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(train_module, "train", noting)
-    for monitor in ("last", "none"):
-        settings = dataclasses.replace(TINY, monitor=monitor, finetune_epochs=1, head_epochs=0)  # type: ignore[arg-type]
-        Classifier(settings).fit(split, _run(tmp_path, settings, monitor))
-    assert sizes == [len(split.train), len(split.train) + len(split.val)]
-
-
-def test_equal_seeds_give_equal_weights(tmp_path: Path, split: Split) -> None:
-    settings = dataclasses.replace(TINY, finetune_epochs=1, head_epochs=0)
-    tensors = []
-    for name in ("first", "second"):
-        run = _run(tmp_path, settings, name)
-        Classifier(settings).fit(split, run)
-        tensors.append(read_best(run.weights / BEST)[0])
-    assert all(torch.equal(tensors[0][key], tensors[1][key]) for key in tensors[0])

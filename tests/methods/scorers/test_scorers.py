@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,8 @@ SMALL: dict[str, dict[str, Any]] = {
 FEW_LABELS = ("devnet", "patchcore+")
 _REFUSED = ("devnet", "top_1_percent")
 
+Fitted = Callable[[str, Path], Run]
+
 
 @pytest.fixture(scope="module")
 def split(sample_dir: Path) -> Split:
@@ -55,6 +59,19 @@ def _fit(method: Method[Any], split: Split, folder: Path) -> Run:
     run = Run.create(folder, method=method.name, settings=settings, split={}, data={})
     method.fit(split, run)
     return run
+
+
+@pytest.fixture(scope="module")
+def fitted(split: Split, tmp_path_factory: pytest.TempPathFactory) -> Fitted:
+    """Return a copy of a run with the settings above, which is trained once per method."""
+    made: dict[str, Run] = {}
+
+    def copy_of(name: str, folder: Path) -> Run:
+        if name not in made:
+            made[name] = _fit(_method(name), split, tmp_path_factory.mktemp("fitted"))
+        return Run.open(shutil.copytree(made[name].path, folder / "fitted"))
+
+    return copy_of
 
 
 def _scores(predictions: list[Prediction]) -> list[float]:
@@ -179,8 +196,10 @@ def test_images_that_vary_are_not_called_still(split: Split, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("name", ["padim", "feature-autoencoder", "patchcore+"])
-def test_the_image_score_that_was_asked_for(name: str, split: Split, tmp_path: Path) -> None:
-    run = _fit(_method(name), split, tmp_path)
+def test_the_image_score_that_was_asked_for(
+    name: str, split: Split, fitted: Fitted, tmp_path: Path
+) -> None:
+    run = fitted(name, tmp_path)
     (prediction,) = predict_samples(
         _method(name, image_score="top_1_percent").load(run), split.test[:1]
     )
@@ -212,10 +231,10 @@ def test_settings_out_of_range_are_refused_by_name(name: str, key: str, value: A
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_another_size_and_aspect(name: str, split: Split, tmp_path: Path) -> None:
+def test_another_size_and_aspect(name: str, fitted: Fitted, tmp_path: Path) -> None:
     path = tmp_path / "wide.png"
     cv2.imwrite(str(path), np.zeros((50, 300, 3), np.uint8))
-    run = _fit(_method(name), split, tmp_path / "r")
+    run = fitted(name, tmp_path / "r")
     (prediction,) = predict_samples(
         _method(name).load(run), [Sample(id="w", image=path, label="good")]
     )
@@ -225,17 +244,17 @@ def test_another_size_and_aspect(name: str, split: Split, tmp_path: Path) -> Non
 @pytest.mark.parametrize("name", SMALL)
 @pytest.mark.parametrize("changes", [{"image_size": 96}, {"layers": ("blocks.1", "blocks.2")}])
 def test_state_of_another_extractor(
-    name: str, changes: dict[str, Any], split: Split, tmp_path: Path
+    name: str, changes: dict[str, Any], fitted: Fitted, tmp_path: Path
 ) -> None:
-    run = _fit(_method(name), split, tmp_path)
+    run = fitted(name, tmp_path)
     with pytest.raises(WeightsError, match="was made with"):
         _method(name, **changes).load(run)
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_damaged_or_missing_state(name: str, split: Split, tmp_path: Path) -> None:
+def test_damaged_or_missing_state(name: str, fitted: Fitted, tmp_path: Path) -> None:
     method = _method(name)
-    run = _fit(method, split, tmp_path)
+    run = fitted(name, tmp_path)
     for file in run.weights.glob("*.safetensors"):
         file.write_bytes(b"cut")
     with pytest.raises(WeightsError, match="train again"):
