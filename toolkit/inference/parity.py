@@ -32,8 +32,8 @@ TOLERANCE = 1e-3
 value; of an image score, as a share of the score, or absolute below 1."""
 
 SCORE_TOLERANCE = 0.05
-"""Of bfloat16 and int8: largest difference of a validation score, as a share of their range, or of
-the largest score where the validation part has no defects."""
+"""Of bfloat16 and int8: largest difference of a validation score, as a share of their range. Without
+defects that is the range of good scores, in which a small difference already changes the order."""
 METRIC_TOLERANCE = 0.005
 """Of bfloat16 and int8: what each validation metric may lose."""
 
@@ -48,7 +48,7 @@ class Gate:
     Attributes:
         images: number of images.
         difference: largest difference of a score: as a share of the score or absolute below 1 for
-            float32, as a share of the scale that `SCORE_TOLERANCE` names otherwise.
+            float32, as a share of the range of all scores otherwise.
         tolerance: the largest that passes.
         decisions: images that are decided otherwise.
         metrics: by name, those of the run and of the other.
@@ -250,8 +250,8 @@ def compare_validation(
     if precision == "float32":
         apart, tolerance = np.abs(scores - wanted) / np.maximum(1, np.abs(wanted)), TOLERANCE
     else:
-        scale = np.ptp(wanted) if stored.is_defect.any() else np.abs(wanted).max(initial=0.0)
-        apart, tolerance = np.abs(scores - wanted) / max(float(scale), 1e-9), SCORE_TOLERANCE
+        scale = max(float(np.ptp(wanted)) if len(wanted) else 0.0, 1e-9)
+        apart, tolerance = np.abs(scores - wanted) / scale, SCORE_TOLERANCE
     metrics = {}
     for part, metric in _METRICS:
         one, other = (m.get(part, {}).get(metric) for m in (ours, theirs))
