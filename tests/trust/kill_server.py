@@ -20,7 +20,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-STEPS = ("replace", "rename", "mkdir", "rmdir", "unlink", "remove", "link", "symlink", "fsync")
+STEPS = (
+    "replace", "rename", "mkdir", "rmdir", "unlink", "remove", "link", "symlink", "fsync", "write",
+)  # fmt: skip
+_write = os.write
 
 
 def main() -> None:
@@ -82,7 +85,7 @@ def _command(request: dict[str, Any], answer: int) -> None:
             code = 0
         except SystemExit as ended:
             code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
-        os.write(answer, str(taken()).encode())
+        _write(answer, str(taken()).encode())
     except BaseException:
         import traceback
 
@@ -111,14 +114,20 @@ def _count(last: int | None) -> Callable[[], int]:
 
     for name in STEPS:
         setattr(os, name, counted(getattr(os, name)))
-    opened = builtins.open
+    opened, opened_low = builtins.open, os.open
 
     def open_file(file: Any, mode: str = "r", *words: Any, **named: Any) -> Any:
         if set(mode) & set("wax+"):
             step()
         return opened(file, mode, *words, **named)
 
+    def open_low(path: Any, flags: int, *words: Any, **named: Any) -> int:
+        if flags & (os.O_WRONLY | os.O_RDWR):
+            step()
+        return opened_low(path, flags, *words, **named)
+
     builtins.open = io.open = open_file  # type: ignore[assignment]
+    os.open = open_low
     return lambda: taken
 
 

@@ -32,8 +32,9 @@ TOLERANCE = 1e-3
 value; of an image score, as a share of the score, or absolute below 1."""
 
 SCORE_TOLERANCE = 0.05
-"""Of bfloat16 and int8: largest difference of a validation score, as a share of their range. Without
-defects that is the range of good scores, in which a small difference already changes the order."""
+"""Of bfloat16 and int8: largest difference of a validation score, as a share of their range.
+
+Without defects that is the range of good scores, in which small differences change the order."""
 METRIC_TOLERANCE = 0.005
 """Of bfloat16 and int8: what each validation metric may lose."""
 
