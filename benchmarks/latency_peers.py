@@ -80,7 +80,7 @@ def main() -> None:
     parser.add_argument("--yolo-weights", type=Path, help="weights for Ultralytics, as yolo11n.pt")
     options = parser.parse_args()
     record: dict[str, Any] = {"environment": environment()}
-    files = sorted(f for f in options.images.rglob("*") if is_image_file(f))
+    files = sorted(f.resolve() for f in options.images.rglob("*") if is_image_file(f))
     chosen = list(itertools.islice(itertools.cycle(files), options.count + _WARM_UP))
     with tempfile.TemporaryDirectory() as folder:
         if options.patchcore:
@@ -94,7 +94,7 @@ def main() -> None:
             size = Run.open(options.yolo).metadata.get("image_size") or 320
             peer = Tool(
                 sys.executable, "ultralytics", folder=folder, size=size,
-                weights=str(options.yolo_weights),
+                weights=str(options.yolo_weights.resolve()),
             )  # fmt: skip
             record["yolo"] = beside(options.yolo, "ultralytics", peer, chosen)
     print(json.dumps(record, indent=2))

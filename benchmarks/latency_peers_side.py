@@ -6,6 +6,7 @@ python latency_peers_side.py toolkit|anomalib|ultralytics '{"run": …}'
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -26,6 +27,7 @@ def open_toolkit(run: str) -> Answer:
 
 def open_anomalib(folder: str, size: int, patches: int) -> Answer:
     """Export anomalib's PatchCore with a bank of random patches; return what predicts a file."""
+    os.chdir(folder)  # it leaves files where it runs
     import cv2
     import torch
     from anomalib.data.utils import read_image
@@ -66,6 +68,7 @@ def open_anomalib(folder: str, size: int, patches: int) -> Answer:
 
 def open_ultralytics(folder: str, size: int, weights: str) -> Answer:
     """Export Ultralytics' network to OpenVINO, and return what predicts a file."""
+    os.chdir(folder)  # it leaves files where it runs
     import shutil
 
     from ultralytics import YOLO
