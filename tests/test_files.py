@@ -207,6 +207,27 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path, make: str) -> Non
 
 
 @pytest.mark.usefixtures("_first_write")
+def test_what_a_process_left_that_was_killed_behind_its_last_step_is_removed(
+    tmp_path: Path,
+) -> None:
+    code = f"""
+import os, shutil, signal
+from pathlib import Path
+from toolkit.files import atomic_folder
+shutil.rmtree = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+with atomic_folder(Path({str(tmp_path / "out")!r})):
+    pass
+"""
+    root = Path(__file__).resolve().parents[1]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    assert len(names(tmp_path)) == 2, "or this test would prove nothing"
+    with pytest.raises(OutputError, match="already there"), atomic_folder(tmp_path / "out"):
+        pass
+    assert names(tmp_path) == ["out"]
+
+
+@pytest.mark.usefixtures("_first_write")
 def test_what_others_are_writing_stays(tmp_path: Path) -> None:
     own = f"tmp-{files._HOST}-{os.getpid()}-00000000"
     kept = [

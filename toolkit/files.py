@@ -110,6 +110,7 @@ def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
             folder, or cannot be written; or the disk is full.
     """
     path = path.absolute()  # `.` has no name
+    remove_leftovers(path.parent)
     _check_replaceable(path, overwrite=overwrite)
     with _temporary_name(path) as temporary:
         fresh, old = temporary / "new", temporary / "old"
