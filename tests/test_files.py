@@ -207,7 +207,7 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path, make: str) -> Non
 
 
 @pytest.mark.usefixtures("_first_write")
-def test_what_a_process_left_that_was_killed_behind_its_last_step_is_removed(
+def test_what_a_process_killed_behind_its_last_step_left_is_removed(
     tmp_path: Path,
 ) -> None:
     code = f"""
