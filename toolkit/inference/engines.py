@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 ENGINES = ("auto", "torch", "onnxruntime", "openvino")
 
 _ORDER = ("openvino bfloat16", "openvino float32", "onnxruntime float32")  # the fastest first
-_FORMAT = 6  # of the files; one more whenever the graphs of the methods change
+_FORMAT = 7  # of the files; one more whenever the graphs of the methods change
 _EXTRAS = {"openvino": None, "onnxruntime": "onnx"}
 _MODEL, _RECORD = "model.onnx", "engine.json"
 
