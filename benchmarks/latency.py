@@ -7,6 +7,10 @@ on how long it was trained), then predicts its test images with all engines in o
 image in turn, so that a busy moment of the machine touches all of them alike. Prints one JSON
 object; times are medians in milliseconds after a warm-up. SAM is measured without training, with
 one box prompt per image and with ten; its IoU under true boxes is given per engine.
+
+`share of peak`: floating-point operations of the network (convolutions and matrix products, as
+torch counts them) per second, over those of a matrix product of 2048 x 2048 in torch, of the same
+precision.
 """
 
 from __future__ import annotations
@@ -65,6 +69,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     record: dict[str, Any] = {"environment": environment(), "threads": options.threads}
+    record["peak GFLOP/s"] = peaks()
     with tempfile.TemporaryDirectory() as folder:
         for name in options.methods:
             if name == "sam":
@@ -74,11 +79,38 @@ def main() -> None:
             method = values.pop("method")
             values |= SETTINGS.get(method, {})
             run = toolkit.train(method, options.data, runs=Path(folder), device="cpu", **values)
-            record[name] = measure(run, options.data, options.images, Path(folder))
+            record[name] = measure(
+                run, options.data, options.images, Path(folder), record["peak GFLOP/s"]
+            )
     print(json.dumps(record, indent=2))
 
 
-def measure(run: Run, data: Path, count: int, folder: Path) -> dict[str, Any]:
+def peaks() -> dict[str, float]:
+    """Return the GFLOP/s of a matrix product, the best of 20, by precision."""
+    found = {}
+    for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+        one = torch.randn(2048, 2048).to(dtype)
+        seconds = []
+        for _ in range(20):
+            started = time.perf_counter()
+            one @ one
+            seconds.append(time.perf_counter() - started)
+        found[name] = round(2 * 2048**3 / min(seconds) / 1e9, 1)
+    return found
+
+
+def count_gflop(network: torch.nn.Module, image: np.ndarray) -> float:
+    """Return the GFLOP of one call."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(torch.from_numpy(image))
+    return float(counter.get_total_flops() / 1e9)
+
+
+def measure(
+    run: Run, data: Path, count: int, folder: Path, peak: dict[str, float]
+) -> dict[str, Any]:
     """Return medians per engine, and the largest difference of a score from torch's."""
     plain = load_method(run).load(run)
     graph = plain.graph()
@@ -120,8 +152,18 @@ def measure(run: Run, data: Path, count: int, folder: Path) -> dict[str, Any]:
                 times[name]["file to result"].append(ended - started)
                 times[name]["image to result"].append(ended - decoded)
                 times[name]["network"].append(alone)
-    return {
-        name: {**{part: milliseconds(t) for part, t in parts.items()}, "score differs": apart[name]}
+    gflop = count_gflop(network, inputs[0])
+
+    def share(name: str) -> float:
+        precision = "bfloat16" if name.endswith("bfloat16") else "float32"
+        return round(gflop / statistics.median(times[name]["network"]) / peak[precision], 2)
+
+    return {"GFLOP": round(gflop, 2)} | {
+        name: {
+            **{part: milliseconds(t) for part, t in parts.items()},
+            "share of peak": share(name),
+            "score differs": apart[name],
+        }
         for name, parts in times.items()
     }
 

@@ -1,6 +1,10 @@
 """What `toolkit serve` costs and bears: throughput, latency under load, memory, hostile requests.
 
-    python benchmarks/service_load.py RUN IMAGES --seconds 60 --load-seconds 600 --hostile 1000
+    python benchmarks/service_load.py RUN IMAGES --seconds 60 --load-seconds 600 --hostile 1000 \
+        --frozen FROZEN --swaps 5
+
+With --frozen (a folder with ok/ and nok/), the run is swapped for itself while four clients ask; an
+answer that is no 200 ends the benchmark.
 
 The model's own throughput is that of `model.predict` on the same files, in a process of its own.
 Clients run in another process; at 70 % load, requests are sent at fixed times, and latency counts
@@ -98,6 +102,19 @@ def post(session: requests.Session, address: str, file: Path) -> None:
     answer = session.post(f"{address}/predict", data=file.read_bytes(), timeout=30)
     if answer.status_code != 200:
         raise RuntimeError(f"status {answer.status_code}: {answer.text[:200]}")
+
+
+def swap(address: str, name: str, count: int) -> tuple[list[float], int]:
+    """Swap the model for the run of a name; return the seconds of each, and how many were made."""
+    found, accepted = [], 0
+    for _ in range(count):
+        started = time.monotonic()
+        answer = requests.post(
+            f"{address}/models", params={"run": name}, headers=HEADERS, timeout=120
+        )
+        found.append(time.monotonic() - started)
+        accepted += answer.status_code == 200 and bool(answer.json()["accepted"])
+    return found, accepted
 
 
 def resident_mb(pid: int) -> float:
@@ -201,10 +218,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run")
     parser.add_argument("images", type=Path)
-    parser.add_argument("--engine", default="torch")
+    parser.add_argument("--engine", default="auto")
     parser.add_argument("--seconds", type=float, default=30, help="of each throughput")
     parser.add_argument("--load-seconds", type=float, default=600, help="at 70 %% load")
     parser.add_argument("--hostile", type=int, default=1000)
+    parser.add_argument("--frozen", type=Path, help="ok/ and nok/, by which a swap is judged")
+    parser.add_argument("--swaps", type=int, default=5)
     options = parser.parse_args()
     files = sorted(path for path in options.images.rglob("*") if is_image_file(path))[:100]
     context = multiprocessing.get_context("spawn")
@@ -214,6 +233,9 @@ def main() -> None:
         print(f"model alone: {alone:.2f} images/s", flush=True)
         command = [*CLI, "serve", options.run, "--port", "0", "--state", name, "--token", TOKEN,
                    "--engine", options.engine]  # fmt: skip
+        run = Path(options.run).resolve()
+        if options.frozen is not None:
+            command += ["--models", str(run.parent), "--frozen", str(options.frozen)]
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         assert process.stderr is not None
         address = ""
@@ -239,6 +261,15 @@ def main() -> None:
             )
             print(f"resident: {before:.0f} MB warm, {started:.0f} MB, {after:.0f} MB at the end "
                   f"({after / started - 1:+.1%})", flush=True)  # fmt: skip
+            if options.frozen is not None:
+                asked = load.apply_async(closed_loop, (address, files, options.seconds, 4))
+                seconds, accepted = swap(address, run.name, options.swaps)
+                print(
+                    f"{accepted} of {options.swaps} swaps in {min(seconds):.1f} to "
+                    f"{max(seconds):.1f} s under four clients: {len(asked.get())} requests, "
+                    f"none failed",
+                    flush=True,
+                )
             answers = load.apply(hostile_requests, (address, files[0], options.hostile))
             print(f"hostile requests: {json.dumps(answers)}")
             print(f"alive: {process.poll() is None}, resident {resident_mb(process.pid):.0f} MB")

@@ -139,6 +139,18 @@ def test_formats(several: Path, tmp_path: Path) -> None:
     assert '<th scope="col" class="n">bolt</th>' in board.render("html")
 
 
+def test_short_markdown_has_the_table_and_no_legend(several: Path, tmp_path: Path) -> None:
+    board = leaderboard(run_on(tmp_path, several).runs)
+    short = board.to_short_markdown()
+    assert short.startswith("**AUROC on 2 categories")
+    assert [line for line in board.to_markdown().splitlines() if line[:1] == "|"] == [
+        line for line in short.splitlines() if line[:1] == "|"
+    ]
+    assert "Each category's own table" not in short
+    by_category = leaderboard(tmp_path / "small", by_category=True).to_short_markdown()
+    assert "**bolt: protocol" in by_category
+
+
 def test_published_rows(several: Path, tmp_path: Path) -> None:
     (several / "nut").rename(several / "screw")
     (several / "bolt").rename(several / "transistor")

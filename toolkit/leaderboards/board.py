@@ -81,13 +81,22 @@ class Board:
             return json.dumps(self.to_dict(), indent=2, allow_nan=False)
         if self.by_category or not self.overviews:
             return FORMATS[form](self.groups, self.left_out)
-        covered = {id(group) for one in self.overviews for group in one.groups}
-        others = [group for group in self.groups if id(group) not in covered]
-        return overview_render.FORMATS[form](self.overviews, others, self.left_out)
+        return overview_render.FORMATS[form](self.overviews, self._others(), self.left_out)
 
     def to_markdown(self) -> str:
         """Return the leaderboard in Markdown."""
         return self.render("markdown")
+
+    def to_short_markdown(self) -> str:
+        """Return the leaderboard in Markdown, without notes and legend."""
+        if self.by_category or not self.overviews:
+            return render.short_markdown(self.groups)
+        return overview_render.short_markdown(self.overviews, self._others())
+
+    def _others(self) -> list[Group]:
+        """Return the groups that are in no overview."""
+        covered = {id(group) for one in self.overviews for group in one.groups}
+        return [group for group in self.groups if id(group) not in covered]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the leaderboard as JSON values."""

@@ -13,7 +13,6 @@ from pathlib import Path
 from toolkit.errors import ConfigError, RunError
 from toolkit.files import write_text
 from toolkit.leaderboards.board import Board
-from toolkit.leaderboards.render import short_markdown
 
 _START = re.compile(r"<!-- leaderboard: start (?P<name>\S+)(?P<short> short)? -->\n")
 
@@ -69,10 +68,7 @@ def written_into(text: str, *, name: str, board: Board, source: Path) -> str:
         following = _START.search(text, found.end())
         if end < 0 or (following is not None and following.start() < end):
             raise ConfigError(f"{source}: '<!-- leaderboard: end {name} -->' is missing; add it")
-        if found["short"] and (board.by_category or not board.overviews):
-            text_between = short_markdown(board.groups)
-        else:
-            text_between = board.to_markdown()
+        text_between = board.to_short_markdown() if found["short"] else board.to_markdown()
         parts += [text[place : found.end()], f"\n{text_between}\n\n"]
         place = end
     return "".join([*parts, text[place:]])

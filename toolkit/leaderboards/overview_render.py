@@ -25,6 +25,12 @@ LEGEND = (
 )
 
 
+TOP_NOTE = (
+    f"\\{TOP} not significantly different from the best of its column; in brackets the 95 % "
+    "interval of the mean"
+)
+
+
 def title(overview: Overview) -> str:
     """Return the column, the number of categories, the protocol and the folds."""
     first = overview.groups[0]
@@ -126,17 +132,31 @@ def markdown(
     escape = render.escape_markdown
     lines = []
     for overview in overviews:
-        heads = headings(overview)
-        lines += [f"### {escape(title(overview))}", ""]
-        lines += [f"| {' | '.join(map(escape, heads))} |", "|---" * len(heads) + "|"]
-        lines += [f"| {' | '.join(map(escape, row))} |" for row in cells(overview)]
-        for row in published_cells(overview):
-            lines.append(f"| {' | '.join(f'*{escape(text)}*' if text else '' for text in row)} |")
+        lines += [f"### {escape(title(overview))}", "", *_markdown_table(overview)]
         lines += ["", *(f"- {escape(line)}" for line in notes(overview)), ""]
     lines += [escape(LEGEND)]
     if others:
         return "\n".join([*lines, "", render.markdown(others, left_out)])
     return "\n".join([*lines, *(f"- left out: {escape(line)}" for line in left_out)])
+
+
+def short_markdown(overviews: Sequence[Overview], others: Sequence[Group]) -> str:
+    """Return the overviews, then the groups that are in none, without notes and legend."""
+    lines = []
+    for overview in overviews:
+        heading = f"**{render.escape_markdown(title(overview))}**"
+        lines += [heading, "", *_markdown_table(overview), "", TOP_NOTE, ""]
+    return "\n".join([*lines, render.short_markdown(others)]).rstrip()
+
+
+def _markdown_table(overview: Overview) -> list[str]:
+    heads = headings(overview)
+    escape = render.escape_markdown
+    lines = [f"| {' | '.join(map(escape, heads))} |", "|---" * len(heads) + "|"]
+    lines += [f"| {' | '.join(map(escape, row))} |" for row in cells(overview)]
+    for row in published_cells(overview):
+        lines.append(f"| {' | '.join(f'*{escape(text)}*' if text else '' for text in row)} |")
+    return lines
 
 
 def csv(overviews: Sequence[Overview], others: Sequence[Group], left_out: Sequence[str]) -> str:

@@ -59,24 +59,28 @@ class DecodedPrompts:
         ious: Tensor = self.decoder.iou_prediction_head(self.tokens[:, 0].float())
         return ious
 
-    def low_res_logits(self, index: slice | Tensor = slice(None)) -> Tensor:
+    def low_res_logits(self, index: slice | Tensor = slice(None), *, masks: int = 4) -> Tensor:
         """Return mask logits of all or some prompts.
 
+        Args:
+            index: of the prompts.
+            masks: how many of the four masks, see `iou_predictions`.
+
         Returns:
-            float tensor (b, 4, 256, 256), or four times the grid of the embeddings.
+            float tensor (b, masks, 256, 256), or four times the grid of the embeddings.
         """
         tokens, keys = self.tokens[index], self.image_tokens[index]
         first, norm, act, second, last_act = self.decoder.output_upscaling
         weight, bias = norm.weight.to(keys.dtype), norm.bias.to(keys.dtype)
         up = functional.layer_norm(_upsample(first, keys), weight.shape, weight, bias, norm.eps)
         up = last_act(_upsample(second, act(up)))  # (b, N, 4, 4, 32)
-        mlps = self.decoder.output_hypernetworks_mlps
+        mlps = self.decoder.output_hypernetworks_mlps[:masks]
         kernels = torch.stack([mlp(tokens[:, 1 + i]) for i, mlp in enumerate(mlps)], dim=2)
         logits: Tensor = up.flatten(1, 3) @ kernels.to(up.dtype)
         # A row is made of the grid's row, then the half, then the quarter; a column likewise.
         grid = logits.reshape(len(keys), self.rows, -1, 2, 2, 2, 2, logits.shape[-1])
-        masks = grid.permute(0, 7, 1, 3, 5, 2, 4, 6)
-        return masks.reshape(len(keys), logits.shape[-1], 4 * self.rows, -1)
+        ordered = grid.permute(0, 7, 1, 3, 5, 2, 4, 6)
+        return ordered.reshape(len(keys), logits.shape[-1], 4 * self.rows, -1)
 
 
 def decode(
@@ -193,14 +197,13 @@ def _attend_to_image(
     heads = attention.num_heads
     query = _split_heads(attention.q_proj(queries), heads)  # (B, heads, T, C')
     query = query / math.sqrt(query.shape[-1])
-    keys = keys.expand(len(queries), -1, -1)
-    scores = torch.baddbmm(
+    scores = _scores(
         _block_diagonal(query) @ attention.k_proj(position).T,
-        (query @ _by_head(attention.k_proj, heads)).flatten(1, 2),
-        keys.transpose(1, 2),
-    )  # (B, heads T, N)
+        query @ _by_head(attention.k_proj, heads),
+        keys,
+    )
     gathered = torch.bmm(scores.softmax(dim=-1), keys)
-    gathered = gathered.reshape(len(keys), heads, -1, keys.shape[-1])
+    gathered = gathered.reshape(len(queries), heads, -1, keys.shape[-1])
     value = gathered @ _by_head(attention.v_proj, heads).transpose(1, 2)
     value = value + attention.v_proj.bias.reshape(heads, 1, -1)
     mixed: Tensor = attention.out_proj(value.transpose(1, 2).flatten(2))
@@ -222,18 +225,35 @@ def _add_tokens(
     heads = attention.num_heads
     key = _split_heads(attention.k_proj(placed), heads)  # (B, heads, T, C')
     key = key / math.sqrt(key.shape[-1])
-    keys = keys.expand(len(placed), -1, -1)
-    scores = torch.baddbmm(
-        attention.q_proj(position) @ _block_diagonal(key).transpose(1, 2),
+    scores = _scores(
+        _block_diagonal(key) @ attention.q_proj(position).T,
+        key @ _by_head(attention.q_proj, heads),
         keys,
-        (key @ _by_head(attention.q_proj, heads)).flatten(1, 2).transpose(1, 2),
-    )  # (B, N, heads T)
-    shares = scores.reshape(*keys.shape[:2], heads, -1).softmax(dim=-1).flatten(2)
+    )
+    # Over the tokens, and not in the last dimension: seven numbers in a row fill no vector.
+    shares = scores.reshape(len(key), heads, -1, keys.shape[1]).softmax(dim=2).flatten(1, 2)
     value = _split_heads(attention.v_proj(queries), heads)
     out = attention.out_proj.weight.T.reshape(heads, -1, keys.shape[-1])  # (heads, C', C)
     # The shares of each head add up to 1, so each head brings its part of the bias.
     values = (value @ out + attention.out_proj.bias / heads).flatten(1, 2)
-    return torch.baddbmm(keys, shares, values.to(keys.dtype))
+    return torch.baddbmm(keys, shares.transpose(1, 2), values.to(keys.dtype))
+
+
+def _scores(of_positions: Tensor, tokens: Tensor, keys: Tensor) -> Tensor:
+    """Return products of tokens and image tokens.
+
+    Args:
+        of_positions: tensor (B, heads T, N), the part that the positions bring.
+        tokens: tensor (B, heads, T, C).
+        keys: image tokens (B, N, C), or (1, N, C) for all prompts, which are not copied then.
+
+    Returns:
+        tensor (B, heads T, N), or (1, B heads T, N).
+    """
+    rows = tokens.reshape(len(keys), -1, keys.shape[-1])
+    return torch.baddbmm(
+        of_positions.reshape(len(keys), -1, keys.shape[1]), rows, keys.transpose(1, 2)
+    )
 
 
 def _split_heads(x: Tensor, heads: int) -> Tensor:

@@ -181,8 +181,8 @@ class _Answer:
     def logits(self) -> Tensor:
         """Mask logits, float tensor (1, 256, 256)."""
         with torch.no_grad(), _autocast(self.decoded.tokens.device):
-            logits = self.decoded.low_res_logits(slice(self.row, self.row + 1))
-        return logits[0, :1].float()
+            logits = self.decoded.low_res_logits(slice(self.row, self.row + 1), masks=1)
+        return logits[0].float()
 
 
 @dataclass(frozen=True)

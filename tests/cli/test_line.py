@@ -1,0 +1,187 @@
+"""Commands of the line as processes of their own: started, used, stopped, and read afterwards."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.cli.command import run as call
+from tests.line.conftest import eventually
+from tests.tiny import TinyRuns
+from toolkit.line.ledger import Ledger
+from toolkit.runs.run import Run
+
+PROGRAM = [sys.executable, "-c", "from toolkit.cli.main import main; main()"]
+Start = Callable[..., "Process"]
+
+
+class Process:
+    """A command that runs, and the lines that it has said."""
+
+    def __init__(self, words: list[str], folder: Path) -> None:
+        environment = {**os.environ, "TOOLKIT_ENGINE": "torch", "OMP_NUM_THREADS": "1"}
+        self.process = subprocess.Popen(
+            [*PROGRAM, *words], cwd=folder, stderr=subprocess.PIPE, text=True, env=environment
+        )
+        self.said: list[str] = []
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        self.said.extend(self.process.stderr)
+
+    def wait_for(self, words: str) -> str:
+        """Return the first line that holds these words."""
+        eventually(lambda: any(words in line for line in self.said) or self.process.poll())
+        return next((line for line in self.said if words in line), "".join(self.said))
+
+    def stop(self, number: signal.Signals) -> int:
+        """Send a signal; return the exit status."""
+        self.process.send_signal(number)
+        return self.process.wait(30)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Start commands, which are ended after the test."""
+    made: list[Process] = []
+
+    def start(*words: object) -> Process:
+        made.append(Process([str(word) for word in words], tmp_path))
+        return made[-1]
+
+    yield start
+    for one in made:
+        if one.process.poll() is None:
+            one.process.kill()
+            one.process.wait(30)
+
+
+@pytest.fixture
+def patchcore(tiny_runs: TinyRuns) -> Run:
+    """A small PatchCore."""
+    return tiny_runs("patchcore")
+
+
+def images(sample_dir: Path, count: int) -> list[Path]:
+    return sorted((sample_dir / "test").glob("*/*.png"))[:count]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_service_finishes_what_it_has_begun_when_it_is_stopped(
+    start: Start, patchcore: Run, sample_dir: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    serve = start("serve", patchcore.path, "--port", 0, "--state", "state")
+    address = serve.wait_for(" at http://").split(" at ")[1].split("/,")[0]
+    (first, *_) = images(sample_dir, 1)
+    answers: list[requests.Response] = []
+    done = threading.Event()
+
+    def ask() -> None:
+        while not done.is_set():
+            try:
+                answers.append(
+                    requests.post(f"{address}/predict", data=first.read_bytes(), timeout=30)
+                )
+            except requests.ConnectionError:
+                return  # it takes no more
+
+    clients = [threading.Thread(target=ask) for _ in range(3)]
+    for client in clients:
+        client.start()
+    eventually(lambda: len(answers) > 5)
+    serve.stop(number)
+    for client in clients:
+        client.join(30)
+    assert {answer.status_code for answer in answers} <= {200, 503}
+    given = [answer for answer in answers if answer.status_code == 200]
+    ids = {answer.json()["results"][0]["id"] for answer in given}
+    assert len(ids) == len(given)
+    ledger = Ledger(tmp_path / "state/ledger.sqlite", read_only=True)
+    assert ids <= {row["uid"] for row in ledger.answers()}
+    assert not any("Traceback" in line for line in serve.said)
+
+
+def test_a_watched_folder_is_answered_and_the_ledger_read(
+    start: Start, patchcore: Run, sample_dir: Path, tmp_path: Path
+) -> None:
+    camera = tmp_path / "camera"
+    camera.mkdir()
+    watch = start("watch", patchcore.path, "camera", "--state", "state", "--settle", 0, "--port", 0)
+    page = watch.wait_for("live page: ").split("live page: ")[1].strip()
+    watch.wait_for("watching camera")
+    for file in images(sample_dir, 4):
+        shutil.copy(file, camera / f"{file.parent.name}-{file.name}")
+    (camera / "cut.png").write_bytes(images(sample_dir, 1)[0].read_bytes()[:60])
+    eventually(lambda: len(requests.get(f"{page}live", timeout=10).json()["recent"]) == 5)
+    eventually(lambda: not list(camera.glob("*.png")))
+    assert watch.stop(signal.SIGTERM) == 0
+    stats = json.loads(call("ledger", "stats", tmp_path / "state", "--json").stdout)
+    assert (stats["answers"], stats["failed"]) == (5, 1)
+    assert "5 answers, 1 of them NOK" in call("ledger", "stats", tmp_path / "state").stdout
+    shown = call("ledger", "show", tmp_path / "state", "--last", 9).stdout.splitlines()
+    assert len(shown) == 5
+    assert sum("cut.png" in line and "NOK" in line for line in shown) == 1
+    out = tmp_path / "answers.csv"
+    assert call("ledger", "export", tmp_path / "state", "--out", out).exit_code == 0
+    with out.open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert all((camera / row["destination"]).is_file() for row in rows)
+    for wrong in (["--out", "a.txt"], ["--out", out, "--what", "x"]):
+        assert call("ledger", "export", tmp_path / "state", *wrong).exit_code == 2
+    assert call("ledger", "show", tmp_path / "nowhere").exit_code == 2
+
+
+def test_wrong_input_of_the_line_is_one_line(start: Start, patchcore: Run, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        begun = [
+            start("serve", patchcore.path, "--port", port),
+            start("serve", tmp_path / "no-run", "--port", 0),
+            start("serve", patchcore.path, "--host", "0.0.0.0", "--port", 0),
+            start("watch", patchcore.path, tmp_path / "no-folder"),
+            start("watch", patchcore.path, tmp_path, "--sort", "burn"),
+        ]
+        wanted = ["in use", "no-run", "--token-file", "no-folder", "--sort burn"]
+        for one, words in zip(begun, wanted, strict=True):
+            assert one.process.wait(60) == 2
+            eventually(lambda one=one: one.said)
+            assert words in one.said[-1]
+            assert not any("Traceback" in line for line in one.said)
+
+
+def test_feedback_is_kept_learned_and_refused(
+    patchcore: Run, sample_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "runs/patchcore/mine"
+    shutil.copytree(patchcore.path, run)
+    good = sorted((sample_dir / "test/good").glob("*.png"))
+    bad = [p for p in images(sample_dir, 99) if p.parent.name != "good"]
+    for place, files in (("ok", good[2:4]), ("nok", bad[:2])):
+        (tmp_path / "frozen" / place).mkdir(parents=True)
+        for file in files:
+            shutil.copy(file, tmp_path / "frozen" / place / file.name)
+    kept = call("feedback", run, good[0], "--truth", "ok", "--state", "state", "--who", "ann")
+    assert kept.exit_code == 0
+    assert "nothing is learned without --frozen" in kept.stderr
+    assert len(list((tmp_path / "state/labelled/images/good").iterdir())) == 1
+    learned = call("feedback", run, good[1], "--truth", "ok", "--state", "state",
+                   "--frozen", "frozen")  # fmt: skip
+    assert learned.exit_code in (0, 1)
+    rows = Ledger(tmp_path / "state/ledger.sqlite", read_only=True).feedback()
+    assert [row["truth"] for row in rows] == ["ok", "ok"]
+    assert rows[0]["who"] == "ann"
+    assert call("feedback", run, good[0], "--truth", "maybe", "--state", "state").exit_code == 2
