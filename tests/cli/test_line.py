@@ -20,6 +20,7 @@ import requests
 from tests.cli.command import run as call
 from tests.line.conftest import eventually
 from tests.tiny import TinyRuns
+from toolkit.errors import ConfigError, ToolkitError
 from toolkit.line.ledger import Ledger
 from toolkit.runs.run import Run
 
@@ -136,12 +137,14 @@ def test_a_watched_folder_is_answered_and_the_ledger_read(
     assert sum("cut.png" in line and "NOK" in line for line in shown) == 1
     out = tmp_path / "answers.csv"
     assert call("ledger", "export", tmp_path / "state", "--out", out).exit_code == 0
-    with out.open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    with out.open(encoding="utf-8") as written:
+        rows = list(csv.DictReader(written))
     assert all((camera / row["destination"]).is_file() for row in rows)
-    for wrong in (["--out", "a.txt"], ["--out", out, "--what", "x"]):
-        assert call("ledger", "export", tmp_path / "state", *wrong).exit_code == 2
-    assert call("ledger", "show", tmp_path / "nowhere").exit_code == 2
+    for wrong in (["--out", "a.txt"], ["--out", str(out), "--what", "x"]):
+        with pytest.raises(ConfigError, match=wrong[-1]):
+            call("ledger", "export", tmp_path / "state", *wrong)
+    with pytest.raises(ToolkitError, match="nowhere"):
+        call("ledger", "show", tmp_path / "nowhere")
 
 
 def test_wrong_input_of_the_line_is_one_line(start: Start, patchcore: Run, tmp_path: Path) -> None:
@@ -157,8 +160,7 @@ def test_wrong_input_of_the_line_is_one_line(start: Start, patchcore: Run, tmp_p
         wanted = ["in use", "no-run", "--token-file", "no-folder", "--sort burn"]
         for one, words in zip(begun, wanted, strict=True):
             assert one.process.wait(60) == 2
-            eventually(lambda one=one: one.said)
-            assert words in one.said[-1]
+            assert words in one.wait_for(words)
             assert not any("Traceback" in line for line in one.said)
 
 
@@ -184,4 +186,5 @@ def test_feedback_is_kept_learned_and_refused(
     rows = Ledger(tmp_path / "state/ledger.sqlite", read_only=True).feedback()
     assert [row["truth"] for row in rows] == ["ok", "ok"]
     assert rows[0]["who"] == "ann"
-    assert call("feedback", run, good[0], "--truth", "maybe", "--state", "state").exit_code == 2
+    with pytest.raises(ConfigError, match="--truth maybe"):
+        call("feedback", run, good[0], "--truth", "maybe", "--state", "state")

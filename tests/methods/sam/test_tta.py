@@ -107,8 +107,8 @@ class _Decoded:
         self.tokens = logits
         self._logits = logits
 
-    def low_res_logits(self, index: slice) -> torch.Tensor:
-        return self._logits[index].expand(-1, 4, -1, -1)
+    def low_res_logits(self, index: slice, *, masks: int = 4) -> torch.Tensor:
+        return self._logits[index].expand(-1, masks, -1, -1)
 
     def iou_predictions(self) -> torch.Tensor:
         return torch.linspace(0.2, 0.8, len(self._logits))[:, None].expand(-1, 4)
