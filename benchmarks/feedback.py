@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import toolkit
@@ -45,8 +46,22 @@ def main() -> None:
         if learned.run is None:
             return
         new = toolkit.load_model(learned.run)
-        counts = [sum(o is not Outcome.OK for o, _ in decide(m, others)) for m in (model, new)]
-        print(f"the other {len(others)}: {counts[0]} flagged before, {counts[1]} after")
+        nok = sorted(path for path in (options.frozen / "nok").iterdir() if is_image_file(path))
+        for name, one in (("before", model), ("after", new)):
+            decided = decide(one, others)
+            flagged_now = sum(outcome is not Outcome.OK for outcome, _ in decided)
+            auroc = image_auroc([score for _, score in decided],
+                                [score for _, score in decide(one, nok)])  # fmt: skip
+            print(f"{name}: {flagged_now} of the other {len(others)} flagged, "
+                  f"AUROC against nok/ {auroc:.3f}")  # fmt: skip
+
+
+def image_auroc(good: Sequence[float], defective: Sequence[float]) -> float:
+    """Return the area under the ROC curve."""
+    from sklearn.metrics import roc_auc_score
+
+    labels = [0] * len(good) + [1] * len(defective)
+    return float(roc_auc_score(labels, [*good, *defective]))
 
 
 if __name__ == "__main__":
