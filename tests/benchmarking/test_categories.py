@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ from toolkit.benchmarking.grid import read_benchmark
 from toolkit.benchmarking.study import benchmark
 from toolkit.errors import DataError
 from toolkit.leaderboards.board import leaderboard
+from toolkit.leaderboards.overview import Overview, OverviewRow
+from toolkit.leaderboards.overview_render import notes
+from toolkit.metrics.values import Undefined
 
 pytestmark = pytest.mark.usefixtures("grey")
 METHODS: list[dict[str, Any]] = [
@@ -125,6 +129,17 @@ def test_a_method_without_one_category_has_no_mean(several: Path, tmp_path: Path
     board = leaderboard(tmp_path / "small")
     assert [row.name for row in board.overviews[0].rows] == ["a", "b"]
     assert "b: no mean (no value for nut)" in str(board)
+
+
+def test_a_method_without_any_value_is_named_below_the_table() -> None:
+    row = OverviewRow("a", "grey", {"x": 0.5, "y": 0.7}, (), 0.6, None, None, 0, 0, 1.0)
+    nothing = Undefined("not run")
+    empty = replace(row, name="b", values={"x": nothing, "y": nothing}, mean=nothing)
+    some = replace(row, name="c", values={"x": nothing, "y": 0.1}, mean=nothing)
+    overview = Overview((), "auroc", (row, some, empty))
+    assert overview.displayed == (row, some)
+    assert notes(overview) == ["c: no mean (not run)", "no value in any category: b"]
+    assert replace(overview, rows=(empty,)).displayed == (empty,)
 
 
 def test_formats(several: Path, tmp_path: Path) -> None:

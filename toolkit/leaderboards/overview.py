@@ -86,6 +86,18 @@ class Overview:
         """Names of the categories."""
         return tuple(group.data for group in self.groups)
 
+    @property
+    def displayed(self) -> tuple[OverviewRow, ...]:
+        """The rows with a value in any category; all rows where there is none."""
+        return (
+            tuple(
+                row
+                for row in self.rows
+                if not all(isinstance(value, Undefined) for value in row.values.values())
+            )
+            or self.rows
+        )
+
 
 def make_overviews(
     tables: Sequence[Table], references: Sequence[Reference] = ()

@@ -51,7 +51,7 @@ def cells(overview: Overview) -> list[list[str]]:
     """Return the rows, as many cells as there are headings."""
     digits = column(overview.sort).digits
     made = []
-    for row in overview.rows:
+    for row in overview.displayed:
         values = [
             f"{number(row.values[name], digits=digits)}{TOP if name in row.top else ''}"
             for name in overview.categories
@@ -82,9 +82,12 @@ def notes(overview: Overview) -> list[str]:
     """Return why a row has no mean, and the sources of published rows."""
     lines = [
         f"{row.name}: no mean ({row.mean.reason})"
-        for row in overview.rows
+        for row in overview.displayed
         if isinstance(row.mean, Undefined)
     ]
+    empty = [row.name for row in overview.rows if row not in overview.displayed]
+    if empty:
+        lines.append(f"no value in any category: {', '.join(empty)}")
     lines += [
         f"{row.name}: published, not measured here ({'; '.join(row.sources)})"
         for row in overview.published
