@@ -196,4 +196,4 @@ def test_detectors_join_the_study_of_labels() -> None:
     assert len({(t.method, t.name) for t in tasks}) == len(tasks)
     assert {t.budget for t in training_tasks(detectors)} == {1, 5, "all"}
     prompted = {t.name: t.inputs.get("prompt_run") for t in tasks if t.method == "sam"}
-    assert prompted["sam-from-yolo-k5-fold3-seed0"] == "yolo/yolo11n-k5-fold3-seed0"
+    assert prompted["sam-from-yolo-k5-fold0-seed0"] == "yolo/yolo11n-k5-fold0-seed0"
