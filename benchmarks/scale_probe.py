@@ -88,7 +88,7 @@ def measure_trainings(data: Path, *, tasks: int) -> tuple[Terms, Any]:
 
         def real(amount: int, number: int) -> float:
             home = place / f"home-{amount}-{number}"
-            with bound_cluster(number) as address, _home(home):
+            with bound_cluster(number) as address, empty_home(home):
                 began = time.perf_counter()
                 todo, work = _tasks(data, home / "runs", range(amount))
                 executor = RayExecutor(address, title=lambda task: task.name)
@@ -179,7 +179,7 @@ def _image_probe(name: str, run: Path, source: Path, block_rows: int, ready: Any
 
 def _training_probe(name: str, data: Path, place: Path, ready: Any) -> dict[str, Any]:
     """Train some tasks after the other, and time each; the first one also imports."""
-    with _home(place / f"probe-{name}"):
+    with empty_home(place / f"probe-{name}"):
         began = time.perf_counter()
         tasks, work = _tasks(data, place / f"probe-{name}/runs", range(100, 105))
         split = time.perf_counter() - began
@@ -214,7 +214,7 @@ def _tasks(data: Path, runs: Path, seeds: range) -> tuple[list[Any], Any]:
 
 
 @contextmanager
-def _home(folder: Path) -> Iterator[None]:
+def empty_home(folder: Path) -> Iterator[None]:
     """Use an empty cache, so that no way finds the engine files of another one's runs."""
     before = os.environ.get("TOOLKIT_HOME")
     os.environ["TOOLKIT_HOME"] = str(folder)
