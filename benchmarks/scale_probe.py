@@ -97,8 +97,6 @@ def measure_trainings(data: Path, *, tasks: int) -> tuple[Terms, Any]:
                         raise outcome.error
                 return time.perf_counter() - began
 
-        real(1, 1)
-        (place / "home-1-1").rename(place / "warm")
         terms = _terms(_training_probe, (data, place), lambda: real(1, 1))
         return terms, {number: real(tasks, number) for number in (1, 2)}
 
@@ -181,7 +179,7 @@ def _training_probe(name: str, data: Path, place: Path, ready: Any) -> dict[str,
     """Train some tasks after the other, and time each; the first one also imports."""
     with empty_home(place / f"probe-{name}"):
         began = time.perf_counter()
-        tasks, work = _tasks(data, place / f"probe-{name}/runs", range(100, 105))
+        tasks, work = _tasks(data, place / f"probe-{name}/runs", range(100, 104))
         split = time.perf_counter() - began
         work(tasks[0])
         first = time.perf_counter() - began - split
