@@ -40,7 +40,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("kind", choices=["trainings", "images"])
     parser.add_argument("--check", nargs="+", type=Path, help="DATA, or RUN IMAGES")
-    parser.add_argument("--check-tasks", type=int, default=8)
+    parser.add_argument("--check-tasks", type=int, default=12)
     parser.add_argument("--check-images", type=int, default=1_500)
     parser.add_argument("--check-block-rows", type=int, default=25)
     parser.add_argument("--tasks", type=int, default=10_000)
