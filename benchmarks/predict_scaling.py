@@ -12,7 +12,7 @@ bound to a core: what two free cores give. `losses`: two workers; one is killed 
 the rows, three times, and after half of them the driver is killed and started again.
 
 Prints one JSON line per way: images per second from the first block to the last, and the largest
-memory of a worker after a tenth of the rows and at the end.
+memory of a worker after each tenth of the rows.
 """
 
 from __future__ import annotations
@@ -136,7 +136,8 @@ class _Watch:
     def __init__(self, out: Path, options: Any) -> None:
         self.out, self.blocks = out, -(-options.rows // options.block_rows)
         self.first = self.last = self.share = 0.0
-        self.early = self.late = self.count = 0
+        self.count = 0
+        self.tenths: list[int] = []
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -152,9 +153,9 @@ class _Watch:
         """Return images per second behind the first block."""
         return rows * (1 - self._first_count / self.count) / (self.last - self.first)
 
-    def memory(self) -> dict[str, int]:
-        """Return the largest memory of a worker, early and late."""
-        return {"mb_early": self.early, "mb_late": self.late}
+    def memory(self) -> dict[str, list[int]]:
+        """Return the largest memory of a worker after each tenth of the rows."""
+        return {"mb_after_tenths": self.tenths}
 
     def _run(self) -> None:
         """Look ten times a second."""
@@ -165,9 +166,8 @@ class _Watch:
                     self.first, self._first_count = now, count
                 self.last, self.count, self.share = now, count, count / self.blocks
                 largest = max(map(_memory_mb, _workers()), default=0)
-                if self.share >= 0.1 and not self.early:
-                    self.early = largest
-                self.late = largest or self.late
+                while largest and len(self.tenths) < int(10 * self.share):
+                    self.tenths.append(largest)
 
 
 def _workers() -> list[int]:
