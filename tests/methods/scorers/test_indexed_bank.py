@@ -55,6 +55,29 @@ def test_patches_of_an_image_itself_do_not_count(banks: tuple[MemoryBank, Indexe
     assert float((found <= expected + 1e-2).float().mean()) > 0.95
 
 
+def test_where_no_cell_around_a_query_holds_what_counts_all_are_searched(
+    banks: tuple[MemoryBank, IndexedBank], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact, bank = banks
+    monkeypatch.setattr(indexed_bank, "_PROBES", 1)
+    lone = IndexedBank(
+        bank.features, bank.whitening, index=bank.state()["index"],
+        owners=(torch.arange(12_000) > 2).int(),
+    )  # fmt: skip
+    queries = _patches(50, 5)
+    expected = MemoryBank(bank.features[:3], bank.whitening).distances(queries)
+    torch.testing.assert_close(lone.distances(queries, without=1), expected, rtol=1e-3, atol=1e-3)
+    assert len(exact) == len(lone)
+
+
+def test_a_query_that_is_not_a_number_does_not_pass_for_good(
+    banks: tuple[MemoryBank, IndexedBank],
+) -> None:
+    queries = _patches(3, 1)
+    queries[1] = torch.nan
+    assert banks[1].distances(queries).isfinite().tolist() == [True, False, True]
+
+
 def test_the_mean_over_several_neighbours() -> None:
     features, queries = _patches(10_500, 0), _patches(200, 1)
     exact = MemoryBank(features, num_neighbors=5).distances(queries)

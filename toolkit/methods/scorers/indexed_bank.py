@@ -109,7 +109,11 @@ class IndexedBank(MemoryBank):
         for start in range(0, len(patches), _CHUNK):
             queries = patches[start : start + _CHUNK]
             numbers = torch.from_numpy(self.proposed(queries, allowed)).to(self.features.device)
-            parts.append(self._exact(queries, numbers))
+            distances = self._exact(queries, numbers)
+            nothing = (numbers < 0).all(dim=1)
+            if bool(nothing.any()):  # no cell around the query holds a patch that counts
+                distances[nothing] = self._of_all(queries[nothing], allowed)
+            parts.append(distances)
         return torch.cat(parts)
 
     def proposed(
@@ -140,19 +144,16 @@ class IndexedBank(MemoryBank):
         for queries, own in zip(patches.split(128), numbers.split(128), strict=True):
             near = self.features[own.clamp_min(0)].float() - queries[:, None].float()
             squares = self._whitened(near).square().sum(dim=2)
-            # Where few cells hold patches that count, the rest of the list is empty.
             squares = squares.masked_fill(own < 0, math.inf)
             smallest = squares.topk(self.num_neighbors, dim=1, largest=False).values.sqrt()
-            found = smallest.isfinite()
-            mean = smallest.masked_fill(~found, 0).sum(dim=1) / found.sum(dim=1).clamp_min(1)
-            # Nothing proposed at all: further away than anything that was.
-            parts.append(torch.where(found.any(dim=1), mean, math.nan))
-        distances = torch.cat(parts)
-        known = ~distances.isnan()
-        if bool(known.all()):
-            return distances
-        largest = distances[known].max() if bool(known.any()) else torch.tensor(0.0)
-        return distances.nan_to_num(float(largest))
+            there = ~smallest.isinf()  # fewer may be proposed; a NaN stays one
+            parts.append(smallest.where(there, 0.0).sum(dim=1) / there.sum(dim=1).clamp_min(1))
+        return torch.cat(parts)
+
+    def _of_all(self, patches: Tensor, allowed: NDArray[np.bool_] | None) -> Tensor:
+        features = self.features if allowed is None else self.features[allowed]
+        bank = MemoryBank(features, self.whitening, num_neighbors=self.num_neighbors)
+        return bank.distances(patches)
 
     def _learned(self, faiss: Any) -> Any:
         count, dimensions = self.features.shape
