@@ -64,7 +64,7 @@ class Shards:
         """
         most = -(-len(targets) // self.count)
         rows: list[list[int]] = [[] for _ in range(self.count)]
-        left = []
+        left: list[int] = []
         for i, target in enumerate(targets):
             own = rows[_owner(target.sample, target.view, self.count)]
             (own if len(own) < most else left).append(i)
@@ -92,10 +92,12 @@ class Shards:
         used = torch.tensor([float(p.grad is not None) for p in parameters])
         flat = [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters]
         total = self.sum(torch.cat([used, *(one.cpu() for one in flat)]))
-        used, *parts = total.split([len(parameters), *(p.numel() for p in parameters)])
-        for tensor, some, part in zip(parameters, used.tolist(), parts, strict=True):
+        start = len(parameters)
+        for tensor, some in zip(parameters, total[:start].tolist(), strict=True):
+            end = start + tensor.numel()
             if some:  # else no process has one, and the optimiser leaves the parameter alone
-                tensor.grad = torch.empty_like(tensor).copy_(part.view(tensor.shape))
+                tensor.grad = torch.empty_like(tensor).copy_(total[start:end].view(tensor.shape))
+            start = end
 
     def of_first(self, values: Sequence[float]) -> list[float]:
         """Return the numbers of process 0, in all of them."""
@@ -181,7 +183,7 @@ def _join(shards: Shards, path: Path) -> None:
     if sys.platform == "linux":
         # All processes are on this machine, whose own name may resolve to nothing.
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    store = distributed.FileStore(str(path), shards.count)
+    store = torch.distributed.distributed_c10d.FileStore(str(path), shards.count)
     store.set_timeout(timedelta(seconds=_BEGIN_SECONDS))
     with _noticing():
         distributed.init_process_group(

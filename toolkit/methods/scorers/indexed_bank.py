@@ -28,6 +28,7 @@ _PROBES = 16  # cells that are searched per query
 _DIMENSIONS_PER_CODE = 4
 _CODE_BITS = 8
 _TRAINED_ON = 100_000
+_GATHERED = 128  # queries whose proposed patches are in memory at a time
 _CHUNK = 2_048  # rows that are in float32 at a time
 
 
@@ -141,7 +142,8 @@ class IndexedBank(MemoryBank):
         import torch
 
         parts = []
-        for queries, own in zip(patches.split(128), numbers.split(128), strict=True):
+        for at in range(0, len(patches), _GATHERED):
+            queries, own = patches[at : at + _GATHERED], numbers[at : at + _GATHERED]
             near = self.features[own.clamp_min(0)].float() - queries[:, None].float()
             squares = self._whitened(near).square().sum(dim=2)
             squares = squares.masked_fill(own < 0, math.inf)
