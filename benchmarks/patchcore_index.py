@@ -3,10 +3,10 @@
     python benchmarks/patchcore_index.py mvtec/bottle mvtec/screw --patches 10000 100000 1000000
 
 The patches are those of the good training images of all folders, as they are and flipped, with
-PatchCore's default network and whitening, of its shallow layers or of its deep ones; the queries are those of test images of the first folder.
-Prints one JSON line per size: recall@1 (how often the distance is that of the nearest
-patch of all), the mean excess of the distance, milliseconds per image, and megabytes that each
-bank holds in memory.
+PatchCore's default network and whitening, of its shallow layers or of its deep ones; the queries
+are those of test images of the first folder. Prints one JSON line per size: recall@1 (how often
+the distance is that of the nearest patch of all), the mean excess of the distance, milliseconds per
+image, and megabytes that each bank holds in memory.
 """
 
 from __future__ import annotations
