@@ -127,7 +127,7 @@ def _export(run: Run, out: Path) -> None:
 def test_a_small_bank_is_searched_exactly_and_that_is_said(tiny_runs: TinyRuns) -> None:
     run = tiny_runs("patchcore", index="ivf-pq")
     log = (run.path / "log.txt").read_text()
-    assert "patches are searched exactly; it pays from 10000 on" in log
+    assert "patches are searched exactly; it pays from 50000 on" in log
 
 
 def test_faiss_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-LEAST = 10_000
-"""Patches from which an index pays; its codes cannot be learned from fewer."""
+LEAST = 50_000
+"""Patches from which an index pays: with 10,000 it is slower than an exact search."""
 _PROPOSED = 16  # patches per query whose distance is computed
 _PROBES = 16  # cells that are searched per query
 _DIMENSIONS_PER_CODE = 4
