@@ -183,7 +183,7 @@ def _join(shards: Shards, path: Path) -> None:
     if sys.platform == "linux":
         # All processes are on this machine, whose own name may resolve to nothing.
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    store = torch.distributed.distributed_c10d.FileStore(str(path), shards.count)
+    store = distributed.FileStore(str(path), shards.count)  # type: ignore[attr-defined]
     store.set_timeout(timedelta(seconds=_BEGIN_SECONDS))
     with _noticing():
         distributed.init_process_group(
