@@ -1,11 +1,18 @@
-"""Predicting a manifest by one worker, by two, and by two after three kills of workers.
+"""Predicting a manifest by one worker and by two, and by two of which some and the driver are lost.
 
-    python benchmarks/predict_scaling.py RUN IMAGES [--rows 20000]
+    python benchmarks/predict_scaling.py speed RUN IMAGES [--rows 4000]
+    python benchmarks/predict_scaling.py losses RUN IMAGES [--rows 20000]
 
-IMAGES is a folder; its images are listed again and again until there are enough rows. Beside it
-two separate processes each answer half of the rows without Ray: what two free cores give.
-Prints one JSON line per way: images per second, the largest memory of a worker after a tenth of
-the rows and at the end.
+IMAGES is a folder; its images are listed again and again until there are enough rows. Each worker
+is a Ray node of one CPU that is bound to one core: else the reading threads of a single one would
+use the second core, too.
+
+`speed`: one and two workers, and beside them one and two separate processes without Ray, each
+bound to a core: what two free cores give. `losses`: two workers; one is killed after each fifth of
+the rows, three times, and after half of them the driver is killed and started again.
+
+Prints one JSON line per way: images per second from the first block to the last, and the largest
+memory of a worker after each tenth of the rows.
 """
 
 from __future__ import annotations
@@ -15,6 +22,8 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -23,95 +32,142 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
+from scale_probe import bound_cluster
+
 from toolkit.inference.answers import answer_block
 from toolkit.inference.fleet import hash_of, predict_manifest
 from toolkit.inference.manifest import read_manifest, write_manifest
 from toolkit.storage import addresses_of
 
+_DRIVER = """
+import sys
+from pathlib import Path
+from toolkit.inference.fleet import predict_manifest
+run, source, out, address, rows = sys.argv[1:]
+predict_manifest(Path(run), Path(source), out=Path(out), address=address, block_rows=int(rows))
+"""
+
 
 def main() -> None:
     """Predict in all ways and print the figures."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("kind", choices=["speed", "losses"])
     parser.add_argument("run", type=Path)
     parser.add_argument("images", type=Path)
-    parser.add_argument("--rows", type=int, default=20_000)
-    parser.add_argument("--block-rows", type=int, default=200)
+    parser.add_argument("--rows", type=int, default=4_000)
+    parser.add_argument("--block-rows", type=int, default=50)
     options = parser.parse_args()
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         images = list(addresses_of(str(options.images)))
         write_manifest(islice(cycle(images), options.rows), place / "m")
+        if options.kind == "losses":
+            _lose(options, place)
+            return
         rates = {}
         for number in (1, 2):
             rates[f"{number} process"] = _separate(options.run, place, number, options.block_rows)
-        for number, kills in ((1, 0), (2, 0), (2, 3)):
-            name = f"ray, {number} workers" + (f", {kills} killed" if kills else "")
-            rates[name] = _with_ray(options, place, number, kills, name)
-        one, two = rates["1 process"], rates["2 process"]
-        gain = rates["ray, 2 workers"] / rates["ray, 1 workers"]
-        print(json.dumps({"gain_ray": round(gain, 2), "gain_processes": round(two / one, 2)}))
+            rates[f"ray {number}"] = _with_ray(options, place, number)
+        gains = {"gain_ray": rates["ray 2"] / rates["ray 1"],
+                 "gain_processes": rates["2 process"] / rates["1 process"]}  # fmt: skip
+        print(json.dumps({key: round(gain, 2) for key, gain in gains.items()}))
 
 
-def _with_ray(options: Any, place: Path, number: int, kills: int, name: str) -> float:
-    from pyarrow import parquet
-    from ray.cluster_utils import Cluster
-
-    node = {"object_store_memory": 80 << 20, "node_ip_address": "127.0.0.2"}
-    head = {**node, "num_cpus": 0, "include_dashboard": False}
-    cluster = Cluster(initialize_head=True, head_node_args=head)
-    for _ in range(2):
-        cluster.add_node(num_cpus=1, **node)
-    out = place / name.replace(" ", "-")
-    watch = _Watch(out, options.rows // options.block_rows, kills)
-    threading.Thread(target=watch.run, daemon=True).start()
-    done = predict_manifest(
-        options.run, place / "m", out=out, address=cluster.address, workers=number,
-        block_rows=options.block_rows,
-    )  # fmt: skip
-    watch.ended = True
-    cluster.shutdown()
-    files = list(out.glob("[!.]*.parquet"))
-    rows = sorted(
-        r for f in files for r in parquet.read_table(f, columns=["row"])["row"].to_pylist()
-    )
-    rate = options.rows * (1 - 1 / len(files)) / (watch.last - watch.first)
-    print(
-        json.dumps(
-            {
-                "way": name, "images_per_s": round(rate, 1), "mb_early": watch.early,
-                "mb_late": watch.late, "kills": watch.killed, "answered": done.rows,
-                "one_row_per_image": rows == list(range(options.rows)),
-            }
-        )
-    )  # fmt: skip
+def _with_ray(options: Any, place: Path, number: int) -> float:
+    out = place / f"ray-{number}"
+    with bound_cluster(number) as address, _Watch(out, options) as watch:
+        predict_manifest(
+            options.run, place / "m", out=out, address=address, workers=number,
+            block_rows=options.block_rows,
+        )  # fmt: skip
+    rate = watch.rate(options.rows)
+    print(json.dumps({"way": f"ray, {number} workers", "images_per_s": round(rate, 1),
+                      **watch.memory(), **_rows(out, options.rows)}), flush=True)  # fmt: skip
     return rate
+
+
+def _lose(options: Any, place: Path) -> None:
+    """Kill three workers and the driver, each after some of the rows, and start the driver again.
+
+    The cluster belongs to this process, so that it outlives the driver.
+    """
+    out = place / "losses"
+    words = [options.run, place / "m", out]
+    with bound_cluster(2) as address, _Watch(out, options) as watch:
+        command = [sys.executable, "-c", _DRIVER, *map(str, words), address,
+                   str(options.block_rows)]  # fmt: skip
+        driver = subprocess.Popen(command)
+        drivers, killed = 1, 0
+        while driver.poll() is None:
+            if killed < 3 and watch.share > (killed + 1) / 5 and (workers := _workers()):
+                os.kill(workers[0], signal.SIGKILL)
+                killed += 1
+            if drivers == 1 and watch.share > 0.5:
+                driver.kill()
+                driver.wait()
+                drivers += 1
+                kept = {file: file.stat().st_mtime_ns for file in _files(out)}
+                driver = subprocess.Popen(command)
+            time.sleep(0.1)
+    again = sum(file.stat().st_mtime_ns != at for file, at in kept.items())
+    print(json.dumps({"way": "ray, 2 workers, losses", "workers_killed": killed,
+                      "drivers_killed": drivers - 1, "driver_ended_with": driver.returncode,
+                      "blocks_before_the_driver_was_killed": len(kept), "answered_again": again,
+                      "images_per_s": round(watch.rate(options.rows), 1),
+                      **watch.memory(), **_rows(out, options.rows)}))  # fmt: skip
+
+
+def _files(out: Path) -> list[Path]:
+    return list(out.glob("[!.]*.parquet"))
+
+
+def _rows(out: Path, expected: int) -> dict[str, Any]:
+    from pyarrow import parquet
+
+    tables = (parquet.read_table(file, columns=["row"]) for file in _files(out))
+    rows = sorted(row for table in tables for row in table["row"].to_pylist())
+    return {"rows": len(rows), "one_row_per_image": rows == list(range(expected))}
 
 
 class _Watch:
     """Notes when the first and the last block came, and the memory of the workers."""
 
-    def __init__(self, out: Path, blocks: int, kills: int) -> None:
-        self.out, self.blocks, self.kills, self.killed = out, blocks, kills, 0
-        self.first = self.last = 0.0
-        self.early = self.late = 0
-        self.ended = False
+    def __init__(self, out: Path, options: Any) -> None:
+        self.out, self.blocks = out, -(-options.rows // options.block_rows)
+        self.first = self.last = self.share = 0.0
+        self.count = 0
+        self.tenths: list[int] = []
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def run(self) -> None:
+    def __enter__(self) -> _Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def rate(self, rows: int) -> float:
+        """Return images per second behind the first block."""
+        return rows * (1 - self._first_count / self.count) / (self.last - self.first)
+
+    def memory(self) -> dict[str, list[int]]:
+        """Return the largest memory of a worker after each tenth of the rows."""
+        return {"mb_after_tenths": self.tenths}
+
+    def _run(self) -> None:
         """Look ten times a second."""
-        seen = 0
-        while not self.ended:
-            count = len(list(self.out.glob("[!.]*.parquet")))
-            now = time.perf_counter()
-            if count > seen:
-                self.first, self.last, seen = self.first or now, now, count
-                if count >= self.blocks // 10 and not self.early:
-                    self.early = max(map(_memory_mb, _workers()), default=0)
-                self.late = max(map(_memory_mb, _workers()), default=self.late)
-            if self.killed < self.kills and count >= (self.killed + 1) * self.blocks // 5:
-                self.killed += 1
-                os.kill(_workers()[0], signal.SIGKILL)
-            time.sleep(0.1)
+        while not self._ended.wait(0.1):
+            count, now = len(_files(self.out)), time.perf_counter()
+            if count > self.count:
+                if not self.first:
+                    self.first, self._first_count = now, count
+                self.last, self.count, self.share = now, count, count / self.blocks
+                largest = max(map(_memory_mb, _workers()), default=0)
+                while largest and len(self.tenths) < int(10 * self.share):
+                    self.tenths.append(largest)
 
 
 def _workers() -> list[int]:
@@ -153,11 +209,9 @@ def _separate(run: Path, place: Path, number: int, block_rows: int) -> float:
 def _share(
     me: int, run: Path, source: Path, out: Path, rows: int, number: int, ready: Any, go: Any
 ) -> None:
-    import torch
-
+    os.sched_setaffinity(0, {me})
     from toolkit.inference.model import load_model
 
-    torch.set_num_threads(1)
     model, digest = load_model(run), hash_of(run)
     out.mkdir(exist_ok=True, parents=True)
     ready.wait()

@@ -66,6 +66,7 @@ def measure_speed(options: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from toolkit.data.images import read_rgb
+    from toolkit.methods.sam import gradients
     from toolkit.methods.sam import train as training
     from toolkit.methods.sam.embeddings import EmbeddingCache, thread_pool
     from toolkit.methods.sam.encoder import Encoder
@@ -102,14 +103,14 @@ def measure_speed(options: argparse.Namespace) -> dict[str, Any]:
 
         def timed() -> None:
             with thread_pool(options.threads) as pool:
-                context = training.StepContext(
+                context = gradients.StepContext(
                     state.sam, state.parameters, state.bfloat16, pool, options.threads
                 )
                 if low_res:
-                    batch = training.low_res_batch(targets[:count], source, sam.device, pooled)
+                    batch = gradients.low_res_batch(targets[:count], source, sam.device, pooled)
                 else:
-                    batch = training.full_res_batch(targets[:count], source, sam.device)
-                training.compute_gradients(context, batch, settings, rng)
+                    batch = gradients.full_res_batch(targets[:count], source, sam.device)
+                gradients.compute_gradients(context, batch, settings, rng)
                 state.step()
 
         return timed

@@ -126,7 +126,7 @@ def test_one_row_per_image_after_the_loss_of_workers_and_of_the_driver(
     kept = {file: file.stat().st_mtime_ns for file in out.glob("[!.]*.parquet")}
     assert 5 <= len(kept) < 80
     lines: list[str] = []
-    killer = threading.Thread(target=_kill_a_worker, args=(out, len(kept)))
+    killer = threading.Thread(target=_kill_three_workers, args=(out, len(kept)))
     killer.start()
     done = predict_manifest(
         finished, tmp_path / "m", address=cluster.address, block_rows=3, say=lines.append
@@ -135,14 +135,19 @@ def test_one_row_per_image_after_the_loss_of_workers_and_of_the_driver(
     rows = _rows(out)
     assert [row["address"] for row in rows] == addresses, "exactly one row per image"
     assert not done.failed
-    assert any("a worker was lost" in line for line in lines)
+    assert sum("a worker was lost" in line for line in lines) == 3
     for file, written in kept.items():
         assert file.stat().st_mtime_ns == written, "what was answered is not answered again"
 
 
-def _kill_a_worker(out: Path, before: int) -> None:
-    _wait_for(lambda: len(list(out.glob("[!.]*.parquet"))) > before + 5)
-    os.kill(_workers()[0], signal.SIGKILL)
+def _kill_three_workers(out: Path, before: int) -> None:
+    killed = set(_workers())  # those of the first driver, which end with it
+    for number in (1, 2, 3):
+        _wait_for(lambda n=number: len(list(out.glob("[!.]*.parquet"))) > before + 5 * n)
+        _wait_for(lambda: set(_workers()) - killed)
+        victim = next(iter(set(_workers()) - killed))
+        killed.add(victim)
+        os.kill(victim, signal.SIGKILL)
 
 
 def _wait_for(condition: Any) -> None:

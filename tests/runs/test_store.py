@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,42 +13,42 @@ from typing import Any
 import pytest
 
 from tests.cli.command import run
+from tests.storage_servers import BUCKET, gs_server, put_folder, s3_server
+from tests.tiny import TinyRuns
 from toolkit.data.mirror import local_data
 from toolkit.errors import DataError
 from toolkit.files import read_json
 from toolkit.inference.manifest import read_block, read_manifest
+from toolkit.runs.run import Run
 from toolkit.runs.store import fetch_run, fetch_runs, publish_run
 from toolkit.storage import StorageError, read_address
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Any]:
-    """A server of the S3 protocol, with the bucket `plant`; the environment names it."""
-    pytest.importorskip("s3fs", reason="s3fs is not installed: inspection-toolkit[storage]")
-    moto = pytest.importorskip("moto.server", reason="moto is not installed")
-    started = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    started.start()
-    host, port = started.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        patch.setenv("AWS_ACCESS_KEY_ID", "key")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        import s3fs
-
-        s3fs.S3FileSystem.clear_instance_cache()
-        s3fs.S3FileSystem().mkdir("plant")
+def s3() -> Iterator[Any]:
+    with s3_server() as started:
         yield started
-    started.stop()
 
 
-@pytest.fixture(params=["s3", "file"])
+@pytest.fixture(scope="module")
+def gs() -> Iterator[Any]:
+    with gs_server() as started:
+        yield started
+
+
+@pytest.fixture(params=["s3", "file", "gs"])
 def base(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An address to write below."""
     if request.param == "file":
         return f"file://{tmp_path}/share"
-    request.getfixturevalue("server")
-    return f"s3://plant/{tmp_path.name}"
+    request.getfixturevalue(request.param)
+    return f"{request.param}://{BUCKET}/{tmp_path.name}"
+
+
+def _clear_s3() -> None:
+    import s3fs
+
+    s3fs.S3FileSystem.clear_instance_cache()
 
 
 def _grid(folder: Path) -> Path:
@@ -57,21 +59,10 @@ def _grid(folder: Path) -> Path:
     return grid
 
 
-def _put(folder: Path, address: str) -> None:
-    import fsspec
-
-    fs, root = fsspec.core.url_to_fs(address)
-    fs.makedirs(root, exist_ok=True)
-    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        target = f"{root}/{file.relative_to(folder).as_posix()}"
-        fs.makedirs(target.rpartition("/")[0], exist_ok=True)
-        fs.put_file(str(file), target)
-
-
 def test_a_benchmark_whose_data_and_runs_have_addresses(
     base: str, sample_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _put(sample_dir, f"{base}/data/sample")
+    put_folder(sample_dir, f"{base}/data/sample")
     grid, words = _grid(tmp_path), ("--data", f"{base}/data/sample", "--runs", f"{base}/runs")
     assert run("task", grid, 0, *words).exit_code == 0
     monkeypatch.setenv("TOOLKIT_HOME", str(tmp_path / "another-node"))
@@ -112,6 +103,8 @@ def test_a_half_published_run_is_not_there(base: str, tmp_path: Path) -> None:
 
 
 def test_two_workers_at_once_publish_one(base: str, tmp_path: Path) -> None:
+    if base.startswith("gs:"):
+        pytest.skip("the server of Google's protocol lets a file be made twice")
     from concurrent.futures import ThreadPoolExecutor
 
     import fsspec
@@ -126,24 +119,62 @@ def test_two_workers_at_once_publish_one(base: str, tmp_path: Path) -> None:
     assert len([p for p in fs.find(root) if p.endswith("run.json")]) == 1
 
 
+def test_a_storage_that_is_gone_when_a_run_is_finished_loses_nothing(
+    tiny_runs: TinyRuns, s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_path = shutil.copytree(tiny_runs("padim").path, tmp_path / "padim/a")
+    address = f"s3://{BUCKET}/{tmp_path.name}/padim/a"
+    with monkeypatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+        patch.setenv("AWS_MAX_ATTEMPTS", "1")
+        patch.setattr("s3fs.S3FileSystem.retries", 1)
+        _clear_s3()
+        with pytest.raises(StorageError, match=r"padim/a: cannot be used \("):
+            publish_run(run_path, address)
+    _clear_s3()
+    assert Run.open(run_path).finished
+    assert publish_run(run_path, address), "the next call publishes it"
+
+
+@pytest.mark.parametrize("offset_days", [-400, 400])
+def test_clocks_that_differ(
+    base: str,
+    tiny_runs: TinyRuns,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    offset_days: int,
+) -> None:
+    """What was published first counts, whatever the clock of the second machine says."""
+    run_path = shutil.copytree(tiny_runs("padim").path, tmp_path / "padim/a")
+    address, offset = f"{base}/runs/padim/a", 86_400 * offset_days
+    assert publish_run(run_path, address)
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + offset)
+    for file in run_path.rglob("*"):
+        os.utime(file, (real() + offset,) * 2)
+    assert not publish_run(run_path, address)
+    assert fetch_run(address, tmp_path / "fetched/padim/a")
+    assert Run.open(tmp_path / "fetched/padim/a").finished
+
+
 def test_data_is_copied_once_per_content(base: str, tmp_path: Path) -> None:
     (tmp_path / "d").mkdir()
     (tmp_path / "d/a.txt").write_text("1")
-    _put(tmp_path / "d", f"{base}/d")
+    put_folder(tmp_path / "d", f"{base}/d")
     first = local_data(f"{base}/d")
     assert (first.name, (first / "a.txt").read_text()) == ("d", "1")
     stamp = first.stat().st_mtime_ns
     assert local_data(f"{base}/d") == first
     assert first.stat().st_mtime_ns == stamp
     (tmp_path / "d/a.txt").write_text("22")
-    _put(tmp_path / "d", f"{base}/d")
+    put_folder(tmp_path / "d", f"{base}/d")
     assert (local_data(f"{base}/d") / "a.txt").read_text() == "22"
     with pytest.raises(DataError, match="no files there"):
         local_data(f"{base}/nothing")
 
 
 def test_a_manifest_of_images_in_a_storage(base: str, sample_dir: Path, tmp_path: Path) -> None:
-    _put(sample_dir / "test/good", f"{base}/images/good")
+    put_folder(sample_dir / "test/good", f"{base}/images/good")
     assert run("manifest", f"{base}/images", "--out", tmp_path / "m").exit_code == 0
     manifest = read_manifest(tmp_path / "m")
     addresses = read_block(next(manifest.blocks(100)))

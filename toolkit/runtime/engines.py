@@ -39,6 +39,10 @@ def default_threads() -> int:
     text = os.environ.get("OMP_NUM_THREADS", "")
     if text.isdecimal() and int(text):
         return int(text)
+    return _usable_processors()
+
+
+def _usable_processors() -> int:
     usable = getattr(os, "sched_getaffinity", None)
     return len(usable(0)) if usable else os.cpu_count() or 1
 
@@ -70,6 +74,9 @@ def _open_openvino(path: Path, precision: str, threads: int, streams: int) -> Ne
             "PERFORMANCE_HINT": "LATENCY" if streams == 1 else "THROUGHPUT",
             "NUM_STREAMS": streams,
             "INFERENCE_NUM_THREADS": threads,
+            # OpenVINO would bind its threads to the first processors, and the single threads of
+            # two processes to the same one.
+            "ENABLE_CPU_PINNING": threads >= _usable_processors(),
             "INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" and native else "f32",
         },
     )

@@ -13,16 +13,16 @@ from toolkit.data.regions import regions_of
 from toolkit.data.types import Sample
 from toolkit.errors import RunError
 from toolkit.methods.sam.embeddings import thread_pool
-from toolkit.methods.sam.model import DECODER, copy_decoder
-from toolkit.methods.sam.settings import SamSettings
-from toolkit.methods.sam.targets import Target, TrainingData, low_res_mask
-from toolkit.methods.sam.train import (
+from toolkit.methods.sam.gradients import (
     StepContext,
     compute_gradients,
     full_res_batch,
     low_res_batch,
-    train,
 )
+from toolkit.methods.sam.model import DECODER, copy_decoder
+from toolkit.methods.sam.settings import SamSettings
+from toolkit.methods.sam.targets import Target, TrainingData, low_res_mask
+from toolkit.methods.sam.train import train
 from toolkit.methods.sam.tta import WHOLE, View
 from toolkit.runs.run import Run
 

@@ -48,8 +48,13 @@ class ScorerPredictor(Predictor):
             "image_score": settings.image_score,
         }
 
-    def graph(self) -> Graph:
-        """Return extractor and head as one network, from the resized image to cells and score."""
+    def graph(self) -> Graph | None:
+        """Return extractor and head as one network, from the resized image to cells and score.
+
+        None where the head searches outside of torch.
+        """
+        if not getattr(self.head, "in_torch", True):
+            return None
         import numpy as np
         import torch
 

@@ -35,6 +35,7 @@ class Sam(Method[SamSettings]):
         validates better; the metadata say so. With `decoder_run`, that run's decoders are taken
         and nothing is trained.
         """
+        from toolkit.methods.sam.data_parallel import training_processes
         from toolkit.methods.sam.embeddings import training_cache
         from toolkit.methods.sam.evaluate import Evaluated, choose_decoders, evaluate_prompts
         from toolkit.methods.sam.model import (
@@ -49,7 +50,7 @@ class Sam(Method[SamSettings]):
         )
         from toolkit.methods.sam.predictor import tta_config
         from toolkit.methods.sam.targets import TrainingData, region_targets
-        from toolkit.methods.sam.train import train
+        from toolkit.methods.sam.train import HelpTrain, train
         from toolkit.methods.sam.tta import WHOLE, Decoders
         from toolkit.progress import progress
 
@@ -80,9 +81,14 @@ class Sam(Method[SamSettings]):
         cache = training_cache(sam, run.metadata[ENCODER_KEY], defects)
         run.update_metadata(**{ENCODER_ENGINE: cache.engine})
         views = [(t.sample, t.view) for t in [*targets, *val]]
-        cache.fill([*views, *((sample, WHOLE) for sample in good)])
+        views += [(sample, WHOLE) for sample in good]
         untrained = copy_decoder(sam)
-        train(sam, cache, TrainingData(targets=targets, good=good, val=val), self.settings, run)
+        data = TrainingData(targets=targets, good=good, val=val)
+        help_train = HelpTrain(self.settings, run.path, data, tuple(views))
+        count = self.settings.processes
+        with training_processes(count, help_train, device=run.device) as shards:
+            cache.fill(shards.own_part(views))
+            train(sam, cache, data, self.settings, run, shards)
         tta, threshold = tta_config(self.settings), self.settings.mask_threshold
         with progress("choose decoders", 2 * len(val)) as bar:
             before, after = (

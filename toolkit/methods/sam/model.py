@@ -46,6 +46,7 @@ PREDICTION_SETTINGS = {
     "prompt_confidence",
     "max_prompts",
     "score_ratio",
+    "processes",
 }
 """Settings that training does not depend on."""
 

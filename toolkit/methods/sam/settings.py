@@ -26,6 +26,9 @@ class SamSettings:
     max_prompts: int = setting(10, "most boxes or peaks of the prompting run per image")
     mask_threshold: float = setting(0.0, "pixels with a larger logit are the mask")
     batch: int = setting(4, "prompts per training step")
+    processes: int = setting(
+        1, "training processes that divide each step, one per card or on the processor"
+    )
     samples_per_epoch: int = setting(
         300,
         "most prompts per epoch; of many regions, each has fewer cached views",
@@ -106,6 +109,7 @@ class SamSettings:
                 raise ValueError(f"{name}={getattr(self, name)}: choose {least} to 8")
         for name in (
             "batch",
+            "processes",
             "samples_per_epoch",
             "validate_every",
             "points_per_side",

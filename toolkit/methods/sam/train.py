@@ -1,8 +1,7 @@
 """Training of the mask decoder on cached embeddings: SAM's interactive recipe, in batches.
 
-A step is a first prompt for each of a batch of targets, and sometimes clicks on the errors. The
-batch is divided among threads, whose gradients are added up in order, so that the same number of
-threads gives the same weights.
+How a step computes its gradients is in `gradients`. Several processes may divide each step among
+them: all have the same weights throughout, and the first one validates and writes.
 """
 
 from __future__ import annotations
@@ -18,24 +17,26 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from toolkit.boxes import jitter_box
+from toolkit.data.types import Sample
 from toolkit.errors import RunError
 from toolkit.files import atomic_write
-from toolkit.methods.sam.batched_decoder import INPUT_SIZE, LOGIT_LIMIT, decode, scale_to_input
-from toolkit.methods.sam.embeddings import thread_count, thread_pool
+from toolkit.methods.sam.data_parallel import ALONE, Shards, device_of
+from toolkit.methods.sam.embeddings import thread_count, thread_pool, training_cache
 from toolkit.methods.sam.evaluate import region_ious
-from toolkit.methods.sam.losses import prompt_loss
-from toolkit.methods.sam.model import DECODER, copy_decoder, load_decoder, save_decoder
-from toolkit.methods.sam.prompts import (
-    Prompt,
-    box_prompt,
-    click_on_error,
-    click_prompt,
-    likely_pixel,
-    random_pixel,
-    with_click,
+from toolkit.methods.sam.gradients import (
+    StepContext,
+    compute_gradients,
+    full_res_batch,
+    low_res_batch,
+)
+from toolkit.methods.sam.model import (
+    DECODER,
+    ENCODER_KEY,
+    copy_decoder,
+    initial_model,
+    load_decoder,
+    save_decoder,
 )
 from toolkit.methods.sam.settings import SamSettings
 from toolkit.methods.sam.targets import Embeddings, Target, TrainingData, good_targets
@@ -55,33 +56,14 @@ _FUSED = ("cpu", "cuda")
 """Where AdamW updates all parameters in one call, which takes a tenth of the time."""
 
 
-@dataclass(frozen=True)
-class StepContext:
-    """Model, parameters and thread pool of a training step."""
-
-    sam: Sam
-    parameters: Sequence[Tensor]
-    bfloat16: bool
-    pool: Executor
-    threads: int
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Input of one step.
-
-    Attributes:
-        targets: B regions, or places on good images.
-        embeddings: float tensor (B, 256, h, w).
-        truth: float tensor (B, 1, 4 h, 4 w) in [0, 1].
-    """
-
-    targets: Sequence[Target]
-    embeddings: Tensor
-    truth: Tensor
-
-
-def train(sam: Sam, cache: Embeddings, data: TrainingData, settings: SamSettings, run: Run) -> None:
+def train(
+    sam: Sam,
+    cache: Embeddings,
+    data: TrainingData,
+    settings: SamSettings,
+    run: Run,
+    shards: Shards = ALONE,
+) -> None:
     """Fine-tune the decoder and leave the best weights in the run, and in `sam`.
 
     Most epochs use embeddings and masks at half the resolution: a step then costs less than half,
@@ -98,14 +80,16 @@ def train(sam: Sam, cache: Embeddings, data: TrainingData, settings: SamSettings
         data: regions and places.
         settings: of the method.
         run: receives `results.csv`, the checkpoints, and the log.
+        shards: which of several processes this is; the first one validates and writes.
 
     Raises:
         RunError: the loss is not finite; the best weights so far are kept.
     """
     threads = thread_count(sam.device)
     with thread_pool(threads) as pool:
-        _train(sam, cache, data, settings, run, pool, threads)
-    load_decoder(sam, run.weights / DECODER)
+        _train(sam, cache, data, settings, run, pool, threads, shards)
+    if shards.is_first:
+        load_decoder(sam, run.weights / DECODER)
 
 
 def _train(
@@ -116,22 +100,25 @@ def _train(
     run: Run,
     pool: Executor,
     threads: int,
+    shards: Shards,
 ) -> None:
     regions = min(len(data.targets), settings.samples_per_epoch)
     steps = math.ceil((regions + settings.negative_images) / settings.batch)
     low_res_epochs = round(settings.low_res_fraction * settings.epochs)
     costs = [1.0 if e < low_res_epochs else _FULL_RES_COST for e in range(settings.epochs)]
     state = _State(sam, settings, steps=steps)
-    context = StepContext(sam, state.parameters, state.bfloat16, pool, threads)
+    context = StepContext(sam, state.parameters, state.bfloat16, pool, threads, shards)
     low_res: dict[tuple[Path, View], Tensor] = {}
     best_path, last_path = run.weights / DECODER, run.weights / LAST
-    if last_path.is_file() and best_path.is_file():
+    (resumes,) = shards.of_first([float(last_path.is_file() and best_path.is_file())])
+    if resumes:
         state.load(last_path)
-        run.log(f"resumed after epoch {state.epoch}")
-    else:
+        if shards.is_first:
+            run.log(f"resumed after epoch {state.epoch}")
+    elif shards.is_first:
         state.best = _validate(state, cache, data.val, run, pool)
         save_decoder(state.average, best_path)
-    with progress("fine-tune sam", steps * sum(costs)) as bar:
+    with progress("fine-tune sam", steps * sum(costs), show=shards.is_first) as bar:
         bar.skip(steps * sum(costs[: state.epoch]))
         while state.epoch < settings.epochs and state.stale < settings.patience:
             started = time.perf_counter()
@@ -142,9 +129,9 @@ def _train(
             for start in range(0, len(chosen), settings.batch):
                 targets = chosen[start : start + settings.batch]
                 if state.epoch < low_res_epochs:
-                    batch = low_res_batch(targets, cache, sam.device, low_res)
+                    batch = low_res_batch(targets, cache, sam.device, low_res, shards)
                 else:
-                    batch = full_res_batch(targets, cache, sam.device)
+                    batch = full_res_batch(targets, cache, sam.device, shards)
                 loss, iou = compute_gradients(context, batch, settings, rng)
                 if not math.isfinite(loss):
                     raise RunError(
@@ -163,15 +150,44 @@ def _train(
                 "lr": float(state.schedule.get_last_lr()[0]),
                 "seconds": time.perf_counter() - started,
             }
-            if state.epoch % settings.validate_every and state.epoch < settings.epochs:
-                run.add_result({"epoch": state.epoch, **row})
-            else:
-                score = _validate(state, cache, data.val, run, pool, **row)
-                state.stale += 1
-                if score > state.best:
-                    state.best, state.stale = score, 0
-                    save_decoder(state.average, best_path)
-            state.save(last_path)
+            if shards.is_first:
+                if state.epoch % settings.validate_every and state.epoch < settings.epochs:
+                    run.add_result({"epoch": state.epoch, **row})
+                else:
+                    score = _validate(state, cache, data.val, run, pool, **row)
+                    state.stale += 1
+                    if score > state.best:
+                        state.best, state.stale = score, 0
+                        save_decoder(state.average, best_path)
+                state.save(last_path)
+            (stale,) = shards.of_first([state.stale])  # by which all end together
+            state.stale = int(stale)
+
+
+@dataclass(frozen=True)
+class HelpTrain:
+    """What each further process of a training does, see `training_processes`.
+
+    Attributes:
+        settings: of the method.
+        run: directory of the run, which has its weights already.
+        data: regions and places.
+        views: of all images that are encoded.
+    """
+
+    settings: SamSettings
+    run: Path
+    data: TrainingData
+    views: Sequence[tuple[Sample, View]]
+
+    def __call__(self, shards: Shards) -> None:
+        """Encode this process's part, and take part in every step."""
+        run = Run.open(self.run)
+        sam = initial_model(self.settings, run).to(device_of(shards, run.device))
+        defects = [target.sample for target in self.data.targets]
+        cache = training_cache(sam, run.metadata[ENCODER_KEY], defects)
+        cache.fill(shards.own_part(self.views), show=False)
+        train(sam, cache, self.data, self.settings, run, shards)
 
 
 class _State:
@@ -240,105 +256,6 @@ class _State:
         self.best = record["best"]
 
 
-def full_res_batch(targets: Sequence[Target], cache: Embeddings, device: torch.device) -> Batch:
-    """Return a batch at SAM's own resolution."""
-    embeddings = torch.stack([cache.get(t.sample, t.view) for t in targets])
-    return Batch(targets, embeddings.to(device).float(), _truth(targets).to(device))
-
-
-def low_res_batch(
-    targets: Sequence[Target],
-    cache: Embeddings,
-    device: torch.device,
-    low_res: dict[tuple[Path, View], Tensor],
-) -> Batch:
-    """Return a batch at half the resolution.
-
-    Args:
-        targets: of the batch.
-        cache: embeddings.
-        device: where the step is computed.
-        low_res: embeddings (256, 32, 32) so far, half a MiB each; missing ones are added.
-    """
-    for target in targets:
-        key = (target.sample.image, target.view)
-        if key not in low_res:
-            embedding = cache.get(target.sample, target.view)
-            low_res[key] = functional.avg_pool2d(embedding.float(), 2).to(embedding.dtype)
-    embeddings = torch.stack([low_res[t.sample.image, t.view] for t in targets])
-    truth = functional.avg_pool2d(_truth(targets), 2)
-    return Batch(targets, embeddings.to(device).float(), truth.to(device))
-
-
-def compute_gradients(
-    context: StepContext, batch: Batch, settings: SamSettings, rng: np.random.Generator
-) -> tuple[float, float]:
-    """Leave the gradients of one batch in the parameters; return mean loss and first IoU."""
-    targets = batch.targets
-    scales = [scale_to_input(t.size_wh) for t in targets]
-    prompts = [_first_prompt(t, settings, rng) for t in targets]
-    real = torch.tensor([t.region is not None for t in targets], device=batch.truth.device)
-    ambiguous = torch.tensor([not p.is_box for p in prompts], device=batch.truth.device)
-    rounds = 1 + (settings.refinement_clicks if rng.random() < settings.refinement_prob else 0)
-    size = math.ceil(len(targets) / context.threads)
-    slices = [slice(start, start + size) for start in range(0, len(targets), size)]
-    feedback: Tensor | None = None
-    losses, first_iou = [], float("nan")
-
-    def compute(rows: slice) -> tuple[float, Tensor, Tensor, Sequence[Tensor | None]]:
-        """Return loss, IoU (b,), logits (b, 1, 4 h, 4 w) and gradients of a part of the batch."""
-        # Without its cache, which threads would share: one clears what the other still uses.
-        with torch.autocast(
-            batch.embeddings.device.type,
-            torch.bfloat16,
-            enabled=context.bfloat16,
-            cache_enabled=False,
-        ):
-            decoded = decode(
-                context.sam, batch.embeddings[rows], prompts[rows], scales[rows],
-                None if feedback is None else feedback[rows],
-            )  # fmt: skip
-            logits, predicted = decoded.low_res_logits().float(), decoded.iou_predictions().float()
-        each, iou = prompt_loss(logits, predicted, batch.truth[rows], real[rows], ambiguous[rows])
-        loss = each.sum() / len(targets)
-        gradients = torch.autograd.grad(loss / rounds, context.parameters, allow_unused=True)
-        return float(loss.detach()), iou, logits[:, :1].detach(), gradients
-
-    for number in range(rounds):
-        parts = list(context.pool.map(compute, slices))
-        for *_, gradients in parts:
-            _add_gradients(context.parameters, gradients)
-        losses.append(sum(loss for loss, *_ in parts))
-        if number == 0 and bool(real.any()):
-            first_iou = float(torch.cat([iou for _, iou, *_ in parts])[real].mean())
-        if number + 1 < rounds:
-            feedback = torch.cat([logits for _, _, logits, _ in parts])
-            feedback = feedback.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
-            prompts = [
-                _with_random_click(p, t.size_wh, low > 0, true > 0.5, rng)
-                for p, t, low, true in zip(
-                    prompts, targets, feedback[:, 0], batch.truth[:, 0], strict=True
-                )
-            ]
-            ambiguous = torch.zeros_like(ambiguous)
-    return float(np.mean(losses)), first_iou
-
-
-def _truth(targets: Sequence[Target]) -> Tensor:
-    return torch.from_numpy(np.stack([t.low_res_mask for t in targets]))[:, None]
-
-
-def _add_gradients(parameters: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> None:
-    for tensor, gradient in zip(parameters, gradients, strict=True):
-        if gradient is None:
-            continue
-        if tensor.grad is None:
-            # In the parameter's own order of memory, which the fused update takes for granted.
-            tensor.grad = torch.empty_like(tensor).copy_(gradient)
-        else:
-            tensor.grad.add_(gradient)
-
-
 def _epoch_targets(
     data: TrainingData, settings: SamSettings, rng: np.random.Generator
 ) -> list[Target]:
@@ -347,33 +264,6 @@ def _epoch_targets(
     chosen = rng.permutation(len(data.targets))[: settings.samples_per_epoch]
     mixed = [*(data.targets[i] for i in chosen), *places]
     return [mixed[i] for i in rng.permutation(len(mixed))]
-
-
-def _first_prompt(target: Target, settings: SamSettings, rng: np.random.Generator) -> Prompt:
-    if rng.random() < settings.box_prompt_prob:
-        return box_prompt(
-            jitter_box(target.box_xyxy, target.size_wh, rng, share=settings.box_jitter)
-        )
-    x0, y0, x1, y1 = target.box_xyxy
-    if target.region is None:
-        return click_prompt(float(rng.integers(x0, x1)), float(rng.integers(y0, y1)))
-    x, y = likely_pixel(target.region.crop, rng)
-    return click_prompt(x0 + x, y0 + y)
-
-
-def _with_random_click(
-    prompt: Prompt, size_wh: tuple[int, int], mask: Tensor, true: Tensor, rng: np.random.Generator
-) -> Prompt:
-    """Add a click on the error; where there is none, one on the object (or beside it)."""
-    predicted, truth = mask.cpu().numpy(), true.cpu().numpy()
-    found = click_on_error(predicted, truth, rng)
-    if found is None:
-        found = (*random_pixel(truth if truth.any() else ~truth, rng), bool(truth.any()))
-    x, y, positive = found
-    per_pixel = INPUT_SIZE / len(truth) / scale_to_input(size_wh)
-    width, height = size_wh
-    x, y = (min((c + 0.5) * per_pixel, n - 1) for c, n in ((x, width), (y, height)))
-    return with_click(prompt, x, y, positive=positive)
 
 
 def _validate(

@@ -216,6 +216,11 @@ class DepthBanks:
         """Return the scores of the cells of one image, float32 (cells,)."""
         return self.scores(self.grids(patches))
 
+    @property
+    def in_torch(self) -> bool:
+        """Whether all of it is operations of torch, which other engines can run."""
+        return all(one.bank.in_torch for one in self.depths)
+
     def grids(self, patches: Tensor) -> list[Tensor]:
         """Return the features of each depth of patches (cells, channels of all layers)."""
         return [one.depth.grid(patches, self.grid_hw) for one in self.depths]

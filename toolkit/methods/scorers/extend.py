@@ -43,16 +43,9 @@ def _with_rows(one: DepthBank, rows: Tensor, owner: int) -> DepthBank:
     import torch
 
     bank = one.bank
-    assert bank.owners is not None
     chosen = furthest(rows, bank, max(1, round(_ADDED_SHARE * len(rows))))
-    owners = torch.full((len(chosen),), owner).to(bank.owners)
-    longer = MemoryBank(
-        torch.cat([bank.features, rows[chosen].to(bank.features)]),
-        bank.whitening,
-        owners=torch.cat([bank.owners, owners]),
-        num_neighbors=bank.num_neighbors,
-    )
-    return replace(one, bank=longer)
+    owners = torch.full((len(chosen),), owner)
+    return replace(one, bank=bank.with_rows(rows[chosen], owners))
 
 
 def furthest(patches: Tensor, bank: MemoryBank, count: int) -> Tensor:

@@ -53,6 +53,11 @@ class MemoryBank:
         self._compared = self._along_axes(bank)
         self._half_squares = self._compared.square().sum(dim=1) / 2
 
+    @property
+    def in_torch(self) -> bool:
+        """Whether it is searched by operations of torch, which other engines can run."""
+        return True
+
     def __len__(self) -> int:
         return int(self.features.shape[0])
 
@@ -60,6 +65,20 @@ class MemoryBank:
         """Return the tensors that are saved."""
         state = {"features": self.features, "whitening": self.whitening, "owners": self.owners}
         return {key: value for key, value in state.items() if value is not None}
+
+    def with_rows(self, rows: Tensor, owners: Tensor) -> MemoryBank:
+        """Return a bank with further patches, float (n, d), compared in all dimensions."""
+        features, known = self._longer(rows, owners)
+        return MemoryBank(features, self.whitening, owners=known, num_neighbors=self.num_neighbors)
+
+    def _longer(self, rows: Tensor, owners: Tensor) -> tuple[Tensor, Tensor]:
+        import torch
+
+        assert self.owners is not None
+        return (
+            torch.cat([self.features, rows.to(self.features)]),
+            torch.cat([self.owners, owners.to(self.owners)]),
+        )
 
     def distances(self, patches: Tensor, *, without: int | None = None) -> Tensor:
         """Return the mean distance of each patch to its nearest patches of the bank.

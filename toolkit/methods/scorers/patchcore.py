@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 
@@ -42,6 +42,7 @@ from toolkit.methods.scorers.depths import (
 )
 from toolkit.methods.scorers.extend import with_good_images
 from toolkit.methods.scorers.held_patches import HeldPatches, owner_of, scaled
+from toolkit.methods.scorers.indexed_bank import IndexedBank, import_faiss, pays
 from toolkit.methods.scorers.memory_bank import MemoryBank
 from toolkit.progress import progress, track
 from toolkit.runs.run import Run
@@ -85,6 +86,9 @@ class PatchCoreSettings(FeatureSettings):
     )
     projection_dim: int = setting(
         64, "dimensions in which the coreset is chosen; 0: all", advanced=True
+    )
+    index: Literal["exact", "ivf-pq"] = setting(
+        "exact", "search of the bank; ivf-pq is for banks of many thousand patches (faiss)"
     )
     max_patches: int = setting(
         100_000, "patches held in memory per bank at most; more are sampled evenly", advanced=True
@@ -182,6 +186,8 @@ class PatchCoreBase(FeatureScorer[S]):
         Raises:
             DataError: fewer patches than the coreset needs.
         """
+        if self.settings.index != "exact":
+            import_faiss()  # before the work and not behind it
         base = _read_base(self, extractor, split) if self.settings.base_run else None
         contents = {s.id: file_sha256(s.image) for s in good}
         known = set() if base is None else set(base.images)
@@ -226,7 +232,8 @@ class PatchCoreBase(FeatureScorer[S]):
             DepthBank(
                 depth,
                 self._bank(
-                    state[f"{i}.features"], state[f"{i}.owners"], state.get(f"{i}.whitening")
+                    *(state[f"{i}.{key}"] for key in ("features", "owners")),
+                    *(state.get(f"{i}.{key}") for key in ("whitening", "index")),
                 ),
                 read_places(state, i),
                 state[f"{i}.scale"],
@@ -235,14 +242,19 @@ class PatchCoreBase(FeatureScorer[S]):
         ]
         return DepthBanks(banks, extractor.grid_hw)
 
-    def _bank(self, features: Tensor, owners: Tensor, whitening: Tensor | None) -> MemoryBank:
-        return MemoryBank(
-            features,
-            whitening,
-            owners=owners,
-            pca_dim=self.settings.pca_dim,
-            num_neighbors=self.settings.num_neighbors,
-        )
+    def _bank(
+        self,
+        features: Tensor,
+        owners: Tensor,
+        whitening: Tensor | None,
+        index: Tensor | None = None,
+        *,
+        learn_index: bool = False,
+    ) -> MemoryBank:
+        same: dict[str, Any] = {"owners": owners, "num_neighbors": self.settings.num_neighbors}
+        if learn_index or index is not None:
+            return IndexedBank(features, whitening, index=index, **same)
+        return MemoryBank(features, whitening, pca_dim=self.settings.pca_dim, **same)
 
     def _is_aligned(self, good: Sequence[Sample], run: Run) -> bool:
         found = alignment_of(good)
@@ -279,7 +291,8 @@ class PatchCoreBase(FeatureScorer[S]):
         chosen, radius = self._choose(features, whitening, size, run)
         if kept.depth.start == 0:
             run.update_metadata(coreset_radius=round(radius, 4))
-        bank = self._bank(features[chosen], owners[chosen], whitening)
+        learn_index = settings.index != "exact" and pays(size, run.log)
+        bank = self._bank(features[chosen], owners[chosen], whitening, learn_index=learn_index)
         return DepthBank(kept.depth, bank, kept.places, torch.empty(0))
 
     def _coreset_size(self, seen: int, held: int, wanted: int) -> int:

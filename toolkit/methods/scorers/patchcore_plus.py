@@ -179,6 +179,11 @@ class TwoBanks:
         """Return the raised distances of the cells; see `Head`."""
         return self._scores(self.bank.grids(patches)), None
 
+    @property
+    def in_torch(self) -> bool:
+        """See `DepthBanks`."""
+        return self.bank.in_torch
+
     def of_layers(self, layers: Sequence[Tensor]) -> tuple[Tensor, None]:
         """Return the same for the layers apart; see `LayersHead`."""
         return self._scores(self.bank.grids_of_layers(layers)), None
