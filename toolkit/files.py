@@ -54,7 +54,12 @@ def write_json(path: Path, record: Any) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
-    write_text(path, json.dumps(record, indent=2, sort_keys=True, allow_nan=False) + "\n")
+    write_text(path, json_text(record))
+
+
+def json_text(record: Any) -> str:
+    """Return what `write_json` writes."""
+    return json.dumps(record, indent=2, sort_keys=True, allow_nan=False) + "\n"
 
 
 def write_text(path: Path, text: str) -> None:

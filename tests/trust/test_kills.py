@@ -21,6 +21,7 @@ import safetensors.torch
 
 from tests.trust import kill_server
 from toolkit.data.synthetic import make_sample
+from toolkit.verification.verify import verify
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
 
@@ -171,6 +172,8 @@ def test_a_killed_command_ends_like_an_undisturbed_one(
         assert "Traceback" not in text, (moment, text)
         assert not differences(snapshot(folder), wanted), (moment, text)
         assert not [p for p in folder.rglob("*") if ".tmp-" in p.name], (moment, text)
+        if command.name != "predict":
+            assert not verify([folder]).damaged, (moment, text)
         shutil.rmtree(folder)
 
 
@@ -189,7 +192,7 @@ def snapshot(folder: Path) -> dict[str, Any]:
         if (
             path.is_dir()
             or path.suffix == ".csv"
-            or path.name in ("small.yaml", "command.log", "log.txt", ".lock")
+            or path.name in ("small.yaml", "command.log", "log.txt", ".lock", "checksums.json")
         ):
             continue
         if path.suffix in (".json", ".jsonl"):

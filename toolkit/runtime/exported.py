@@ -130,6 +130,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise ModelError(f"{path}: not a readable manifest; export again") from error
     if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
         raise ModelError(f"{path}: of another schema than {SCHEMA}; export again")
+    stored = manifest.pop("checksum", None)  # exports of older versions have none
+    text = json.dumps(manifest, sort_keys=True)
+    if stored is not None and stored != hashlib.sha256(text.encode()).hexdigest()[:16]:
+        raise ModelError(f"{path}: changed since it was written; export again")
     needed = ("sha256", "engine", "model", "precision", "steps", "threshold", "calibration")
     missing = [key for key in needed if key not in manifest]
     if missing:
