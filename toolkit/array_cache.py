@@ -75,10 +75,7 @@ class ArrayCache:
         if not path.is_file():
             return None
         try:
-            content, is_whole = without_trailer(path.read_bytes())
-            stored: Any = None
-            if is_whole is not False:
-                stored = np.load(BytesIO(content), allow_pickle=False)
+            stored = self._parsed(path.read_bytes())
         except (OSError, ValueError, EOFError):
             stored = None
         if not self._fits(stored):
@@ -115,6 +112,15 @@ class ArrayCache:
             stored = compute()
             self.put(key, stored)
         return stored
+
+    def _parsed(self, data: bytes) -> Any:
+        """Return the array in a file; None where it differs from its checksum or is cut."""
+        content, is_whole = without_trailer(data)
+        if is_whole is False:
+            return None
+        file = BytesIO(content)
+        stored = np.load(file, allow_pickle=False)
+        return stored if file.tell() == len(content) else None  # else a cut trailer
 
     def _fits(self, array: Any) -> bool:
         if not isinstance(array, np.ndarray) or array.dtype != self._dtype:

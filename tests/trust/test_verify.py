@@ -110,7 +110,7 @@ def test_damage_is_noticed_by_name(
             assert damaged == [file], (file, bit)
             tried += 1
         file.write_bytes(whole)
-    record_property("damaged files", tried)
+    record_property("cases", tried)
     assert tried or damage == "missing"
     assert not verify([place]).damaged
 
