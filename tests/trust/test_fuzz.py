@@ -119,7 +119,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def data(work: Path) -> Path:
-    return make_sample(work / "data", seed=2, size=48, train_good=3, test_good=4, per_defect=4)
+    return make_sample(work / "data", seed=2, size=64, train_good=3, test_good=4, per_defect=4)
 
 
 @pytest.fixture(autouse=True)

@@ -49,7 +49,7 @@ def raw(text: str) -> set[str]:
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set whose classes and files have these names."""
     folder = tmp_path_factory.mktemp("names") / NAMES[0]
-    make_sample(folder, seed=3, size=48, train_good=6, test_good=6, per_defect=4)
+    make_sample(folder, seed=3, size=64, train_good=6, test_good=6, per_defect=4)
     kinds = sorted(p.name for p in (folder / "ground_truth").iterdir())
     # As many classes as there are names, each with some images.
     for number, name in enumerate(NAMES[1:]):

@@ -37,7 +37,9 @@ pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and file locks"),
 ]
 PAIRS = int(os.environ.get("TOOLKIT_PAIRS", "2"))
-REFUSED = ("already there", "a run of this name exists", "another process")
+REFUSED = (
+    "already there", "a run of this name exists", "another process", "Directory not empty",
+)  # fmt: skip
 TRAIN = ["train", "padim", "--data", "DATA", *FEATURES, "--n-features", "8"]
 CONVERT = ["convert", "--to", "yolo", "--data", "DATA", "--out", "out"]
 # What each of two processes does, and how many may be refused.
