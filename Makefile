@@ -35,7 +35,7 @@ test-tools: $(VENV)/test.done
 # 500 kills instead of some 50, 20,000 cases of each fuzz target instead of 60: some hours. What
 # was tried is counted into docs/reliability.md, also where a test fails.
 trust: $(VENV)/test.done
-	TOOLKIT_KILLS=500 TOOLKIT_FUZZ=20000 TOOLKIT_PAIRS=20 OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 \
+	TOOLKIT_KILLS=500 TOOLKIT_FUZZ=20000 TOOLKIT_PAIRS=20 TOOLKIT_LIMITS=1 OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 \
 		$(BIN)/python -m pytest -n auto tests/trust --junitxml=trust.xml; \
 		status=$$?; $(BIN)/python .ci/trust trust.xml docs/reliability.md; exit $$status
 

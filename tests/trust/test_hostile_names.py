@@ -49,7 +49,7 @@ def raw(text: str) -> set[str]:
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set whose classes and files have these names."""
     folder = tmp_path_factory.mktemp("names") / NAMES[0]
-    make_sample(folder, seed=3, size=64, train_good=6, test_good=6, per_defect=4)
+    make_sample(folder, seed=3, size=64, train_good=6, test_good=6, per_defect=5)
     kinds = sorted(p.name for p in (folder / "ground_truth").iterdir())
     # As many classes as there are names, each with some images.
     for number, name in enumerate(NAMES[1:]):
@@ -57,7 +57,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for part, suffix in (("test", ""), ("ground_truth", "_mask")):
             target = folder / part / name
             target.mkdir()
-            for image in sorted((folder / part / source).iterdir())[:4]:
+            for image in sorted((folder / part / source).iterdir()):
                 stem = f"{image.stem.removesuffix('_mask')}{NAMES[(number + 2) % 7]}"
                 stem = stem.replace("/", "")
                 shutil.copyfile(image, target / f"{stem}{suffix}{image.suffix}")

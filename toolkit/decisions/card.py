@@ -155,11 +155,13 @@ class CalibrationCard:
                 path=path,
             )
             # Whatever a decision needs is read here, so that a damaged card fails at once.
+            json.dumps(card.to_dict(), allow_nan=False)
             card.outcome(card.good_scores[0])
             card.p_value(0.0)
             _ = card.cross_fit
             _ = (card.model["sha256"], card.model["method"], card.model["name"])
-        except (KeyError, TypeError, ValueError, IndexError, ToolkitError) as error:
+        except (KeyError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError,
+                ToolkitError) as error:  # fmt: skip
             raise RunError(f"{path}: damaged ({error}); calibrate again") from error
         return card
 

@@ -14,6 +14,7 @@ from toolkit.data.types import Dataset, Sample
 from toolkit.errors import RunError
 from toolkit.prediction import Prediction
 from toolkit.runs.prediction_io import read_predictions
+from toolkit.runs.record import EVALUATED, check_record
 from toolkit.runs.run import Run
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def load_scored_predictions(run: Run, dataset: Dataset, part: str) -> ScoredPred
     Raises:
         RunError: the data set is not the one that the run was made on (it may have been moved).
     """
+    check_record(run, EVALUATED)
     ids = run.record["split"][part]
     missing = [name for name in ids if name not in dataset.by_id]
     if missing:
