@@ -48,7 +48,8 @@ BOTH = {
     "one run, resumed": ([*TRAIN, "--name", "run", "--resume"],) * 2 + (1,),
     "numbered runs": (TRAIN, TRAIN, 0),
     "one cache": ([*TRAIN, "--name", "a"], [*TRAIN, "--name", "b"], 0),
-    "one benchmark": (["benchmark", "small.yaml", "--data", "DATA"],) * 2 + (0,),
+    # Each may meet a run that the other is training; the rest is shared.
+    "one benchmark": (["benchmark", "small.yaml", "--data", "DATA"],) * 2 + (2,),
     "one output": (CONVERT, CONVERT, 1),
     "one output, replaced": ([*CONVERT, "--overwrite"],) * 2 + (1,),
 }

@@ -125,7 +125,7 @@ def print_plan(plan: SplitPlan) -> None:
     table.add_column("all", justify="right")
     for label in labels:
         numbers = [counts[column][label] for column in columns]
-        table.add_row(Text(label), *map(str, numbers), str(sum(numbers)))
+        table.add_row(Text(printable(label)), *map(str, numbers), str(sum(numbers)))
     table.add_section()
     sums = [counts[column].total() for column in columns]
     table.add_row("all", *map(str, sums), str(sum(sums)))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from toolkit.errors import RunError
-from toolkit.files import atomic_write
+from toolkit.files import atomic_write, short_name
 from toolkit.prediction import Boxes, Prediction
 
 SCHEMA = 1
@@ -111,7 +111,9 @@ def _to_record(folder: Path, part: str, prediction: Prediction) -> dict[str, Any
     if prediction.mask is not None:
         record["mask"] = encode_mask(prediction.mask)
     if prediction.anomaly_map is not None:
-        name = f"{part}/{prediction.sample_id}.npy"  # ids are unique as they are
+        folders, _, file_name = prediction.sample_id.rpartition("/")
+        inner = f"{folders}/{short_name(file_name)}" if folders else short_name(file_name)
+        name = f"{part}/{inner}.npy"  # ids are unique as they are
         with atomic_write(folder / name) as temporary, temporary.open("wb") as file:
             np.save(file, prediction.anomaly_map.astype(np.float32))
         record["anomaly_map"] = name

@@ -54,5 +54,5 @@ def check_record(run: Run, names: Iterable[str] = tuple(_KINDS)) -> None:
                 f"{run.path}/run.json: damaged (no {name.split('.')[-1]}); make the run again"
             )
         part = name.removeprefix("split.")
-        if part in PARTS and not all(isinstance(one, str) for one in list(found)):
+        if part in PARTS and not all(isinstance(one, str) for one in record["split"][part]):
             raise RunError(f"{run.path}/run.json: damaged ({part}); make the run again")

@@ -161,6 +161,8 @@ def _check(manifest: Mapping[str, Any]) -> None:
     files, calibration = manifest["sha256"], manifest["calibration"]
     if manifest["model"] not in files or any(Path(name).name != name for name in files):
         raise ValueError("the model is not among its files")
+    if manifest["engine"] not in ("onnxruntime", "openvino"):
+        raise ValueError("an unknown engine")
     limits = [manifest["threshold"]]
     if calibration is not None:
         limits += [calibration["nok"], calibration["review"], *calibration["good_scores"]]
