@@ -118,7 +118,10 @@ def print_plan(plan: SplitPlan) -> None:
     columns: list[str | int] = [TRAIN, VAL, TEST] if official else [TRAIN, *range(plan.folds)]
     counts = {c: _slot_counts(plan, c) for c in columns}
     labels = sorted({s.label for s in plan.slots}, key=lambda label: (label != GOOD, label))
-    _line(console, Text.assemble((plan.dataset, "bold"), f", {plan.protocol}, seed {plan.seed}"))
+    _line(
+        console,
+        Text.assemble((printable(plan.dataset), "bold"), f", {plan.protocol}, seed {plan.seed}"),
+    )
     table = _table("class")
     for column in columns:
         table.add_column(_slot_title(column, official), justify="right")
