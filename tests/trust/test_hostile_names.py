@@ -156,12 +156,12 @@ def test_leaderboard(form: str, runs: list[str], work: Path) -> None:
     if form == "html":
         HTMLParser().feed(text)
     if form == "json":
-        assert NAMES[0] in {row["method"] for row in _rows(json.loads(text))}
+        assert NAMES[0] in {row["entry"] for row in _rows(json.loads(text))}
 
 
 def _rows(value: object) -> Iterator[dict[str, object]]:
     if isinstance(value, dict):
-        if "method" in value:
+        if "entry" in value:
             yield value
         value = list(value.values())
     if isinstance(value, list):
@@ -171,7 +171,7 @@ def _rows(value: object) -> Iterator[dict[str, object]]:
 
 def test_written_into_a_document(runs: list[str]) -> None:
     page = Path("page.md")
-    page.write_text("<!-- leaderboard: start all -->\n<!-- leaderboard: end all -->\n")
+    page.write_text("<!-- leaderboard: start runs -->\n<!-- leaderboard: end runs -->\n")
     said("leaderboard", "runs", "--write", page, status=(0, 1, 2))
     check_files(Path())
 
