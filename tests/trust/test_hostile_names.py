@@ -193,7 +193,7 @@ def test_compare_merge_verify_and_evaluate(runs: list[str]) -> None:
     (Path(second) / "report.json").write_bytes(b"{}")
     assert "report.json: damaged" in said("verify", "runs", status=(1,))
     (Path(second) / "metrics.json").write_bytes(b"{")
-    said("leaderboard", "runs")
+    said("leaderboard", "runs", status=(1,))
 
 
 def test_report(runs: list[str]) -> None:

@@ -177,3 +177,68 @@ def test_copies_of_a_run_stay_verified(tmp_path: Path, tiny_runs: TinyRuns) -> N
     found = verify([tmp_path / "merged"])
     assert found.files > 5
     assert (found.damaged, found.unchecked) == ([], [])
+
+
+@pytest.mark.parametrize("changed", ["id", "slot", "fingerprint"])
+def test_a_split_file_that_somebody_has_sealed_again(
+    changed: str, tmp_path: Path, sample_dir: Path
+) -> None:
+    from toolkit.data.layouts import load_dataset
+    from toolkit.data.protocols import make_plan
+    from toolkit.data.splits import SplitPlan, _checksum
+    from toolkit.errors import DataError
+
+    dataset, path = load_dataset(sample_dir), tmp_path / "a.split.json"
+    make_plan(dataset, protocol="supervised").write(path)
+    record = json.loads(path.read_text())
+    del record["checksum"]
+    if changed == "fingerprint":
+        record["fingerprint"] = 3
+    else:
+        record["slots"][0][changed] = {"id": "none.png", "slot": "elsewhere"}[changed]
+    path.write_text(json.dumps({**record, "checksum": _checksum(record)}))
+    with pytest.raises(DataError):
+        SplitPlan.read(path).fold(dataset, 0)
+
+
+def test_names_that_are_too_long(tmp_path: Path) -> None:
+    from toolkit.config import find_config
+    from toolkit.errors import ConfigError
+    from toolkit.files import OutputError, short_name
+    from toolkit.reporting.write import report
+
+    with pytest.raises(ConfigError, match="no such config"):
+        find_config("x" * 5000)
+    with pytest.raises(OutputError, match="cannot be written"):
+        report(tmp_path, out=tmp_path / ("x" * 300))
+    first, second = (short_name("é" * 150 + end) for end in "ab")
+    assert first != second
+    assert len(first.encode()) <= 200
+
+
+@pytest.mark.parametrize(
+    "changed", [{"data": "x"}, {"split": []}, {"settings": "x"}, {"data": {"root": 3}}]
+)
+def test_a_record_of_a_run_of_another_kind(
+    changed: dict[str, object], tmp_path: Path, tiny_runs: TinyRuns
+) -> None:
+    from toolkit.runs.evaluate import evaluate
+
+    shutil.copytree(tiny_runs("padim").path, tmp_path / "run")
+    path = tmp_path / "run/run.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changed}))
+    with pytest.raises(RunError, match=r"run\.json: damaged"):
+        evaluate(tmp_path / "run")
+
+
+def test_a_gzip_file_cut_in_its_head(tmp_path: Path) -> None:
+    import gzip
+
+    from toolkit.data.archive import unpack
+    from toolkit.errors import DataError
+
+    whole = gzip.compress(b"x" * 100)
+    for size in range(1, 20):
+        (tmp_path / "a.tar.gz").write_bytes(whole[:size])
+        with pytest.raises(DataError):
+            unpack(tmp_path / "a.tar.gz", tmp_path, folder="bottle")
