@@ -33,7 +33,6 @@ OK = Answer(Outcome.OK, 1.5, 4.0, 0.3, "", "m", 12.0)
         {"score": None},
         {"score": True},
         {"id": None},
-        {"class_probabilities": {}},
         {"class_probabilities": {"good": None}},
         {"class_probabilities": []},
         {"boxes": {"xyxy": [[0, 0, 1, 1]], "scores": [], "labels": ["a"]}},

@@ -16,7 +16,7 @@ from toolkit.metrics.bootstrap import Interval, MaybeInterval, image_difference_
 from toolkit.metrics.image import image_metrics
 from toolkit.metrics.values import Undefined, Value
 from toolkit.runs.evaluate import choose_threshold
-from toolkit.runs.record import check_record
+from toolkit.runs.record import EVALUATED, check_record
 from toolkit.runs.run import Run
 from toolkit.runs.scored_predictions import ScoredPredictions, load_scored_predictions
 
@@ -233,7 +233,7 @@ def _paired_metrics(
 
 def _check_comparable(runs: tuple[Run, Run]) -> None:
     for run in runs:
-        check_record(run)
+        check_record(run, (*EVALUATED, "split.hash", "split.fold"))
     one, other = (run.record for run in runs)
     for what, key in (("data", "fingerprint"), ("split", "hash"), ("split", "fold")):
         if one[what][key] != other[what][key]:

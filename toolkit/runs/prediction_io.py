@@ -136,8 +136,6 @@ def _from_record(folder: Path, record: dict[str, Any], pixels: bool) -> Predicti
     probabilities, seconds = record.get("class_probabilities"), record.get("seconds")
     if probabilities is not None:
         probabilities = {str(name): _number(value) for name, value in probabilities.items()}
-        if not probabilities:
-            raise ValueError("no class probabilities")
     return Prediction(
         sample_id=_text(record["id"]),
         score=_number(record["score"]),
@@ -153,7 +151,7 @@ def _from_record(folder: Path, record: dict[str, Any], pixels: bool) -> Predicti
 
 def _number(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{value!s:.40} is no number")
+        raise ValueError(f"{str(value)[:40]!r} and no number")
     return float(value)
 
 

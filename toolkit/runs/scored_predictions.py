@@ -103,6 +103,8 @@ def checked_predictions(run: Run, part: str) -> tuple[Prediction, ...]:
                 raise damaged(f"a score of {name} is {value!r} and no number")
             if not math.isfinite(value):
                 raise damaged(f"a score of {name} is {value}")
+        if prediction.class_probabilities == {}:
+            raise damaged(f"no class of {name} has a probability")
         boxes = prediction.boxes
         if boxes is not None and not (
             np.isfinite(boxes.xyxy).all() and np.isfinite(boxes.scores).all()
