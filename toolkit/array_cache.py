@@ -6,6 +6,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable, Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from toolkit.files import atomic_write
 from toolkit.home import cache_dir
+from toolkit.verification.checksums import trailer, without_trailer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,7 +24,7 @@ class ArrayCache:
     """A folder of arrays of one shape and dtype, one `.npy` file per key.
 
     A damaged, truncated or non-finite file is reported on standard error and computed again. Files
-    appear whole, so several threads and processes may share a cache.
+    appear whole, so several threads and processes may share a cache. Each ends with its SHA-256.
 
     Example:
         >>> cache = ArrayCache("features", {"backbone": "resnet18"}, shape=(2,), dtype=np.float32)
@@ -73,7 +75,7 @@ class ArrayCache:
         if not path.is_file():
             return None
         try:
-            stored = np.load(path, allow_pickle=False)
+            stored = self._parsed(path.read_bytes())
         except (OSError, ValueError, EOFError):
             stored = None
         if not self._fits(stored):
@@ -96,8 +98,11 @@ class ArrayCache:
                 f"{key}: {array.dtype} {array.shape} with finite values expected to be "
                 f"{self._dtype} {self._shape}"
             )
+        content = BytesIO()
+        np.save(content, array, allow_pickle=False)
         with atomic_write(self.path(key)) as temporary, temporary.open("wb") as file:
-            np.save(file, array, allow_pickle=False)
+            file.write(content.getbuffer())
+            file.write(trailer(content.getvalue()))  # NumPy ignores what comes behind an array
 
     def get_or_compute(self, key: str, compute: Callable[[], NDArray[Any]]) -> NDArray[Any]:
         """Return a stored array, computing and storing it first if it is missing or damaged."""
@@ -107,6 +112,15 @@ class ArrayCache:
             stored = compute()
             self.put(key, stored)
         return stored
+
+    def _parsed(self, data: bytes) -> Any:
+        """Return the array in a file; None where it differs from its checksum or is cut."""
+        content, is_whole = without_trailer(data)
+        if is_whole is False:
+            return None
+        file = BytesIO(content)
+        stored = np.load(file, allow_pickle=False)
+        return stored if file.tell() == len(content) else None  # else a cut trailer
 
     def _fits(self, array: Any) -> bool:
         if not isinstance(array, np.ndarray) or array.dtype != self._dtype:

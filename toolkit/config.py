@@ -8,6 +8,7 @@ import sys
 import types
 import typing
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -104,12 +105,13 @@ def find_config(name: str) -> Path:
         ConfigError: neither exists.
     """
     path = Path(name)
-    if path.is_file():
-        return path
+    with suppress(OSError, ValueError):  # too long, or no name of a file at all
+        if path.is_file():
+            return path
     relative = name.removeprefix("configs/").removesuffix(".yaml")
     try:
         return resource(f"configs/{relative}.yaml")
-    except ConfigError:
+    except (ConfigError, OSError, ValueError):
         folder = resource("configs")
         known = [f.relative_to(folder).with_suffix("").as_posix() for f in folder.rglob("*.yaml")]
         raise ConfigError(f"{name}: no such config{did_you_mean(relative, known)}") from None

@@ -25,6 +25,7 @@ _TEMPORARY = re.compile(r"\..+\.tmp-(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{
 _HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _FULL_BELOW_BYTES = 1 << 20
+_MOST_BYTES = 200
 
 _active: set[str] = set()  # temporary names of this process
 _cleaned: set[tuple[int, Path]] = set()  # process and folder
@@ -54,7 +55,12 @@ def write_json(path: Path, record: Any) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
-    write_text(path, json.dumps(record, indent=2, sort_keys=True, allow_nan=False) + "\n")
+    write_text(path, json_text(record))
+
+
+def json_text(record: Any) -> str:
+    """Return what `write_json` writes."""
+    return json.dumps(record, indent=2, sort_keys=True, allow_nan=False) + "\n"
 
 
 def write_text(path: Path, text: str) -> None:
@@ -128,6 +134,23 @@ def atomic_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
             if old.exists() and not path.exists():
                 old.rename(path)
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def short_name(name: str) -> str:
+    """Return a name of at most 200 bytes, because file systems allow 255 with what is added.
+
+    A longer one keeps its start, and gets a part of its hash, so that two stay different.
+
+    Example:
+        >>> short_name("a"), len(short_name("x" * 255))
+        ('a', 200)
+    """
+    data = os.fsencode(name)
+    if len(data) <= _MOST_BYTES:
+        return name
+    digest = hashlib.sha256(data).hexdigest()[:16]
+    start = data[: _MOST_BYTES - len(digest) - 1].decode("utf-8", "ignore")
+    return f"{start}-{digest}"
 
 
 @contextmanager

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from toolkit.errors import printable
+
 T = TypeVar("T")
 
 _LINE_EVERY_SECONDS = 10.0
@@ -104,10 +106,10 @@ def progress(title: str, total: float | None = None, *, show: bool = True) -> It
     if not show:
         yield _Silent()
     elif sys.stderr.isatty() and not _shared:
-        with _bar(title, total) as bar:
+        with _bar(printable(title), total) as bar:
             yield bar
     else:
-        yield _Lines(title, total)
+        yield _Lines(printable(title), total)
 
 
 def track(

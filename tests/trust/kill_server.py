@@ -15,9 +15,11 @@ import io
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 STEPS = (
@@ -35,7 +37,9 @@ def main() -> None:
 
     print("{}", flush=True)
     for line in sys.stdin:
-        print(json.dumps(serve(json.loads(line))), flush=True)
+        request = json.loads(line)
+        together = "commands" in request
+        print(json.dumps(serve_together(request) if together else serve(request)), flush=True)
 
 
 def serve(request: dict[str, Any]) -> dict[str, Any]:
@@ -43,7 +47,9 @@ def serve(request: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         request: `cwd`, `argv`; `step` before which the child dies, or `seconds` after which it is
-            killed; neither for a run that is left alone.
+            killed; neither for a run that is left alone. `remove`: a folder that vanishes before
+            `step`, where the child lives on. `limits`: resource limits by their names, `AS` counted
+            from what is in use. `rights`: false for a process without those of root. `env`, `log`.
 
     Returns:
         `code` (-9 if it was killed), `steps` it took (of a run that came to its end), `seconds`.
@@ -68,15 +74,43 @@ def serve(request: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def serve_together(request: dict[str, Any]) -> dict[str, Any]:
+    """Run several commands at the same time.
+
+    Args:
+        request: `cwd`; `commands`, each a list of words; `delays`, the seconds after which each
+            starts, counted from the moment at which all processes are there.
+
+    Returns:
+        `codes`, in the order of the commands; what each wrote is in `command-<number>.log`.
+    """
+    gate, opener = os.pipe()
+    children = []
+    for number, words in enumerate(request["commands"]):
+        child = os.fork()
+        if not child:
+            os.close(opener)
+            os.read(gate, 1)  # returns when the parent closes its end
+            time.sleep(request["delays"][number])
+            one = {"cwd": request["cwd"], "argv": words, "log": f"command-{number}.log"}
+            _command(one, os.open(os.devnull, os.O_WRONLY))
+        children.append(child)
+    os.close(gate)
+    os.close(opener)
+    return {"codes": [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]}
+
+
 def _command(request: dict[str, Any], answer: int) -> None:
     """Run the command in this child, and never return."""
     code = 1
     try:
         os.chdir(request["cwd"])
-        log = os.open("command.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        log = os.open(request.get("log", "command.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(log, 1)
         os.dup2(log, 2)
-        taken = _count(request.get("step"))
+        os.environ.update(request.get("env", {}))
+        taken = _count(request.get("step"), request.get("remove"))
+        _limit(request.get("limits", {}), rights=request.get("rights", True))
         from toolkit.cli.main import main as command
 
         sys.argv = ["toolkit", *request["argv"]]
@@ -95,15 +129,36 @@ def _command(request: dict[str, Any], answer: int) -> None:
         os._exit(code)
 
 
-def _count(last: int | None) -> Callable[[], int]:
-    """Count steps from now on, and die before the one that is `last`; return their counter."""
+def _limit(limits: dict[str, int], *, rights: bool) -> None:
+    """Set resource limits, and give up the rights of root over files of any mode."""
+    import ctypes
+    import resource
+
+    for name, value in limits.items():
+        if name == "AS":
+            with Path("/proc/self/statm").open() as file:
+                value += int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+        resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
+    if not rights:
+        head = (ctypes.c_uint32 * 2)(0x20080522, 0)
+        ctypes.CDLL(None, use_errno=True).capset(head, (ctypes.c_uint32 * 6)())
+
+
+def _count(last: int | None, remove: str | None) -> Callable[[], int]:
+    """Count steps from now on; before the one that is `last` die, or remove a folder.
+
+    Returns:
+        The number of steps so far.
+    """
     taken = 0
 
     def step() -> None:
         nonlocal taken
-        if taken == last:
-            os.kill(os.getpid(), signal.SIGKILL)
         taken += 1
+        if taken - 1 == last:
+            if remove is None:
+                os.kill(os.getpid(), signal.SIGKILL)
+            subprocess.run(["rm", "-rf", str(remove)], check=True)
 
     def counted(function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*words: Any, **named: Any) -> Any:

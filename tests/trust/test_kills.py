@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import safetensors.torch
 
 from tests.trust import kill_server
 from toolkit.data.synthetic import make_sample
+from toolkit.verification.verify import verify
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
 
@@ -100,8 +102,16 @@ class Server:
 
     def run(self, folder: Path, words: list[str], **kill: Any) -> dict[str, Any]:
         """Run a command in a folder; see `kill_server.serve`."""
+        return self._ask({"cwd": str(folder), "argv": words, **kill})
+
+    def together(self, folder: Path, commands: list[list[str]], delays: list[float]) -> list[int]:
+        """Run commands at once; return their exit statuses. See `kill_server.serve_together`."""
+        request = {"cwd": str(folder), "commands": commands, "delays": delays}
+        return list(self._ask(request)["codes"])
+
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"cwd": str(folder), "argv": words, **kill}) + "\n")
+        self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         return self._answer()
 
@@ -145,7 +155,12 @@ def trained(server: Server, place: Path, data: Path) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda one: one.name)
 def test_a_killed_command_ends_like_an_undisturbed_one(
-    command: Command, server: Server, place: Path, data: Path, request: pytest.FixtureRequest
+    command: Command,
+    server: Server,
+    place: Path,
+    data: Path,
+    request: pytest.FixtureRequest,
+    record_property: Callable[..., None],
 ) -> None:
     run = str(request.getfixturevalue("trained")) if "RUN" in command.words else ""
     words = [w.replace("DATA", str(data)).replace("RUN", run) for w in command.words]
@@ -156,6 +171,7 @@ def test_a_killed_command_ends_like_an_undisturbed_one(
     assert wanted
     draw = random.Random(command.name)
     kills = round(KILLS / len(COMMANDS)) or command.kills
+    record_property("cases", kills)
     for number in range(kills):
         folder = _folder(place, f"{command.name} {number}")
         moment = (
@@ -171,6 +187,8 @@ def test_a_killed_command_ends_like_an_undisturbed_one(
         assert "Traceback" not in text, (moment, text)
         assert not differences(snapshot(folder), wanted), (moment, text)
         assert not [p for p in folder.rglob("*") if ".tmp-" in p.name], (moment, text)
+        if command.name != "predict":
+            assert not verify([folder]).damaged, (moment, text)
         shutil.rmtree(folder)
 
 
@@ -189,7 +207,8 @@ def snapshot(folder: Path) -> dict[str, Any]:
         if (
             path.is_dir()
             or path.suffix == ".csv"
-            or path.name in ("small.yaml", "command.log", "log.txt", ".lock")
+            or path.name in ("small.yaml", "log.txt", ".lock", "checksums.json")
+            or re.fullmatch(r"command.*\.log", path.name)
         ):
             continue
         if path.suffix in (".json", ".jsonl"):

@@ -13,6 +13,7 @@ from toolkit.files import atomic_folder, read_json, write_json
 from toolkit.leaderboards.benchmark_files import read_display, write_display
 from toolkit.leaderboards.collect import check_run
 from toolkit.runs.run import LOCK_FILE, Run, find_runs
+from toolkit.verification.checksums import update_checksums
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,7 @@ def _point_inputs(run: Run, out: Path) -> None:
     if here != inputs:
         run.record["inputs"] = here
         write_json(run.path / "run.json", run.record)
+        update_checksums(run.path, "run.json")
 
 
 def _join_files(places: Sequence[Path], out: Path) -> None:

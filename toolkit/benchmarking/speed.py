@@ -16,6 +16,7 @@ from toolkit.inference.sources import SourceImage
 from toolkit.runs.run import Run
 from toolkit.runs.speed import SPEED, measured_speed
 from toolkit.runtime.engines import default_threads
+from toolkit.verification.checksums import update_checksums
 
 _IMAGES, _WARM_UP = 50, 3
 _SECONDS = 10.0  # of a slow method fewer images are predicted
@@ -64,6 +65,7 @@ def measure_runs(
                 "decode_seconds": times.decoding,
             },
         )
+        update_checksums(run.path, SPEED)
         speed = measured_speed([run])
         metrics = run.metrics()
         run.finish({**metrics, "speed": {**metrics.get("speed", {}), **speed}})

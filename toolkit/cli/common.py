@@ -66,5 +66,8 @@ def open_split(
 
 
 def say(message: str) -> None:
-    """Print a message to standard error; standard output is for results."""
-    print(message, file=sys.stderr)
+    """Print a message to standard error; standard output is for results.
+
+    Names in it may hold terminal commands, which are printed as text.
+    """
+    print("\n".join(map(printable, message.split("\n"))), file=sys.stderr)

@@ -23,9 +23,9 @@ def compare_command(
 ) -> None:
     """Compare two runs image by image, with paired intervals, and draw where they disagree."""
     from toolkit.files import atomic_folder
-    from toolkit.leaderboards.collect import check_record
     from toolkit.leaderboards.compare import compare_runs, comparison_text, write_plots
     from toolkit.runs.evaluate import dataset_of
+    from toolkit.runs.record import check_record
     from toolkit.runs.run import Run
 
     runs = (Run.open(one), Run.open(other))

@@ -118,14 +118,17 @@ def print_plan(plan: SplitPlan) -> None:
     columns: list[str | int] = [TRAIN, VAL, TEST] if official else [TRAIN, *range(plan.folds)]
     counts = {c: _slot_counts(plan, c) for c in columns}
     labels = sorted({s.label for s in plan.slots}, key=lambda label: (label != GOOD, label))
-    _line(console, Text.assemble((plan.dataset, "bold"), f", {plan.protocol}, seed {plan.seed}"))
+    _line(
+        console,
+        Text.assemble((printable(plan.dataset), "bold"), f", {plan.protocol}, seed {plan.seed}"),
+    )
     table = _table("class")
     for column in columns:
         table.add_column(_slot_title(column, official), justify="right")
     table.add_column("all", justify="right")
     for label in labels:
         numbers = [counts[column][label] for column in columns]
-        table.add_row(Text(label), *map(str, numbers), str(sum(numbers)))
+        table.add_row(Text(printable(label)), *map(str, numbers), str(sum(numbers)))
     table.add_section()
     sums = [counts[column].total() for column in columns]
     table.add_row("all", *map(str, sums), str(sum(sums)))

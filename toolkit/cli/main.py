@@ -32,9 +32,10 @@ from toolkit.cli.serve import serve_command
 from toolkit.cli.stress import stress_command
 from toolkit.cli.task import task_command
 from toolkit.cli.train import finetune_app, train_app
+from toolkit.cli.verify import verify_command
 from toolkit.cli.watch import watch_command
 from toolkit.cli.weights import weights_app
-from toolkit.errors import ToolkitError
+from toolkit.errors import ToolkitError, printable
 
 app = typer.Typer(
     name="toolkit",
@@ -69,6 +70,7 @@ app.command("recommend")(recommend_command)
 app.command("report")(report_command)
 app.add_typer(weights_app, name="weights")
 app.add_typer(cache_app, name="cache")
+app.command("verify")(verify_command)
 app.command("doctor")(doctor_command)
 
 
@@ -130,9 +132,10 @@ def main() -> None:
 
 
 def _exit(message: str, status: int, *, details: str = "") -> NoReturn:
-    print(f"toolkit: {' '.join(message.split())}", file=sys.stderr)
-    if details:
-        print(details, file=sys.stderr)
+    # Names in a message may hold terminal commands.
+    print(f"toolkit: {printable(' '.join(message.split()))}", file=sys.stderr)
+    for line in details.splitlines():
+        print(printable(line), file=sys.stderr)
     sys.exit(status)
 
 

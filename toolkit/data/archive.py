@@ -30,6 +30,9 @@ _DAMAGE = (
     zlib.error,
     lzma.LZMAError,
     EOFError,
+    TypeError,  # the head of a cut gzip file
+    struct.error,
+    OverflowError,
     RuntimeError,  # zip: encrypted, or a compression that this Python lacks
 )
 # A wrong offset in a zip's directory ends as a failed seek or a failed decoding.

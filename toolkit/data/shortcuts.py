@@ -20,9 +20,10 @@ from toolkit.data.images import read_rgb, read_truth
 from toolkit.data.splits import hashed_order
 from toolkit.data.types import Dataset, Sample
 from toolkit.errors import DataError, ToolkitError
-from toolkit.files import OutputError, read_json, write_json
+from toolkit.files import OutputError
 from toolkit.home import cache_dir
 from toolkit.progress import track
+from toolkit.verification.checksums import read_sealed, write_sealed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -121,7 +122,7 @@ def find_shortcuts(dataset: Dataset, *, show_progress: bool = False) -> tuple[Sh
         columns = [i for i, name in enumerate(FEATURES) if is_located or name not in _INSIDE]
         found += _compare(x, y, columns, first_name, second_name)
     with contextlib.suppress(OutputError):  # a read-only cache costs the next call its time
-        write_json(file, {"shortcuts": [asdict(one) for one in found]})
+        write_sealed(file, {"shortcuts": [asdict(one) for one in found]})
     return tuple(found)
 
 
@@ -157,7 +158,7 @@ def _recall(file: Any) -> tuple[Shortcut, ...] | None:
     if not file.is_file():
         return None
     try:
-        return tuple(Shortcut(**one) for one in read_json(file)["shortcuts"])
+        return tuple(Shortcut(**one) for one in read_sealed(file, fix="")["shortcuts"])
     except (ToolkitError, KeyError, TypeError):
         return None
 

@@ -141,6 +141,11 @@ class SplitPlan:
             )
         parts: dict[str, list[Sample]] = {TRAIN: [], VAL: [], TEST: []}
         for slot in self.slots:
+            if slot.id not in dataset.by_id:
+                raise DataError(
+                    f"{dataset.root}: no image {printable(slot.id)}, which the split names; write "
+                    "a new split with: toolkit dataset split"
+                )
             parts[self._part(slot.slot, fold)].append(dataset.by_id[slot.id])
         return Split(
             dataset=dataset,
@@ -185,6 +190,7 @@ class SplitPlan:
                 seed=record["seed"],
                 slots=tuple(Slot(**slot) for slot in record["slots"]),
             )
+            _check_types(plan)
             # The hash does not cover ids, and an id decides which file is read: check both.
             is_valid = (
                 plan.protocol in PROTOCOLS
@@ -199,6 +205,23 @@ class SplitPlan:
         if not is_valid:
             raise DataError(f"{path}: changed since it was written; write a new one")
         return plan
+
+
+def _check_types(plan: SplitPlan) -> None:
+    """Check what a file may hold that somebody else wrote.
+
+    Raises:
+        ValueError: a value is of another kind, or a slot does not exist.
+    """
+    texts = [plan.dataset, plan.fingerprint]
+    for slot in plan.slots:
+        texts += [slot.id, slot.sha256, slot.label]
+        is_fold = type(slot.slot) is int and 0 <= slot.slot < plan.folds
+        if not is_fold and slot.slot not in (TRAIN, VAL, TEST):
+            raise ValueError(f"slot {slot.slot!s:.20}")
+    for text in texts:
+        if not isinstance(text, str):
+            raise ValueError(f"{text!s:.20} is no text")
 
 
 def _checksum(record: dict[str, Any]) -> str:

@@ -16,8 +16,8 @@ from toolkit.data.types import file_sha256
 from toolkit.decisions.calibration import Threshold, p_values
 from toolkit.decisions.outcomes import Outcome, outcome
 from toolkit.errors import RunError, ToolkitError
-from toolkit.files import read_json, write_json
 from toolkit.runs.run import Run
+from toolkit.verification.checksums import read_sealed, write_sealed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -112,7 +112,7 @@ class CalibrationCard:
         Raises:
             OutputError: the file cannot be written.
         """
-        write_json(path, self.to_dict())
+        write_sealed(path, self.to_dict())
 
     @classmethod
     def read(cls, path: str | Path) -> CalibrationCard:
@@ -123,7 +123,7 @@ class CalibrationCard:
         """
         path = Path(path)
         try:
-            record = read_json(path)
+            record = read_sealed(path, fix="make one with: toolkit calibrate RUN")
         except ToolkitError as error:
             raise RunError(str(error)) from error
         return cls.from_dict(record, path=path)
@@ -155,11 +155,13 @@ class CalibrationCard:
                 path=path,
             )
             # Whatever a decision needs is read here, so that a damaged card fails at once.
+            json.dumps(card.to_dict(), allow_nan=False)
             card.outcome(card.good_scores[0])
             card.p_value(0.0)
             _ = card.cross_fit
             _ = (card.model["sha256"], card.model["method"], card.model["name"])
-        except (KeyError, TypeError, ValueError, IndexError, ToolkitError) as error:
+        except (KeyError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError,
+                ToolkitError) as error:  # fmt: skip
             raise RunError(f"{path}: damaged ({error}); calibrate again") from error
         return card
 

@@ -12,13 +12,13 @@ from toolkit.data.splits import Split, hashed_order
 from toolkit.data.types import Dataset, Sample
 from toolkit.decisions.card import model_sha256
 from toolkit.errors import DataError, RunError
-from toolkit.files import read_json, write_json
 from toolkit.home import cache_dir
 from toolkit.inference.pipeline import predict_samples
 from toolkit.methods.registry import load_method
 from toolkit.progress import naming, track
 from toolkit.runs.environment import seed_everything
 from toolkit.runs.run import Run
+from toolkit.verification.checksums import read_sealed, write_sealed
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,8 @@ def cross_fit(run: Run, dataset: Dataset, *, folds: int = 5) -> CrossFit:
         if not file.is_file():
             with naming(f"{run.path.name} without part {fold + 1} of {folds}"):
                 found = list(_scores(run, split, [by_content[c] for c in held_out]))
-            write_json(file, dict(zip(held_out, found, strict=True)))
-        scores.update(read_json(file))
+            write_sealed(file, dict(zip(held_out, found, strict=True)))
+        scores.update(read_sealed(file, fix="delete it and repeat the command"))
     samples = tuple(by_content[content] for content in order)
     return CrossFit(samples, tuple(scores[c] for c in order), folds, dataset)
 

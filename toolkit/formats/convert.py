@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -37,6 +38,7 @@ from toolkit.formats.report import (
 )
 from toolkit.formats.sam import SamWriter
 from toolkit.formats.yolo import YoloSegWriter, YoloWriter
+from toolkit.verification.checksums import write_checksums
 
 if TYPE_CHECKING:
     from toolkit.data.splits import Split
@@ -205,6 +207,8 @@ def convert(
             write_contact_sheet(folder, count=preview)
         write_json(folder / REPORT_NAME, report.record())
         write_inputs(folder, dataset, key=key, stamps=stamps)
+        linked = {os.path.abspath(s.image): dataset.content[s.id] for s in dataset}  # noqa: PTH100
+        write_checksums(folder, known=linked)
     report.seconds = time.perf_counter() - started
     return report
 

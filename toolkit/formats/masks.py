@@ -23,6 +23,7 @@ from toolkit.errors import DataError, printable
 from toolkit.files import atomic_folder, write_json
 from toolkit.formats.readers import Converted, LabelledImage, open_converted
 from toolkit.formats.report import REPORT_NAME, Report
+from toolkit.verification.checksums import write_checksums
 
 if TYPE_CHECKING:
     from toolkit.progress import Progress
@@ -73,6 +74,7 @@ def convert_to_masks(
         ]
         (folder / "mask_values.yaml").write_text("".join(lines), encoding="utf-8")
         write_json(folder / REPORT_NAME, report.record())
+        write_checksums(folder)
     report.seconds = time.perf_counter() - started
     return report
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from toolkit.data.layouts import unpaired_masks
 from toolkit.data.types import GOOD, Dataset, Sample
 from toolkit.errors import printable
-from toolkit.files import OutputError
+from toolkit.files import OutputError, short_name
 from toolkit.formats.extract import Item, extract
 from toolkit.formats.report import Problem, stamp
 
@@ -160,7 +160,7 @@ def flat_stems(ids: list[str]) -> dict[str, str]:
     for name in sorted(ids):
         folder, _, file = name.rpartition("/")
         stem = file.rpartition(".")[0] or file
-        flat = "__".join([*folder.split("/"), stem]) if folder else stem
+        flat = short_name("__".join([*folder.split("/"), stem]) if folder else stem)
         unique = flat
         # Case-folded: on a disk that ignores case, A and a are one file.
         while unique.casefold() in taken:

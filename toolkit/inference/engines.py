@@ -28,12 +28,13 @@ from toolkit.errors import (
     ToolkitError,
     did_you_mean,
 )
-from toolkit.files import OutputError, atomic_folder, read_json, write_json
+from toolkit.files import OutputError, atomic_folder, read_json
 from toolkit.home import cache_dir
 from toolkit.inference.parity import Parity
 from toolkit.methods.base import EnginePredictor
 from toolkit.runs.environment import package_version, processor
 from toolkit.runtime.engines import open_network
+from toolkit.verification.checksums import is_sealed, write_sealed
 
 if TYPE_CHECKING:
     from toolkit.data.types import Dataset
@@ -298,6 +299,7 @@ def _fits(folder: Path, recipe: dict[str, Any]) -> bool:
         return False
     return (
         isinstance(record, dict)
+        and is_sealed(record) is not False
         and record.get("recipe") == recipe
         and record.get("sha256") == digest
     )
@@ -310,7 +312,7 @@ def _make(folder: Path, parity: Parity, installed: Sequence[str], recipe: dict[s
     engines = {name: partial(open_engine, path, name) for name in _variants(installed)}
     record = {"recipe": recipe, "sha256": file_sha256(path), **parity.measure(engines)}
     record["steps"] = None if parity.predictor is None else parity.predictor.steps()
-    write_json(folder / _RECORD, record)
+    write_sealed(folder / _RECORD, record)
 
 
 def write_network(graph: Graph, path: Path, owner: object) -> None:

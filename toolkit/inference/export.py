@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -16,7 +17,7 @@ from toolkit.data.images import read_rgb
 from toolkit.data.types import file_sha256
 from toolkit.decisions.card import CalibrationCard, model_sha256
 from toolkit.errors import ConfigError, ParityError, RunError
-from toolkit.files import atomic_folder, write_json, write_text
+from toolkit.files import atomic_folder, write_text
 from toolkit.inference.engines import write_network
 from toolkit.inference.parity import Precision, compare_validation
 from toolkit.inference.plot import validation_heat_range
@@ -25,6 +26,7 @@ from toolkit.methods.base import EnginePredictor, Exported, Method, Predictor
 from toolkit.runs.run import Run
 from toolkit.runtime import boxes, engines, exported, steps, tiles
 from toolkit.runtime.engines import open_network
+from toolkit.verification.checksums import write_sealed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -110,6 +112,7 @@ def export_run(
             "precision": number,
             "model": file,
             "sha256": {path.name: file_sha256(path) for path in sorted(folder.iterdir())},
+            "predict_sha256": hashlib.sha256(single_file().encode()).hexdigest(),
             "steps": around,
             "classes": sorted(metrics.get("boxes", {}).get("ap50_by_class", {})),
             "threshold": metrics["thresholds"][0],
@@ -123,7 +126,7 @@ def export_run(
                 "metrics": gate.metrics,
             },
         }
-        write_json(folder / exported.MANIFEST, manifest)
+        write_sealed(folder / exported.MANIFEST, manifest)
         write_text(folder / "predict.py", single_file())
     return manifest
 
@@ -250,7 +253,7 @@ def export_files(
                 f"{run.path}: export and run differ by {done.max_difference:.3g} "
                 f"({done.checked}; allowed {done.tolerance:.3g}); nothing was written"
             )
-        write_json(
+        write_sealed(
             folder / "export.json",
             {
                 "method": run.method,
@@ -262,6 +265,11 @@ def export_files(
                 "weights": run.metadata.get("weights"),
                 "weights_source": run.metadata.get("weights_source"),
                 "files": list(done.files),
+                "sha256": {
+                    path.relative_to(folder).as_posix(): file_sha256(path)
+                    for path in sorted(folder.rglob("*"))
+                    if path.is_file()
+                },
                 "checked": done.checked,
                 "max_difference": done.max_difference,
                 "tolerance": done.tolerance,

@@ -86,14 +86,19 @@ class Model:
             raise RunError(str(error)) from error
         manifest, model = exported.manifest, cls.__new__(cls)
         model._run, model.place = None, folder
-        card = manifest["calibration"]
-        model.calibration = None if card is None else CalibrationCard.from_dict(card["card"])
-        model.threshold = exported.threshold
-        model.classes = tuple(manifest["classes"])
-        model.engine = f"{manifest['engine']} {manifest['precision']}"
-        model._predictor = EnginePredictor(manifest["steps"], exported.network)
-        heat = manifest["heat_range"]
-        model.__dict__["_heat_range"] = None if heat is None else tuple(heat)
+        try:
+            card = manifest["calibration"]
+            model.calibration = None if card is None else CalibrationCard.from_dict(card["card"])
+            model.threshold = exported.threshold
+            model.classes = tuple(map(str, manifest["classes"]))
+            model.engine = f"{manifest['engine']} {manifest['precision']}"
+            model._predictor = _ExportedPredictor(exported, folder)
+            heat = manifest["heat_range"]
+            model.__dict__["_heat_range"] = (
+                None if heat is None else (float(heat[0]), float(heat[1]))
+            )
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            raise RunError(f"{folder}/{MANIFEST}: damaged ({error}); export again") from error
         return model
 
     @property
@@ -235,6 +240,28 @@ def load_model(
         calibration = CalibrationCard.read(calibration)
     opened = run if isinstance(run, Run) else Run.open(Path(run))
     return Model(opened, calibration, engine=engine, streams=streams)
+
+
+class _ExportedPredictor(EnginePredictor):
+    """An exported model, which anybody may have made."""
+
+    def __init__(self, exported: Exported, folder: Path) -> None:
+        super().__init__(exported.manifest["steps"], exported.network)
+        self._folder = folder
+
+    def predict(self, images: Sequence[RGB]) -> list[Prediction]:
+        """Return one prediction per image.
+
+        Raises:
+            RunError: the network does not fit what the manifest says.
+        """
+        try:
+            return super().predict(images)
+        except MemoryError:
+            raise
+        except Exception as error:  # each engine raises errors of its own
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
+            raise RunError(f"{self._folder}: cannot predict ({reason}); export again") from error
 
 
 def _decoded(

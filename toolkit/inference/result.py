@@ -12,6 +12,7 @@ import numpy as np
 
 from toolkit.decisions.card import CalibrationCard
 from toolkit.decisions.outcomes import Outcome, outcome
+from toolkit.errors import printable
 from toolkit.inference.plot import overlay, save_picture
 from toolkit.prediction import Boxes, Prediction
 
@@ -174,4 +175,4 @@ class Result:
         if boxes is not None:
             drawn = int((boxes.scores >= self.box_threshold).sum())
             found = f"  {drawn} {'box' if drawn == 1 else 'boxes'}"
-        return f"{decision:6}  {self.score:10.4g}{found}  {self.path or self.name}"
+        return f"{decision:6}  {self.score:10.4g}{found}  {printable(self.path or self.name)}"

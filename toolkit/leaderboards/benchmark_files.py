@@ -16,10 +16,11 @@ from typing import Any, Literal
 
 from toolkit.data.types import Dataset, file_sha256
 from toolkit.errors import RunError, ToolkitError
-from toolkit.files import OutputError, read_json, write_json
+from toolkit.files import OutputError
 from toolkit.metrics.values import MetricError, to_json
 from toolkit.runs.evaluate import dataset_of, evaluate
 from toolkit.runs.run import Run
+from toolkit.verification.checksums import read_sealed, write_sealed
 
 BENCHMARK_FILE = "benchmark.json"
 POOLED_FILE = "pooled_metrics.json"
@@ -53,7 +54,7 @@ def write_display(folder: Path, entries: Mapping[str, Display]) -> None:
         name: {"columns": list(one.columns), "published": one.published}
         for name, one in entries.items()
     }
-    write_json(file, {"schema": SCHEMA, "entries": {**kept, **given}})
+    write_sealed(file, {"schema": SCHEMA, "entries": {**kept, **given}})
 
 
 def read_display(folder: Path) -> dict[str, Display]:
@@ -133,7 +134,7 @@ class PooledMetrics:
             ) from error
         entries[name] = {"key": key, "metrics": metrics}
         with contextlib.suppress(OutputError):  # a read-only folder costs the next call its time
-            write_json(file, {"schema": SCHEMA, "entries": entries})
+            write_sealed(file, {"schema": SCHEMA, "entries": entries})
         return metrics
 
     def _dataset(self, run: Run) -> Dataset:
@@ -157,7 +158,7 @@ def _pooled(file: Path) -> dict[str, Any]:
 
 
 def _stored(file: Path) -> Mapping[str, Any]:
-    content = read_json(file)
+    content = read_sealed(file, fix="repeat the benchmark to write it")
     entries = content.get("entries") if isinstance(content, Mapping) else None
     if not isinstance(entries, Mapping) or content.get("schema") != SCHEMA:
         raise _damaged(file)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from toolkit.errors import ConfigError, ToolkitError, did_you_mean
+from toolkit.errors import ConfigError, ToolkitError, did_you_mean, printable
 from toolkit.leaderboards import overview_render, render
 from toolkit.leaderboards.benchmark_files import (
     Display,
@@ -203,7 +203,7 @@ def leaderboard(
         )
     return Board(
         groups=tuple(group for group, _ in tables),
-        left_out=tuple(dict.fromkeys(left_out)),
+        left_out=tuple(dict.fromkeys(map(printable, left_out))),
         overviews=make_overviews(tables, references),
         by_category=by_category,
     )

@@ -10,8 +10,11 @@ from typing import Any
 from toolkit.errors import RunError, ToolkitError
 from toolkit.metrics.values import MetricError, to_json
 from toolkit.runs.evaluate import SCHEMA
+from toolkit.runs.record import check_record
 from toolkit.runs.run import Run, find_runs
 from toolkit.runs.scored_predictions import checked_predictions
+
+_UNITS = {"ids": str, "types": str, "sizes": str, "flagged": bool}
 
 
 @dataclass(frozen=True)
@@ -81,26 +84,6 @@ def check_run(run: Run) -> None:
     checked_predictions(run, "test")
 
 
-def check_record(run: Run) -> None:
-    """Check that `run.json` has everything that a leaderboard needs.
-
-    Raises:
-        RunError: something is missing or of the wrong kind.
-    """
-    record = run.record
-    for name, kinds in _RECORD.items():
-        found: Any = record
-        for key in name.split("."):
-            found = found.get(key) if isinstance(found, Mapping) else None
-        if not isinstance(found, kinds) or (isinstance(found, bool) and bool not in kinds):
-            raise RunError(
-                f"{run.path}/run.json: damaged (no {name.split('.')[-1]}); make the run again"
-            )
-    for part in ("train", "val", "test"):
-        if not all(isinstance(name, str) for name in record["split"][part]):
-            raise RunError(f"{run.path}/run.json: damaged ({part}); make the run again")
-
-
 def _problem(metrics: Mapping[str, Any]) -> str:
     """Describe the first fault of the content of a `metrics.json`; empty if there is none."""
     if "schema" not in metrics:
@@ -125,26 +108,7 @@ def _problem(metrics: Mapping[str, Any]) -> str:
             return f"damaged (lists of {name} differ in length)"
         if not all(isinstance(v, int | float) for v in units.get("scores", [])):
             return f"damaged (scores of {name})"
+    for name, kind in _UNITS.items():
+        if not all(isinstance(v, kind) for v in (metrics.get("images") or {}).get(name, [])):
+            return f"damaged ({name} of images)"
     return ""
-
-
-_RECORD: dict[str, tuple[type, ...]] = {
-    "method": (str,),
-    "settings": (dict,),
-    "seed": (int,),
-    "device": (str,),
-    "data.name": (str,),
-    "data.root": (str,),
-    "data.layout": (str,),
-    "data.fingerprint": (str,),
-    "split.hash": (str,),
-    "split.protocol": (str,),
-    "split.fold": (int,),
-    "split.train": (list,),
-    "split.val": (list,),
-    "split.test": (list,),
-    "metadata": (dict,),
-    "metadata.labels.kind": (str,),
-    "metadata.labels.train": (int,),
-}
-"""The parts of `run.json` that a row and its heading are made of."""

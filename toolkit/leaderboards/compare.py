@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from toolkit.data.types import Dataset, Sample
-from toolkit.errors import RunError
+from toolkit.errors import RunError, printable
 from toolkit.leaderboards.rows import entry_name
 from toolkit.metrics.bootstrap import Interval, MaybeInterval, image_difference_intervals
 from toolkit.metrics.image import image_metrics
 from toolkit.metrics.values import Undefined, Value
 from toolkit.runs.evaluate import choose_threshold
+from toolkit.runs.record import EVALUATED, check_record
 from toolkit.runs.run import Run
 from toolkit.runs.scored_predictions import ScoredPredictions, load_scored_predictions
 
@@ -185,7 +186,8 @@ def _disagreement_text(comparison: Comparison, case: Disagreement) -> str:
         f"{'>=' if case.scores[i] >= case.thresholds[i] else '<'} {case.thresholds[i]:.4g}"
         for i in (0, 1)
     ]
-    return f"{case.sample.id} ({case.sample.label}): {', '.join(scores)}"
+    named = printable(f"{case.sample.id} ({case.sample.label})")
+    return f"{named}: {', '.join(scores)}"
 
 
 def _metric_text(metric: PairedMetric) -> str:
@@ -230,6 +232,8 @@ def _paired_metrics(
 
 
 def _check_comparable(runs: tuple[Run, Run]) -> None:
+    for run in runs:
+        check_record(run, (*EVALUATED, "split.hash", "split.fold"))
     one, other = (run.record for run in runs)
     for what, key in (("data", "fingerprint"), ("split", "hash"), ("split", "fold")):
         if one[what][key] != other[what][key]:
@@ -244,8 +248,9 @@ def _check_comparable(runs: tuple[Run, Run]) -> None:
 def _names(runs: tuple[Run, Run]) -> tuple[str, str]:
     entries = [entry_name(run) for run in runs]
     if entries[0] != entries[1]:
-        return entries[0], entries[1]
-    return (f"{runs[0].method}/{runs[0].path.name}", f"{runs[1].method}/{runs[1].path.name}")
+        return printable(entries[0]), printable(entries[1])
+    one, other = (printable(f"{run.method}/{run.path.name}") for run in runs)
+    return one, other
 
 
 def _heat_range(part: ScoredPredictions) -> tuple[float, float] | None:

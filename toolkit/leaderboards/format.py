@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from toolkit.errors import printable
 from toolkit.leaderboards.columns import KNOWN, NOT_GIVEN, TEXTS, column
 from toolkit.leaderboards.model import Group, Row
 from toolkit.leaderboards.published import Reference
@@ -33,7 +34,8 @@ def cells(group: Group, index: int) -> list[str]:
     """Return the cells of a row, as many as there are headings."""
     row = group.rows[index]
     rank = NOTHING if row.rank is None else f"{row.rank}{TOP if row.in_top_group else ''}"
-    return [rank, group.names[index], *(_cell(row, name, group) for name in group.columns)]
+    texts = [rank, group.names[index], *(_cell(row, name, group) for name in group.columns)]
+    return [printable(text) for text in texts]
 
 
 def reference_cells(group: Group, reference: Reference) -> list[str]:
@@ -48,7 +50,7 @@ def reference_cells(group: Group, reference: Reference) -> list[str]:
 def reference_name(group: Group, reference: Reference) -> str:
     """Return the name of a published row, and of its data where that is a mean over several."""
     of = "" if reference.data == group.data else f", mean of {reference.data}"
-    return f"{reference.method}{of}"
+    return printable(f"{reference.method}{of}")
 
 
 def number(value: Value, *, digits: int = 3) -> str:
@@ -60,12 +62,12 @@ def title(group: Group) -> str:
     """Return data, protocol and folds of a group."""
     folds = ", ".join(map(str, group.folds))
     tested = f"fold {folds}" if len(group.folds) == 1 else f"folds {folds} pooled"
-    return f"{group.data}: protocol {group.protocol}, {tested}"
+    return printable(f"{group.data}: protocol {group.protocol}, {tested}")
 
 
 def subtitle(group: Group) -> str:
     """Return the number of images, the hashes of split and data, and the hardware."""
-    return (
+    return printable(
         f"{group.test_images} test images ({group.test_defects} defective); "
         f"split {group.split_hash}; data {group.fingerprint[:8]}; {group.hardware}"
     )
@@ -92,12 +94,13 @@ def notes(group: Group) -> list[str]:
         texts += [(name, line) for line in prompted_lines(row.prompted)]
         if row.retention:
             texts.append((name, retention_line(row.retention)))
-    return [
+    lines = [
         *top_group_note(group),
         *(f"warning: {line}" for line in group.warnings),
         *_shared(texts),
         *_significant_differences(group),
     ]
+    return [printable(line) for line in lines]
 
 
 def top_group_note(group: Group) -> list[str]:
@@ -144,8 +147,8 @@ def _significant_differences(group: Group) -> list[str]:
 def reference_notes(group: Group) -> list[str]:
     """Return the source of each published row."""
     return [
-        f"{reference_name(group, reference)}: published, not measured here ({reference.source})"
-        for reference in group.references
+        printable(f"{reference_name(group, one)}: published, not measured here ({one.source})")
+        for one in group.references
     ]
 
 

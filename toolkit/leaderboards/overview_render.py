@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from toolkit.errors import printable
 from toolkit.leaderboards import render
 from toolkit.leaderboards.columns import column
 from toolkit.leaderboards.format import METHOD, TOP, number
@@ -44,7 +45,7 @@ def title(overview: Overview) -> str:
 
 def headings(overview: Overview) -> list[str]:
     """Return the headings of the columns."""
-    return [METHOD, *overview.categories, "mean", "wins", "ties", "rank"]
+    return [METHOD, *map(printable, overview.categories), "mean", "wins", "ties", "rank"]
 
 
 def cells(overview: Overview) -> list[list[str]]:
@@ -60,7 +61,7 @@ def cells(overview: Overview) -> list[list[str]]:
         if row.low is not None and row.high is not None:
             mean += f" [{row.low:.{digits}f}, {row.high:.{digits}f}]"
         rank = number(row.mean_rank, digits=1)
-        made.append([row.name, *values, mean, str(row.wins), str(row.ties), rank])
+        made.append([printable(row.name), *values, mean, str(row.wins), str(row.ties), rank])
     return made
 
 
@@ -69,7 +70,7 @@ def published_cells(overview: Overview) -> list[list[str]]:
     digits = column(overview.sort).digits
     return [
         [
-            row.name,
+            printable(row.name),
             *(number(row.values[name], digits=digits) for name in overview.categories),
             number(row.mean, digits=digits),
             *[""] * 3,
@@ -93,7 +94,7 @@ def notes(overview: Overview) -> list[str]:
         for row in overview.published
     ]
     lines += [f"{g.data}: warning: {line}" for g in overview.groups for line in g.warnings]
-    return lines
+    return [printable(line) for line in lines]
 
 
 def table(overviews: Sequence[Overview], others: Sequence[Group], left_out: Sequence[str]) -> str:
@@ -197,7 +198,7 @@ def csv(overviews: Sequence[Overview], others: Sequence[Group], left_out: Sequen
     fields = dict.fromkeys(name for record in records for name in record)
     writer = csv_module.DictWriter(text, list(fields), restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(records)
+    writer.writerows({k: render.csv_cell(v) for k, v in record.items()} for record in records)
     return text.getvalue().rstrip("\n")
 
 

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+from toolkit.errors import printable
 from toolkit.leaderboards.format import (
     METHOD,
     RANK,
@@ -146,8 +147,22 @@ def csv(groups: Sequence[Group], left_out: Sequence[str]) -> str:
     if records:
         writer = csv_module.DictWriter(text, list(names), restval="", lineterminator="\n")
         writer.writeheader()
-        writer.writerows(records)
+        writer.writerows({k: csv_cell(v) for k, v in record.items()} for record in records)
     return text.getvalue().rstrip("\n")
+
+
+def csv_cell(value: Any) -> Any:
+    """Return a value of CSV; a name that a spreadsheet would compute gets an apostrophe before it.
+
+    Example:
+        >>> csv_cell("=1+1"), csv_cell(-0.5)
+        ("'=1+1", -0.5)
+    """
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    is_formula = len(text) > 1 and text.startswith(("=", "+", "-", "@"))
+    return f"'{text}" if is_formula else text
 
 
 def _records(group: Group) -> Sequence[dict[str, Any]]:

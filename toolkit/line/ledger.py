@@ -139,6 +139,10 @@ class Ledger:
             full = "full" in str(error)
             fix = "free some space" if full else "check the file"
             raise LedgerError(f"{self.path}: {error}; {fix}") from error
+        except (TypeError, ValueError, OverflowError, OSError) as error:  # values of a damaged file
+            raise LedgerError(
+                f"{self.path}: damaged ({printable(error)[:120]}); check the file"
+            ) from error
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -228,7 +232,9 @@ class Ledger:
     def pending(self, sink: str, limit: int = 100) -> list[tuple[int, dict[str, Any]]]:
         """Return numbers and events that a sink has not got yet, oldest first."""
         query = "SELECT id, event FROM outbox WHERE sink = ? ORDER BY id LIMIT ?"
-        return [(row["id"], json.loads(row["event"])) for row in self._rows(query, sink, limit)]
+        rows = self._rows(query, sink, limit)
+        with self._errors():
+            return [(row["id"], json.loads(row["event"])) for row in rows]
 
     def delivered(self, numbers: Sequence[int]) -> None:
         """Forget deliveries that have arrived."""
@@ -274,10 +280,11 @@ class Ledger:
         query = "SELECT * FROM answers ORDER BY id DESC" + ("" if last is None else " LIMIT ?")
         rows = self._rows(query, *([] if last is None else [last]))
         hidden = ("id", "stamp", "moved")
-        return [
-            {k: row[k] for k in row.keys() if k not in hidden} | {"time": _iso(row["time"])}  # noqa: SIM118
-            for row in reversed(rows)
-        ]
+        with self._errors():
+            return [
+                {k: row[k] for k in row.keys() if k not in hidden} | {"time": _iso(row["time"])}  # noqa: SIM118
+                for row in reversed(rows)
+            ]
 
     def find(self, uid: str) -> dict[str, Any] | None:
         """Return one answer by its id; None if there is none."""
@@ -316,7 +323,8 @@ class Ledger:
     def feedback(self) -> list[dict[str, Any]]:
         """Return all feedback, oldest first."""
         rows = self._rows("SELECT * FROM feedback ORDER BY id")
-        return [dict(row) | {"time": _iso(row["time"])} for row in rows]
+        with self._errors():
+            return [dict(row) | {"time": _iso(row["time"])} for row in rows]
 
     def add_difference(self, live: Answer, shadow: Answer) -> None:
         """Write where a shadow model decides otherwise."""
@@ -345,18 +353,19 @@ class Ledger:
         )
         failed = self._rows("SELECT COUNT(*) FROM answers WHERE reason != ''")[0][0]
         waiting = self._rows("SELECT sink, COUNT(*) AS n FROM outbox GROUP BY sink ORDER BY sink")
-        return {
-            "answers": sum(row["n"] for row in decisions),
-            "failed": failed,
-            "models": [
-                {"model": row["model"], "decision": row["decision"], "count": row["n"],
-                 "mean_latency_ms": round(row["ms"], 2), "first": _iso(row["first"]),
-                 "last": _iso(row["last"])}
-                for row in decisions
-            ],
-            "waiting": {row["sink"]: row["n"] for row in waiting},
-            **self.overruled(),
-        }  # fmt: skip
+        with self._errors():
+            return {
+                "answers": sum(row["n"] for row in decisions),
+                "failed": failed,
+                "models": [
+                    {"model": row["model"], "decision": row["decision"], "count": row["n"],
+                     "mean_latency_ms": round(row["ms"], 2), "first": _iso(row["first"]),
+                     "last": _iso(row["last"])}
+                    for row in decisions
+                ],
+                "waiting": {row["sink"]: row["n"] for row in waiting},
+                **self.overruled(),
+            }  # fmt: skip
 
     def overruled(self) -> dict[str, int]:
         """Return the number of images with feedback, and of those that were overruled."""
@@ -373,4 +382,7 @@ def _iso(seconds: float) -> str:
 
 def _storable(text: str) -> str:
     """Return a name that SQLite can hold: bytes that are not UTF-8 as escapes."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # half a character of UTF-16, which is no byte of a file's name
+        return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -44,6 +44,9 @@ def mean_of(values: Sequence[Value], *, reason: str) -> Value:
     return math.fsum(known) / len(known) if known else Undefined(reason)
 
 
+_MOST = 10**30  # what is larger cannot be displayed
+
+
 def to_json(metrics: Any) -> Any:
     """Turn metrics into what `json.dumps` takes.
 
@@ -67,6 +70,8 @@ def to_json(metrics: Any) -> Any:
     if isinstance(metrics, str | bool) or metrics is None:
         return metrics
     if isinstance(metrics, int | np.integer):
+        if abs(int(metrics)) > _MOST:
+            raise MetricError("a metric is a number that no computation gives")
         return int(metrics)
     if isinstance(metrics, float | np.floating):
         if not math.isfinite(metrics):

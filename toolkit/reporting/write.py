@@ -65,9 +65,13 @@ def report(
         ImagesMissingWarning: test images were not found or have changed.
     """
     out = Path(out)
-    if out.is_dir():
+    try:
+        is_folder, is_there = out.is_dir(), out.exists()
+    except (OSError, ValueError) as error:  # such as a name that is too long
+        raise OutputError(f"{out}: cannot be written ({error})") from error
+    if is_folder:
         raise OutputError(f"{out}: is a folder; name a file, such as {out / 'report.html'}")
-    if out.exists() and not overwrite:
+    if is_there and not overwrite:
         raise OutputError(f"{out}: already there; choose another --out or add --overwrite")
     vega_script()  # a missing package is reported before the long work
     given = [runs] if isinstance(runs, str | os.PathLike | Run) else list(runs)

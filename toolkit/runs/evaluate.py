@@ -27,6 +27,7 @@ from toolkit.runs.localization_metrics import (
     segmentation_metrics,
 )
 from toolkit.runs.prediction_io import read_predictions
+from toolkit.runs.record import check_record
 from toolkit.runs.run import Run
 from toolkit.runs.scored_predictions import ScoredPredictions, load_scored_predictions
 from toolkit.runs.speed import measured_speed
@@ -96,6 +97,7 @@ def dataset_of(run: Run, *, moved_to: Path | None = None) -> Dataset:
     """
     from toolkit.data.layouts import load_dataset
 
+    check_record(run, ("data.root", "data.layout"))
     data = run.record["data"]
     return load_dataset(moved_to or data["root"], layout=data["layout"])
 

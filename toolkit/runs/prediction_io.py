@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from toolkit.errors import RunError
-from toolkit.files import atomic_write
+from toolkit.files import atomic_write, short_name
 from toolkit.prediction import Boxes, Prediction
 
 SCHEMA = 1
+_DAMAGE = (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
 
 
 def write_predictions(folder: Path, part: str, predictions: Iterable[Prediction]) -> int:
@@ -59,7 +60,7 @@ def read_predictions(folder: Path, part: str, *, pixels: bool = True) -> Iterato
             for number, line in enumerate(file, start=1):
                 try:
                     prediction = _from_record(folder, json.loads(line), pixels)
-                except (KeyError, TypeError, ValueError, AttributeError) as error:
+                except _DAMAGE as error:
                     raise RunError(
                         f"{path}: line {number} is damaged ({error}); run the method again"
                     ) from error
@@ -110,7 +111,9 @@ def _to_record(folder: Path, part: str, prediction: Prediction) -> dict[str, Any
     if prediction.mask is not None:
         record["mask"] = encode_mask(prediction.mask)
     if prediction.anomaly_map is not None:
-        name = f"{part}/{prediction.sample_id}.npy"  # ids are unique as they are
+        folders, _, file_name = prediction.sample_id.rpartition("/")
+        inner = f"{folders}/{short_name(file_name)}" if folders else short_name(file_name)
+        name = f"{part}/{inner}.npy"  # ids are unique as they are
         with atomic_write(folder / name) as temporary, temporary.open("wb") as file:
             np.save(file, prediction.anomaly_map.astype(np.float32))
         record["anomaly_map"] = name
@@ -125,20 +128,37 @@ def _from_record(folder: Path, record: dict[str, Any], pixels: bool) -> Predicti
         stored = record["boxes"]
         boxes = Boxes(
             xyxy=np.asarray(stored["xyxy"], np.float32).reshape(-1, 4),
-            scores=np.asarray(stored["scores"], np.float32),
-            labels=tuple(stored["labels"]),
+            scores=np.asarray(stored["scores"], np.float32).reshape(-1),
+            labels=tuple(map(str, stored["labels"])),
         )
+        if not len(boxes.xyxy) == len(boxes.scores) == len(boxes.labels):
+            raise ValueError("boxes, scores and labels of different numbers")
+    probabilities, seconds = record.get("class_probabilities"), record.get("seconds")
+    if probabilities is not None:
+        probabilities = {str(name): _number(value) for name, value in probabilities.items()}
     return Prediction(
-        sample_id=record["id"],
-        score=record["score"],
-        class_probabilities=record.get("class_probabilities"),
+        sample_id=_text(record["id"]),
+        score=_number(record["score"]),
+        class_probabilities=probabilities,
         boxes=boxes,
         mask=decode_mask(record["mask"]) if pixels and "mask" in record else None,
-        anomaly_map=_read_map(folder / record["anomaly_map"])
+        anomaly_map=_read_map(folder / _text(record["anomaly_map"]))
         if pixels and "anomaly_map" in record
         else None,
-        seconds=record.get("seconds"),
+        seconds=None if seconds is None else _number(seconds),
     )
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{str(value)[:40]!r} and no number")
+    return float(value)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!s:.40} is no text")
+    return value
 
 
 def _read_map(path: Path) -> np.ndarray:

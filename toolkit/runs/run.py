@@ -1,6 +1,6 @@
 """The run directory: all records of one training, in files that a person can read.
 
-    runs/<method>/<name>/   run.json  results.csv  log.txt  metrics.json
+    runs/<method>/<name>/   run.json  results.csv  log.txt  checksums.json  metrics.json
                             predictions/  weights/  plots/
 
 `run.json` is written first; the run counts as finished only when `metrics.json` exists.
@@ -20,8 +20,17 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import RunError
-from toolkit.files import OutputError, atomic_write, read_json, remove_leftovers, write_json
+from toolkit.files import (
+    OutputError,
+    atomic_write,
+    json_text,
+    read_json,
+    remove_leftovers,
+    write_json,
+    write_text,
+)
 from toolkit.runs.environment import environment
+from toolkit.verification.checksums import update_checksums, write_checksums
 
 SCHEMA = 2
 LOCK_FILE = ".lock"
@@ -222,8 +231,16 @@ class Run:
         return metrics
 
     def finish(self, metrics: Mapping[str, Any]) -> None:
-        """Write `metrics.json`, which marks the run as finished."""
-        write_json(self.path / "metrics.json", dict(metrics))
+        """Write `metrics.json`, which marks the run as finished, behind the run's checksums.
+
+        Of a run that is finished already the other files are not looked at: damage stays visible.
+        """
+        text = {"metrics.json": json_text(dict(metrics))}
+        if self.finished:
+            update_checksums(self.path, texts=text)
+        else:
+            write_checksums(self.path, texts=text)
+        write_text(self.path / "metrics.json", text["metrics.json"])
 
     @contextmanager
     def lock(self) -> Iterator[None]:

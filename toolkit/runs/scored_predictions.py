@@ -14,6 +14,7 @@ from toolkit.data.types import Dataset, Sample
 from toolkit.errors import RunError
 from toolkit.prediction import Prediction
 from toolkit.runs.prediction_io import read_predictions
+from toolkit.runs.record import EVALUATED, check_record
 from toolkit.runs.run import Run
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def load_scored_predictions(run: Run, dataset: Dataset, part: str) -> ScoredPred
     Raises:
         RunError: the data set is not the one that the run was made on (it may have been moved).
     """
+    check_record(run, EVALUATED)
     ids = run.record["split"][part]
     missing = [name for name in ids if name not in dataset.by_id]
     if missing:
@@ -101,6 +103,8 @@ def checked_predictions(run: Run, part: str) -> tuple[Prediction, ...]:
                 raise damaged(f"a score of {name} is {value!r} and no number")
             if not math.isfinite(value):
                 raise damaged(f"a score of {name} is {value}")
+        if prediction.class_probabilities == {}:
+            raise damaged(f"no class of {name} has a probability")
         boxes = prediction.boxes
         if boxes is not None and not (
             np.isfinite(boxes.xyxy).all() and np.isfinite(boxes.scores).all()

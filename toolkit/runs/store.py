@@ -22,6 +22,7 @@ from toolkit.files import atomic_folder, write_json
 from toolkit.home import cache_dir
 from toolkit.runs.run import LOCK_FILE, Run
 from toolkit.storage import StorageError, blaming, is_address, open_storage
+from toolkit.verification.checksums import update_checksums
 
 MARKER = "published.json"
 
@@ -174,3 +175,4 @@ def _point_inputs(run: Run) -> None:
     if here != inputs:
         run.record["inputs"] = here
         write_json(run.path / "run.json", run.record)
+        update_checksums(run.path, "run.json")

@@ -84,13 +84,20 @@ class Exported:
                 folder / manifest["model"], engine, manifest["precision"],
                 threads=threads, streams=streams,
             )  # fmt: skip
+            return cls(manifest, make_steps(manifest["steps"]), network)
         except ImportError as error:
             raise ModelError(f"{folder}: needs {engine}; pip install {engine}") from error
-        return cls(manifest, make_steps(manifest["steps"]), network)
+        except Exception as error:  # each engine raises errors of its own
+            raise ModelError(
+                f"{folder}: cannot be opened ({_first(error)}); export again"
+            ) from error
 
     def predict(self, image: NDArray[np.uint8]) -> Answer:
         """Return the answer for an RGB image, uint8 (H, W, 3)."""
-        return self.steps.predict(image, self.network)
+        try:
+            return self.steps.predict(image, self.network)
+        except Exception as error:
+            raise ModelError(f"the model cannot predict ({_first(error)}); export again") from error
 
     @property
     def threshold(self) -> float | None:
@@ -130,11 +137,40 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise ModelError(f"{path}: not a readable manifest; export again") from error
     if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
         raise ModelError(f"{path}: of another schema than {SCHEMA}; export again")
+    stored = manifest.pop("checksum", None)  # exports of older versions have none
+    text = json.dumps(manifest, sort_keys=True)
+    if stored is not None and stored != hashlib.sha256(text.encode()).hexdigest()[:16]:
+        raise ModelError(f"{path}: changed since it was written; export again")
     needed = ("sha256", "engine", "model", "precision", "steps", "threshold", "calibration")
     missing = [key for key in needed if key not in manifest]
     if missing:
         raise ModelError(f"{path}: damaged (no {missing[0]}); export again")
+    try:
+        _check(manifest)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise ModelError(f"{path}: damaged ({_first(error)}); export again") from error
     return manifest
+
+
+def _check(manifest: Mapping[str, Any]) -> None:
+    """Check what decisions and opened files depend on.
+
+    Raises:
+        ValueError: a threshold is not finite, or the model is no file of the folder.
+    """
+    files, calibration = manifest["sha256"], manifest["calibration"]
+    if manifest["model"] not in files or any(Path(name).name != name for name in files):
+        raise ValueError("the model is not among its files")
+    if manifest["engine"] not in ("onnxruntime", "openvino"):
+        raise ValueError("an unknown engine")
+    limits = [manifest["threshold"]]
+    if calibration is not None:
+        limits += [calibration["nok"], calibration["review"], *calibration["good_scores"]]
+        if calibration["nok"] is None or not calibration["good_scores"]:
+            raise ValueError("calibration")
+    for limit in limits:
+        if limit is not None and (isinstance(limit, bool) or not math.isfinite(limit)):
+            raise ValueError("a threshold that is no number")
 
 
 def read_rgb(path: str | Path) -> NDArray[np.uint8]:
@@ -155,6 +191,10 @@ def read_rgb(path: str | Path) -> NDArray[np.uint8]:
     if image is None:
         raise ModelError(f"{path}: not a readable image (damaged or cut short); replace the file")
     return np.ascontiguousarray(image[..., ::-1], np.uint8)
+
+
+def _first(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:160]
 
 
 def record_of(answer: Answer, decision: Mapping[str, Any], image: str) -> dict[str, Any]:

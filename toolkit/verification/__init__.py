@@ -1,0 +1,1 @@
+"""Checksums of what the toolkit writes, and `toolkit verify`, which checks them."""
