@@ -33,7 +33,7 @@ def test_threads_are_bound_to_processors_only_where_all_are_used(
             compiled.append(super().compile_model(*words, **named))
             return compiled[-1]
 
-    monkeypatch.setattr(openvino, "Core", Core)
+    monkeypatch.setattr(engines, "openvino_core", Core)
     monkeypatch.setattr(engines, "_usable_processors", lambda: processors)
     run = engines.open_network(tmp_path / "m.onnx", "openvino", "float32", threads=threads)
     (found,) = run(np.array([[-1, 2, 0, 3]], np.float32))  # type: ignore[arg-type]

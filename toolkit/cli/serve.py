@@ -83,6 +83,7 @@ def serve_command(
     app = make_app(station, options, frozen=frozen)
     address = opened.getsockname()
     shown = f"[{address[0]}]" if ":" in address[0] else address[0]
+    opened.listen()  # whoever reads the next line may connect at once
     say(f"{station.worker.live.name} at http://{shown}:{address[1]}/, ledger {station.ledger.path}")
     make_server(app, seconds=timeout).run([opened])
 

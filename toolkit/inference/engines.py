@@ -33,7 +33,7 @@ from toolkit.home import cache_dir
 from toolkit.inference.parity import Parity
 from toolkit.methods.base import EnginePredictor
 from toolkit.runs.environment import package_version, processor
-from toolkit.runtime.engines import open_network
+from toolkit.runtime.engines import open_network, openvino_core
 from toolkit.verification.checksums import is_sealed, write_sealed
 
 if TYPE_CHECKING:
@@ -351,11 +351,10 @@ def write_network(graph: Graph, path: Path, owner: object) -> None:
 def _variants(installed: Sequence[str]) -> list[str]:
     """Return engines with the precisions that this processor computes in."""
     names = [f"{one} float32" for one in installed]
-    if "openvino" in installed:
-        import openvino
-
-        if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-            names.append("openvino bfloat16")
+    if "openvino" in installed and "BF16" in openvino_core().get_property(
+        "CPU", "OPTIMIZATION_CAPABILITIES"
+    ):
+        names.append("openvino bfloat16")
     return names
 
 

@@ -25,7 +25,7 @@ from toolkit.inference.quantize import quantize_onnx, quantize_openvino
 from toolkit.methods.base import EnginePredictor, Exported, Method, Predictor
 from toolkit.runs.run import Run
 from toolkit.runtime import boxes, engines, exported, steps, tiles
-from toolkit.runtime.engines import open_network
+from toolkit.runtime.engines import open_network, openvino_core
 from toolkit.verification.checksums import write_sealed
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ def _write_network(
     else:
         import openvino
 
-        model = openvino.Core().read_model(str(network))
+        model = openvino_core().read_model(str(network))
         openvino.save_model(model, str(folder / name), compress_to_fp16=False)
     return name
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import MissingExtraError
+from toolkit.runtime.engines import openvino_core
 
 if TYPE_CHECKING:
     import numpy as np
@@ -76,7 +77,7 @@ def quantize_openvino(source: Path, target: Path, inputs: Sequence[NDArray[np.ui
         raise MissingExtraError("nncf", extra="int8", purpose="export in int8") from error
     import openvino
 
-    model = openvino.Core().read_model(str(source))
+    model = openvino_core().read_model(str(source))
     with _quiet():
         quantized = nncf.quantize(
             model,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -62,10 +63,20 @@ def _open_onnxruntime(path: Path, threads: int) -> Network:
     return run
 
 
-def _open_openvino(path: Path, precision: str, threads: int, streams: int) -> Network:
+@cache
+def openvino_core() -> Any:
+    """Return the one core of this process, which is never closed.
+
+    The plugin of the processor gives the thread that loads it another stack for signals, and frees
+    that memory with the core. The next signal would then end the process.
+    """
     import openvino
 
-    core = openvino.Core()
+    return openvino.Core()
+
+
+def _open_openvino(path: Path, precision: str, threads: int, streams: int) -> Network:
+    core = openvino_core()
     native = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     compiled = core.compile_model(
         str(path),
