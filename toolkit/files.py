@@ -221,6 +221,9 @@ def _check_replaceable(path: Path, *, overwrite: bool) -> None:
         raise OutputError(f"{path}: contains the working folder; choose another --out")
 
 
+_RUST_ERROR = re.compile(r"\(os error (\d+)\)$")
+
+
 @contextmanager
 def _blame(path: Path, *, within: Path | None = None) -> Iterator[None]:
     """Turn errors of the file system into an `OutputError` that names `path`.
@@ -236,6 +239,10 @@ def _blame(path: Path, *, within: Path | None = None) -> Iterator[None]:
         if _is_disk_full(error, path.parent):
             reason = os.strerror(errno.ENOSPC)
             raise OutputError(f"{path}: cannot be written ({reason}); free some space") from error
+        found = _RUST_ERROR.search(str(error))
+        if found is not None and "Safetensor" in type(error).__name__:
+            reason = os.strerror(int(found[1]))
+            raise OutputError(f"{path}: cannot be written ({reason})") from error
         if not isinstance(error, OSError) or (within is not None and not _is_about(error, within)):
             raise
         raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error

@@ -89,7 +89,9 @@ def attempt(
             assert any(one in text for one in expected), context
         assert not [p for p in folder.rglob("*") if ".tmp-" in p.name], context
         if folder.is_dir():
-            assert not verify([folder]).damaged if any(folder.rglob("*.json")) else True, context
+            # A run that was not finished lacks its metrics, and that alone may be said of it.
+            damaged = verify([folder]).damaged if any(folder.rglob("*.json")) else ()
+            assert not [one for one in damaged if one.path.name != "metrics.json"], context
         relieve()
         folder.mkdir(exist_ok=True)
         (folder / "small.yaml").write_text(YAML)
