@@ -285,7 +285,7 @@ def test_a_cache_that_cannot_be_written(
     model = toolkit.load_model(run, engine="openvino")
     assert "the next process makes the engine files again" in capsys.readouterr().err
     wanted = [r.score for r in toolkit.load_model(run)(images)]
-    assert [r.score for r in model(images)] == pytest.approx(wanted, rel=0.05)
+    assert [r.score for r in model(images)] == pytest.approx(wanted, rel=0.15)  # bfloat16
 
 
 def test_noise_takes_the_place_of_images_that_are_gone(sample_dir: Path, tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def test_the_order_is_that_of_the_source(engine: str, padim: Run, folder: Path) 
     files = [str(f) for f in sorted(folder.rglob("*.png"))]
     assert [r["image"] for r in records()] == files
     assert [line.split()[-1] for line in result.stdout.splitlines()] == files
-    wanted = toolkit.load_model(padim)(folder)
+    wanted = toolkit.load_model(padim, engine=engine)(folder)
     assert [r["score"] for r in records()] == pytest.approx([r.score for r in wanted], rel=1e-3)
 
 

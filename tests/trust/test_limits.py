@@ -187,8 +187,10 @@ def test_a_limit_of_open_files(name: str, files: int, attempt: Try, tmp_path: Pa
     attempt(name, _folder(tmp_path), expected=("Too many open files",), limits={"NOFILE": files})
 
 
-@pytest.mark.parametrize("megabytes", some(1, 8, 40))
-@pytest.mark.parametrize("name", ["convert", "train", "predict", "export"] if ALL else ["train"])
+# In the long run alone: the interpreter itself may fail in parsing with a SystemError.
+@pytest.mark.skipif(not ALL, reason="make trust")
+@pytest.mark.parametrize("megabytes", [1, 8, 40])
+@pytest.mark.parametrize("name", ["convert", "train", "predict", "export"])
 def test_too_little_memory(name: str, megabytes: int, attempt: Try, tmp_path: Path) -> None:
     attempt(
         name,

@@ -15,7 +15,7 @@ from toolkit.data.dataset_cards import prompts_for
 from toolkit.data.layouts import load_dataset
 from toolkit.data.types import Dataset
 from toolkit.errors import ConfigError, DataError, did_you_mean
-from toolkit.files import atomic_folder, write_json
+from toolkit.files import atomic_folder, remove_leftovers, write_json
 from toolkit.formats.coco import CocoWriter
 from toolkit.formats.imagefolder import ImageFolderWriter
 from toolkit.formats.options import Backgrounds, Images, Options, class_map, suspicious_names
@@ -23,9 +23,7 @@ from toolkit.formats.pipeline import (
     Job,
     Writer,
     check_files,
-    mark_owner,
     process,
-    remove_leftovers,
     select,
 )
 from toolkit.formats.report import (
@@ -151,7 +149,7 @@ def convert(
     out = Path(out)
     key = request_key(dataset, to=to, options=options, split=split, preview=preview)
     key += f":{len(problems)}"
-    remove_leftovers(out)
+    remove_leftovers(out.parent)
     if out.exists() and is_current(dataset, out, key=key):
         report = replace(Report.read(out), up_to_date=True)
         if strict and report.problems:
@@ -190,7 +188,6 @@ def convert(
         everything, entries = entries, tuple(e for e in entries if e.sample.is_defect)
         report.dropped[_NO_PLACE] += len(everything) - len(entries)
     with atomic_folder(out, overwrite=overwrite) as folder:
-        mark_owner(folder.parent)
         writer = WRITERS[to](folder, job)
         with progress(len(entries)) if progress else nullcontext() as bar:
             items = process(entries, writer, workers=workers)

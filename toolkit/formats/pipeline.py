@@ -6,7 +6,6 @@ import hashlib
 import multiprocessing
 import os
 import shutil
-import socket
 import sys
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Sequence
@@ -32,7 +31,6 @@ PARTS = ("train", "val", "test")
 MIN_IMAGES_PER_WORKER = 250  # starting a process takes longer than converting fewer
 _CHUNK = 64
 _CHUNKS_PER_WORKER = 4
-_OWNER = "owner"
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,40 +354,3 @@ def write_bytes(path: Path, data: bytes) -> None:
             data = data[os.write(file, data) :]
     finally:
         os.close(file)
-
-
-def mark_owner(temporary: Path) -> None:
-    """Record which process writes the temporary folder of an output."""
-    (temporary / _OWNER).write_text(f"{socket.gethostname()} {os.getpid()}", encoding="utf-8")
-
-
-def remove_leftovers(out: Path) -> None:
-    """Remove temporary folders of this output whose process was killed.
-
-    An earlier output that was about to be replaced is put back.
-    """
-    out = out.absolute()
-    for folder in out.parent.glob(f".{_escaped(out.name)}.*"):
-        try:
-            host, pid = (folder / _OWNER).read_text(encoding="utf-8").split()
-        except (OSError, ValueError):
-            continue  # not ours
-        if host != socket.gethostname() or _is_running(int(pid)):
-            continue
-        if (folder / "old").exists() and not out.exists():
-            (folder / "old").rename(out)
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _escaped(name: str) -> str:
-    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass
-    return True
