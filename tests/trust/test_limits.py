@@ -231,7 +231,9 @@ def test_input_that_may_not_be_read(
     assert f"{image}: " in log.read_text()
 
 
-@pytest.mark.parametrize("share", some(0.1, 0.5, 0.9))
+# In the long run alone: what other threads write meanwhile makes each attempt another one.
+@pytest.mark.skipif(not ALL, reason="make trust")
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
 @pytest.mark.parametrize("name", ["convert", "train", "predict"])
 def test_a_folder_that_vanishes(
     name: str, share: float, attempt: Try, server: Server, place: Path, data: Path,
