@@ -105,19 +105,19 @@ def attempt(
     return run
 
 
-_whole: dict[str, dict[str, Any]] = {}
+_whole: dict[Path, dict[str, Any]] = {}  # by folder: workers may set up a module twice
 
 
 def _undisturbed(name: str, words: list[str], server: Server, place: Path) -> dict[str, Any]:
-    if name not in _whole:
-        folder = place / f"limits-{name}"
+    folder = place / f"limits-{name}"
+    if folder not in _whole:
         folder.mkdir()
         (folder / "small.yaml").write_text(YAML)
         done = server.run(folder, words)
         assert done["code"] == 0, (folder / "command.log").read_text()
-        _whole[name] = snapshot(folder)
-        assert _whole[name]
-    return _whole[name]
+        _whole[folder] = snapshot(folder)
+        assert _whole[folder]
+    return _whole[folder]
 
 
 @pytest.fixture
