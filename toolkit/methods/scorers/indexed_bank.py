@@ -178,7 +178,7 @@ class IndexedBank(MemoryBank):
 
 
 def pays(patches: int, say: Callable[[str], object]) -> bool:
-    """Return whether a bank has so many patches that an index pays; if not, that is said."""
+    """Return whether a bank has so many patches that an index pays; if not, report it."""
     if patches < LEAST:
         say(f"index ivf-pq: {patches} patches are searched exactly; it pays from {LEAST} on")
     return patches >= LEAST
