@@ -15,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 from tests.leaderboards.standin import grey  # noqa: F401
 from toolkit.data.layouts import load_dataset
 from toolkit.data.protocols import make_plan
-from toolkit.errors import RunError
+from toolkit.errors import ConfigError, RunError
 from toolkit.leaderboards.benchmark_files import Display, benchmark_folder, write_display
 from toolkit.leaderboards.board import leaderboard
 from toolkit.leaderboards.collect import collect
@@ -51,6 +51,27 @@ def test_pooled_folds_equal_a_figure_made_by_hand(
     assert row.values["auroc"] == pytest.approx(roc_auc_score(truth, [p.score for p in said]))
     assert row.values["fit_seconds"] == pytest.approx(sum(r.metadata["fit_seconds"] for r in runs))
     assert row.runs == tuple(r.path for r in runs)
+
+
+@pytest.mark.parametrize("folds", [(0,), (0, 1)])
+def test_validation_parts_can_be_compared_instead(
+    make: Callable[..., Run], folds: tuple[int, ...]
+) -> None:
+    runs = [make(fold=fold) for fold in folds]
+    said = [p for run in runs for p in read_predictions(run.predictions, "val")]
+    truth = [not p.sample_id.startswith("test/good/") for p in said]
+    (group,) = leaderboard(runs, part="val").groups
+    assert (group.test_images, group.test_defects) == (len(said), sum(truth))
+    (row,) = group.rows
+    assert row.values["auroc"] == pytest.approx(roc_auc_score(truth, [p.score for p in said]))
+    for form in ("table", "markdown"):
+        assert "protocol supervised, validation part" in leaderboard(runs, part="val").render(form)
+        assert "protocol supervised, fold" in leaderboard(runs).render(form)
+
+
+def test_a_part_that_is_none(make: Callable[..., Run]) -> None:
+    with pytest.raises(ConfigError, match="--part train: unknown"):
+        leaderboard([make()], part="train")
 
 
 def test_what_a_method_does_not_give_is_not_zero(make: Callable[..., Run]) -> None:

@@ -27,6 +27,7 @@ _KEYS = {
     "seeds",
     "label_budgets",
     "columns",
+    "part",
     "methods",
 }
 ROLES = ("prompt_run", "decoder_run")
@@ -71,6 +72,7 @@ class BenchmarkConfig:
         seeds: the seeds that are run.
         label_budgets: labelled defect images per type; empty for all images, without a study.
         columns: columns of the leaderboard; empty for the default ones.
+        part: whose metrics its leaderboard displays: `val` for a study that chooses settings.
         entries: one per row of the leaderboard.
     """
 
@@ -83,6 +85,7 @@ class BenchmarkConfig:
     seeds: tuple[int, ...] = (0,)
     label_budgets: tuple[Budget, ...] = ()
     columns: tuple[str, ...] = ()
+    part: Literal["test", "val"] = "test"
     entries: tuple[Entry, ...] = ()
 
     def __post_init__(self) -> None:

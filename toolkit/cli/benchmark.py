@@ -88,7 +88,7 @@ def benchmark_command(
         say=say,
     )
     if len(result):
-        print(leaderboard(result))
+        print(leaderboard(result, part=grid.part))
     for error in result.errors:
         say(f"toolkit: {error}")
     if result.errors:

@@ -37,6 +37,9 @@ def leaderboard_command(
     seeds: Annotated[
         str, typer.Option("--seeds", help="pooled (mean ± std in one row) or each.")
     ] = "pooled",
+    part: Annotated[
+        str, typer.Option("--part", help="test, or val: the parts by which settings are chosen.")
+    ] = "test",
     with_published: Annotated[
         bool, typer.Option("--with-published", help="Add results that others published, in grey.")
     ] = False,
@@ -65,6 +68,7 @@ def leaderboard_command(
         published=with_published,
         all_intervals=intervals,
         by_category=by_category,
+        part=part,
     )
     if write:
         named = name or folders[0].resolve().name

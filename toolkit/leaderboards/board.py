@@ -20,7 +20,7 @@ from toolkit.leaderboards.benchmark_files import (
 from toolkit.leaderboards.collect import Collected, check_run, collect
 from toolkit.leaderboards.columns import DEFAULT, TEXTS, check_names, column, expanded
 from toolkit.leaderboards.differences import differences, rank_rows
-from toolkit.leaderboards.model import Group, Row
+from toolkit.leaderboards.model import Group, Part, Row
 from toolkit.leaderboards.overview import Overview, Table, make_overviews
 from toolkit.leaderboards.published import Reference, published_references
 from toolkit.leaderboards.rows import (
@@ -36,6 +36,7 @@ from toolkit.runs.run import Run
 
 SORT = "auroc"
 SEEDS = ("pooled", "each")
+PARTS = ("test", "val")
 FORMATS: Mapping[str, Callable[[Sequence[Group], Sequence[str]], str]] = {
     "table": render.table,
     "markdown": render.markdown,
@@ -125,11 +126,12 @@ def leaderboard(
     published: bool = False,
     all_intervals: bool = False,
     by_category: bool = False,
+    part: str = "test",
 ) -> Board:
     """Compare finished runs: pool the folds of each entry, average its seeds, sort and rank.
 
-    Only files of the runs are read, not the data set, except where pooled metrics of several folds
-    are not stored yet. A run that cannot be used is left out and named.
+    Only files of the runs are read, not the data set, except where metrics of several folds or of
+    validation parts are not stored yet. A run that cannot be used is left out and named.
 
     Example:
         >>> board = leaderboard("runs/bottle", sort="aupro")  # doctest: +SKIP
@@ -149,13 +151,17 @@ def leaderboard(
         all_intervals: display every interval, and not only that of the column of the order.
         by_category: where methods ran on several data sets, display the table of each, and not one
             table with a column for each.
+        part: `val` compares on the validation parts, by which settings are chosen without a look at
+            the test parts.
 
     Raises:
         RunError: a place does not exist or holds no run.
-        ConfigError: a column that no run has, or an unknown value of `seeds`.
+        ConfigError: a column that no run has, or an unknown value of `seeds` or `part`.
     """
     if seeds not in SEEDS:
         raise ConfigError(f"--seeds {seeds}: unknown{did_you_mean(seeds, SEEDS)}")
+    if part not in PARTS:
+        raise ConfigError(f"--part {part}: unknown{did_you_mean(part, PARTS)}")
     if sort in TEXTS:
         raise ConfigError(f"--sort {sort}: holds words; choose a numeric column")
     collected = _collected(runs)
@@ -168,13 +174,14 @@ def leaderboard(
             left_out.append(str(error))
         else:
             valid.append(run)
+    of_part: Part = "val" if part == "val" else "test"
     displays = _Displays(valid, left_out)
     comparable: dict[tuple[str, str, tuple[int, ...]], list[EntryMetrics]] = defaultdict(list)
     pooled = PooledMetrics()
     for folds in group_folds(valid):
         record = folds[0].record
         try:
-            one = entry_metrics(folds, pooled)
+            one = entry_metrics(folds, pooled, of_part)
             make_row([one], (), Display())
         except ToolkitError as error:
             left_out.append(str(error))
@@ -199,6 +206,7 @@ def leaderboard(
                 sort=sort or first,
                 references=references,
                 all_intervals=all_intervals,
+                part=of_part,
             )
         )
     return Board(
@@ -249,6 +257,7 @@ def _group(
     sort: str,
     references: Sequence[Reference],
     all_intervals: bool,
+    part: Part,
 ) -> Table:
     columns = expanded(columns, [one.metrics for seeds in entries for one in seeds])
     needed = dict.fromkeys([*columns, sort])
@@ -266,8 +275,8 @@ def _group(
         split_hash=record["split"]["hash"],
         fingerprint=record["data"]["fingerprint"],
         folds=tuple(sorted(run.record["split"]["fold"] for run in runs)),
-        test_images=sum(len(run.record["split"]["test"]) for run in runs),
-        test_defects=sum(run.metrics()["image"]["n_defect"] for run in runs),
+        test_images=sum(len(run.record["split"][part]) for run in runs),
+        test_defects=entries[0][0].metrics["image"]["n_defect"],
         hardware=f"{machine.get('processor', 'unknown processor')}, "
         f"{machine.get('cores', '?')} cores, {record['device']}",
         rows=rank_rows(rows, found, sort),
@@ -277,6 +286,7 @@ def _group(
         references=tuple(one for one in references if data in one.covers),
         all_intervals=all_intervals,
         warnings=_data_warnings(entries),
+        part=part,
     )
     return group, [entries[i] for i in order]
 

@@ -13,6 +13,7 @@ from toolkit.metrics.values import Undefined, Value
 
 METHOD, RANK, TOP = "method", "#", "*"
 NOTHING = "-"
+PARTS = {"test": "test", "val": "validation"}
 _ABOUT_TEXTS = {
     "labels": "labels: number and kind of the training defects (the threshold also uses the labels "
     "of the validation part)",
@@ -60,15 +61,13 @@ def number(value: Value, *, digits: int = 3) -> str:
 
 def title(group: Group) -> str:
     """Return data, protocol and folds of a group."""
-    folds = ", ".join(map(str, group.folds))
-    tested = f"fold {folds}" if len(group.folds) == 1 else f"folds {folds} pooled"
-    return printable(f"{group.data}: protocol {group.protocol}, {tested}")
+    return printable(f"{group.data}: protocol {group.protocol}, {group.tested}")
 
 
 def subtitle(group: Group) -> str:
     """Return the number of images, the hashes of split and data, and the hardware."""
     return printable(
-        f"{group.test_images} test images ({group.test_defects} defective); "
+        f"{group.test_images} {PARTS[group.part]} images ({group.test_defects} defective); "
         f"split {group.split_hash}; data {group.fingerprint[:8]}; {group.hardware}"
     )
 
@@ -221,7 +220,7 @@ def legend(names: tuple[str, ...], *, sort: str, spread: bool = False) -> str:
     parts = [
         f"{RANK}: rank by {sort}, equal values share one; {TOP}: not significantly different from "
         "the best (the 95 % interval of the difference contains 0, by the paired stratified "
-        "bootstrap on the same test images; not corrected for the number of methods)"
+        "bootstrap on the same images; not corrected for the number of methods)"
     ]
     about: dict[str, list[str]] = {}
     for name in names:
@@ -233,7 +232,7 @@ def legend(names: tuple[str, ...], *, sort: str, spread: bool = False) -> str:
             parent = name.rpartition(".")[0]
             about.setdefault(f"below {parent} in metrics.json", []).append(column(name).heading)
     columns = [f"{', '.join(named)}: {text}" for text, named in about.items()]
-    brackets = ["in brackets: the 95 % bootstrap interval over the test images"]
+    brackets = ["in brackets: the 95 % bootstrap interval over the images"]
     seeds = ["±: standard deviation over seeds, beside their mean"] if spread else []
     text = ". ".join([*columns, *parts, *brackets, *seeds])
     return f"{text}."

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from toolkit.leaderboards.columns import DEFAULT
 from toolkit.leaderboards.published import Reference
 from toolkit.metrics.values import Value
+
+Part: TypeAlias = Literal["test", "val"]
+"""Which images metrics are of."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ class Group:
         split_hash: hash of the split.
         fingerprint: of the data, masks included.
         folds: the folds that were tested.
-        test_images: number of images in the pooled test parts.
+        test_images: number of images in the pooled test (or validation) parts.
         test_defects: how many of them are defective.
         hardware: of the first run.
         rows: in the order of the column `sort`, best first.
@@ -106,6 +109,7 @@ class Group:
         references: published results to display beside the rows.
         all_intervals: display every interval, and not only that of the column of the order.
         warnings: what is to be known of the data, such as a shortcut that gives labels away.
+        part: which images the metrics are of, `test` or `val`.
     """
 
     data: str
@@ -123,6 +127,17 @@ class Group:
     references: tuple[Reference, ...] = ()
     all_intervals: bool = False
     warnings: tuple[str, ...] = ()
+    part: Part = "test"
+
+    @property
+    def tested(self) -> str:
+        """The folds, and the part where it is not the test part."""
+        folds = ", ".join(map(str, self.folds))
+        one = len(self.folds) == 1
+        named = f"fold {folds}" if one else f"folds {folds} pooled"
+        if self.part == "test":
+            return named
+        return f"validation {'part' if one else 'parts'} of {named}"
 
     @property
     def names(self) -> tuple[str, ...]:

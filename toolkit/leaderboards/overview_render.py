@@ -19,8 +19,8 @@ from toolkit.metrics.values import Undefined, Value, to_json
 
 LEGEND = (
     f"{TOP}: not significantly different from the best of its column (paired stratified bootstrap "
-    "on the same test images; not corrected for the number of methods). In brackets: the 95 % "
-    "interval of the mean, test images resampled within each category. wins: categories in which a "
+    "on the same images; not corrected for the number of methods). In brackets: the 95 % "
+    "interval of the mean, images resampled within each category. wins: categories in which a "
     "method is significantly better than all others; ties: those in which it shares the first "
     "place. rank: mean of the ranks. Each category's own table: --by-category."
 )
@@ -35,11 +35,9 @@ TOP_NOTE = (
 def title(overview: Overview) -> str:
     """Return the column, the number of categories, the protocol and the folds."""
     first = overview.groups[0]
-    folds = ", ".join(map(str, first.folds))
-    tested = f"fold {folds}" if len(first.folds) == 1 else f"folds {folds} pooled"
     return (
         f"{column(overview.sort).heading} on {len(overview.groups)} categories: protocol "
-        f"{first.protocol}, {tested}"
+        f"{first.protocol}, {first.tested}"
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from toolkit.errors import RunError
 from toolkit.leaderboards.benchmark_files import Display, PooledMetrics
 from toolkit.leaderboards.columns import KNOWN, TEXTS, column, value_at
-from toolkit.leaderboards.model import Row
+from toolkit.leaderboards.model import Part, Row
 from toolkit.metrics.values import MetricError, Undefined, Value
 from toolkit.runs.run import Run
 
@@ -39,8 +39,8 @@ def group_folds(runs: Iterable[Run]) -> list[list[Run]]:
     return [sorted(group, key=lambda r: r.record["split"]["fold"]) for group in entries.values()]
 
 
-def entry_metrics(runs: Sequence[Run], pooled: PooledMetrics) -> EntryMetrics:
-    """Return the metrics of the folds of one entry and one seed.
+def entry_metrics(runs: Sequence[Run], pooled: PooledMetrics, part: Part = "test") -> EntryMetrics:
+    """Return the metrics of the folds of one entry and one seed, on their test or validation parts.
 
     Raises:
         RunError: a fold was run twice, or a metric is damaged.
@@ -53,7 +53,8 @@ def entry_metrics(runs: Sequence[Run], pooled: PooledMetrics) -> EntryMetrics:
             f"{runs[twice].path}: fold {folds[twice]} of {entry_name(runs[0])} was run twice with "
             "equal settings; name one of the runs"
         )
-    metrics = runs[0].metrics() if len(runs) == 1 else pooled.of(runs)
+    stored = part == "test" and len(runs) == 1
+    metrics = runs[0].metrics() if stored else pooled.of(runs, part)
     return EntryMetrics(runs=tuple(runs), metrics=metrics)
 
 
