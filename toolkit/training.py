@@ -28,6 +28,7 @@ from toolkit.runs.environment import (
 )
 from toolkit.runs.evaluate import REPORT, evaluate
 from toolkit.runs.prediction_io import write_predictions
+from toolkit.runs.profile import ENGINE, EVALUATE, PREDICT, phase
 from toolkit.runs.run import Run
 
 _SEEDS = 2**32  # what every generator of random numbers takes
@@ -211,19 +212,24 @@ def predict_and_finish(method: Method[Any], split: Split, run: Run, *, entry: st
     def predict(part: str, samples: Sequence[Sample]) -> None:
         predictions = predict_samples(predictor, samples)
         tracked = track(predictions, f"{entry}: predict {part}", len(samples))
-        write_predictions(run.predictions, part, tracked)
+        with phase(run, PREDICT):
+            write_predictions(run.predictions, part, tracked)
 
     graph = predictor.graph()
     if graph is None or graph.shared is None:
         predict("val", split.val)
-    fast, engine = use_engine(predictor, run, default_engine(), dataset=split.dataset)
+    with phase(run, ENGINE):
+        fast, engine = use_engine(predictor, run, default_engine(), dataset=split.dataset)
     if fast is not predictor or (graph is not None and graph.shared is not None):
         predictor = fast
         predict("val", split.val)
     predict("test", split.test)
-    write_json(run.path / REPORT, dict(method.report(split, run)))
-    run.update_metadata(engine=engine, peak_memory_mb=round(peak_memory_bytes() / 2**20))
-    run.finish(evaluate(run, split.dataset))
+    with phase(run, EVALUATE):
+        write_json(run.path / REPORT, dict(method.report(split, run)))
+        # Before the metrics, which hold it too.
+        run.update_metadata(engine=engine, peak_memory_mb=round(peak_memory_bytes() / 2**20))
+        metrics = evaluate(run, split.dataset)
+    run.finish(metrics)
 
 
 def read_method_config(name: str, overrides: Mapping[str, Any]) -> tuple[str, dict[str, Any], str]:

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from tests.leaderboards.standin import Grey, grey, write_grid  # noqa: F401
 from toolkit.cli.main import app
 from toolkit.errors import ToolkitError
+from toolkit.runs.profile import PHASES
 
 pytestmark = pytest.mark.usefixtures("grey")
 
@@ -36,6 +37,18 @@ def test_all_finished(sample_dir: Path) -> None:
     assert ": predict" not in result.stdout, "progress belongs to standard error"
     assert "[2/2] b-fold0-seed0" in result.stderr
     assert Path("runs/small/split.json").is_file()
+
+
+def test_profile_prints_where_the_time_went(sample_dir: Path) -> None:
+    grid = write_grid(Path("grid"), [{"name": "[red]a"}, {"name": "b"}], folds="all")
+    result = CliRunner().invoke(
+        app, ["benchmark", str(grid), "--data", str(sample_dir), "--profile"]
+    )
+    assert result.exit_code == 0
+    lines = result.stdout.rsplit("seconds\n", 1)[1].split("\n")
+    heading, *rows = [line.split() for line in lines if line.strip(" ─")]
+    assert heading == ["entry", "runs", *PHASES, "sum", "share"]
+    assert sorted(row[:2] for row in rows) == [["[red]a", "3"], ["b", "3"]]
 
 
 def test_again_runs_nothing_and_prints_the_same(sample_dir: Path) -> None:

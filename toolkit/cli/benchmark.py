@@ -9,11 +9,14 @@ import typer
 
 from toolkit.cli.common import open_dataset, say
 from toolkit.cli.task import print_tasks
-from toolkit.errors import ConfigError
+from toolkit.errors import ConfigError, printable
 from toolkit.storage import is_address
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from toolkit.benchmarking.ray_executor import RayExecutor
+    from toolkit.runs.profile import Profile
 
 
 def benchmark_command(
@@ -57,6 +60,9 @@ def benchmark_command(
             help="The Ray cluster. Default: that of this machine, or a new one on it.",
         ),
     ] = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Print also where the time went, by entry and phase.")
+    ] = False,
     listing: Annotated[
         bool,
         typer.Option(
@@ -69,6 +75,7 @@ def benchmark_command(
     from toolkit.benchmarking.study import benchmark
     from toolkit.benchmarking.tasks import list_tasks
     from toolkit.leaderboards.board import leaderboard
+    from toolkit.runs.profile import profiles
 
     if address is not None and executor != "ray":
         raise ConfigError("--address: needs --executor ray")
@@ -89,10 +96,33 @@ def benchmark_command(
     )
     if len(result):
         print(leaderboard(result, part=grid.part))
+    if profile:
+        print_profiles(profiles(result.runs))
     for error in result.errors:
         say(f"toolkit: {error}")
     if result.errors:
         raise typer.Exit(1 if len(result) else 2)
+
+
+def print_profiles(found: Sequence[Profile]) -> None:
+    """Print seconds by entry and phase, and each entry's share of the whole."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from toolkit.runs.profile import PHASES
+
+    whole = sum(one.total for one in found) or 1.0
+    table = Table(box=box.SIMPLE)
+    table.add_column("entry")
+    for heading in ("runs", *PHASES, "sum", "share"):
+        table.add_column(heading, justify="right")
+    for one in found:
+        phases = [f"{one.seconds[p]:.1f}" if p in one.seconds else "-" for p in PHASES]
+        share = f"{one.total / whole:.0%}"
+        table.add_row(printable(one.entry), str(one.runs), *phases, f"{one.total:.1f}", share)
+    print("seconds")
+    Console(width=100, highlight=False, markup=False).print(table)
 
 
 def _logs(runs: str, name: str) -> Path | None:
