@@ -81,3 +81,52 @@ def test_the_patches_of_the_only_image_count() -> None:
     features = _random(0, 40, 5)
     bank = MemoryBank(features, owners=torch.zeros(40))
     assert float(bank.distances(features, without=0).max()) < 0.01
+
+
+@pytest.mark.parametrize("without", [None, 2])
+def test_nearest_patches_are_those_of_all_distances(without: int | None) -> None:
+    features, queries, owners = _random(0, 40, 5), _random(1, 700, 5), torch.arange(40) % 4
+    bank = MemoryBank(features, _random(2, 5, 5), owners=owners)
+    distances, numbers = bank.nearest(queries, without=without)
+    torch.testing.assert_close(distances, bank.distances(queries, without=without))
+    if without is not None:
+        assert not bool((owners[numbers] == without).any())
+
+
+def test_weights_are_the_mean_squares_around_each_patch() -> None:
+    """Around the second patch good ones are three times as far as around the first."""
+    bank = MemoryBank(torch.tensor([[0.0, 0.0], [100.0, 0.0], [200.0, 0.0]]))
+    near, far = torch.full((5000,), 1.0), torch.full((5000,), 3.0)
+    numbers = torch.arange(2).repeat_interleave(5000)
+    weighted = bank.weighted(numbers, torch.cat([near, far]))
+    assert weighted.weights is not None
+    torch.testing.assert_close(
+        weighted.weights, torch.tensor([1.0 - 4.0, 9.0 - 4.0, 0.0]) / 2, atol=0.02, rtol=0
+    )
+    queries = torch.tensor([[0.0, 4.0], [100.0, 4.0], [200.0, 4.0], [100.0, 0.0]])
+    expected = torch.tensor([16.0 + 1.5, 16.0 - 2.5, 16.0, 0.0]).sqrt()
+    torch.testing.assert_close(weighted.distances(queries), expected, atol=0.01, rtol=0)
+    assert bank.weights is None, "the other bank stays"
+
+
+def test_weights_of_equal_distances_change_nothing() -> None:
+    features, queries = _random(0, 40, 5), _random(1, 60, 5)
+    bank = MemoryBank(features, pca_dim=3)
+    same = bank.weighted(torch.arange(40), torch.full((40,), 2.0))
+    torch.testing.assert_close(same.distances(queries), bank.distances(queries))
+
+
+def test_further_patches_bring_nothing_further_away_with_weights_either() -> None:
+    features, queries, owners = _random(0, 40, 5), _random(1, 60, 5), torch.arange(40)
+    bank = MemoryBank(features, owners=owners)
+    weighted = bank.weighted(torch.arange(40), _random(3, 40, 1)[:, 0].abs() + 1)
+    longer = weighted.with_rows(_random(4, 20, 5), torch.arange(20))
+    assert bool((longer.distances(queries) <= weighted.distances(queries) + 1e-5).all())
+
+
+def test_weights_are_saved() -> None:
+    bank = MemoryBank(_random(0, 40, 5)).weighted(torch.arange(40), _random(3, 40, 1)[:, 0].abs())
+    state = bank.state()
+    again = MemoryBank(state["features"], weights=state["weights"])
+    queries = _random(1, 60, 5)
+    assert torch.equal(again.distances(queries), bank.distances(queries))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tests.runtime.parity import check_onnx
 from toolkit.config import build_settings, find_config, read_yaml, settings_dict
-from toolkit.data.images import image_size
+from toolkit.data.images import image_size, read_rgb
 from toolkit.data.layouts import load_dataset
 from toolkit.data.protocols import make_plan
 from toolkit.data.splits import Split
@@ -24,6 +24,7 @@ from toolkit.inference.pipeline import predict_samples
 from toolkit.methods.features.extractor import FeatureExtractor
 from toolkit.methods.registry import method_class
 from toolkit.methods.scorers import patchcore as module
+from toolkit.methods.scorers.depths import DepthBanks, rows_of
 from toolkit.methods.scorers.patchcore import PatchCore, PatchCoreSettings
 from toolkit.prediction import Prediction
 from toolkit.runs.environment import seed_everything
@@ -105,18 +106,26 @@ def test_same_seed_same_predictions(tmp_path: Path, split: Split) -> None:
     assert [p.score for p in first] == [p.score for p in second]
 
 
-def test_training_images_score_zero_with_the_whole_bank(tmp_path: Path, split: Split) -> None:
+def test_the_whole_bank_holds_the_patches_of_training_images(tmp_path: Path, split: Split) -> None:
     settings = dataclasses.replace(
-        SMALL, coreset_size=10**6, whitening=None, pca_dim=0, image_score="max", position="off"
+        SMALL, coreset_size=10**6, whitening=None, pca_dim=0, position="off"
     )
     run = _run(tmp_path, settings)
     PatchCore(settings).fit(split, run)
-    predictions = list(
-        predict_samples(PatchCore(settings).load(run), [*split.train[:2], split.test[0]])
-    )
+    predictor = PatchCore(settings).load(run)
+    banks = predictor.head
+    assert isinstance(banks, DepthBanks)
+
+    def furthest(sample: Sample) -> float:
+        grids = banks.grids(predictor.extractor(read_rgb(sample.image)))
+        return max(
+            float(one.bank.nearest(rows_of(grid))[0].max())
+            for one, grid in zip(banks.depths, grids, strict=True)
+        )
+
     assert split.test[0].is_defect
     # The bank was held in half precision.
-    assert all(p.score < 0.02 * predictions[2].score for p in predictions[:2])
+    assert all(furthest(s) < 0.02 * furthest(split.test[0]) for s in split.train[:2])
 
 
 def test_defects_among_training_images_are_left_out(tmp_path: Path, split: Split) -> None:

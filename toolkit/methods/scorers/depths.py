@@ -167,13 +167,16 @@ class DepthBank:
         found = [self.bank.distances(rows)]
         return found if self.places is None else [*found, self.places.distances(rows)]
 
-    def held_out_distances(self, rows: Tensor, owner: int) -> list[Tensor]:
-        """Return the same of a training image, as if it had not been learned from."""
-        found = [self.bank.distances(rows, without=owner)]
+    def held_out_distances(self, rows: Tensor, owner: int) -> tuple[list[Tensor], Tensor]:
+        """Return the same of a training image, as if it had not been learned from.
+
+        And the numbers of the nearest patches of the bank, int64 (cells,).
+        """
+        found, nearest = self.bank.nearest(rows, without=owner)
         if self.places is None:
-            return found
+            return [found], nearest
         others = self.places.with_image(rows, -1) if self.places.count > 1 else self.places
-        return [*found, others.distances(rows)]
+        return [found, others.distances(rows)], nearest
 
     def score(self, rows: Tensor, *, capped: bool) -> Tensor:
         """Return the sum of the distances, each divided by its standard deviation, (cells,).

@@ -112,26 +112,43 @@ def scaled(
 ) -> DepthBanks:
     """Measure how far good images are, each from the patches of the others, and add the depths.
 
+    The patches of each bank are weighted by it, too; see `MemoryBank.weighted`.
+
     Args:
         banks: without a scale.
         good: training images.
         extractor: of their features.
     """
-    import torch
-
-    found: list[list[Tensor]] = [[] for _ in banks]
+    measured = [_HeldOut(one) for one in banks]
     for sample in track(good, "distances"):
         patches = patch_features(sample, extractor)
         owner = owner_of(file_sha256(sample.image))
-        for distances, one in zip(found, banks, strict=True):
-            rows = rows_of(one.depth.grid(patches, extractor.grid_hw)).cpu()
-            distances.append(torch.stack(one.held_out_distances(rows, owner)))
-    scales = []
-    for distances in found:
-        together = torch.cat(distances, dim=1)
+        for one in measured:
+            one.add(rows_of(one.bank.depth.grid(patches, extractor.grid_hw)).cpu(), owner)
+    return DepthBanks([one.scaled() for one in measured], extractor.grid_hw)
+
+
+class _HeldOut:
+    """Distances of good patches at one depth, each image measured without itself."""
+
+    def __init__(self, bank: DepthBank) -> None:
+        self.bank = bank
+        self._distances: list[list[Tensor]] = []
+        self._nearest: list[Tensor] = []
+
+    def add(self, rows: Tensor, owner: int) -> None:
+        """Measure the rows of one training image."""
+        distances, nearest = self.bank.held_out_distances(rows, owner)
+        self._distances.append(distances)
+        self._nearest.append(nearest)
+
+    def scaled(self) -> DepthBank:
+        """Return what the depth has learned, with its scale and weights."""
+        import torch
+
+        together = torch.stack([torch.cat(one) for one in zip(*self._distances, strict=True)])
         mean = together.mean(dim=1)
         # The floor is for images that are all the same.
         spread = together.std(dim=1).maximum(0.01 * mean).clamp_min(_FLOOR)
-        scales.append(torch.stack([mean, spread]))
-    measured = [replace(one, scale=scale) for one, scale in zip(banks, scales, strict=True)]
-    return DepthBanks(measured, extractor.grid_hw)
+        bank = self.bank.bank.weighted(torch.cat(self._nearest), together[0])
+        return replace(self.bank, bank=bank, scale=torch.stack([mean, spread]))

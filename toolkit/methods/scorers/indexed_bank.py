@@ -36,7 +36,7 @@ class IndexedBank(MemoryBank):
     """Good patches behind an index; all dimensions are compared.
 
     Beside the features as they are saved there are only the codes of the index: a quarter of a
-    byte per dimension.
+    byte per dimension. Its patches are so many that they are not weighted.
 
     Args:
         features: patches before whitening, float16 or float32 (m, d).
@@ -61,7 +61,7 @@ class IndexedBank(MemoryBank):
         faiss = import_faiss()
         self.features, self.whitening, self.owners = features, whitening, owners
         self.num_neighbors = min(num_neighbors, len(features))
-        self.axes = None
+        self.axes = self.weights = None
         self._index = (
             self._learned(faiss) if index is None
             else faiss.deserialize_index(index.cpu().numpy())
@@ -116,6 +116,18 @@ class IndexedBank(MemoryBank):
                 distances[nothing] = self._of_all(queries[nothing], allowed)
             parts.append(distances)
         return torch.cat(parts)
+
+    def nearest(self, patches: Tensor, *, without: int | None = None) -> tuple[Tensor, Tensor]:
+        """Return the distances alone; the numbers, which only `weighted` needs, are all 0."""
+        import torch
+
+        distances = self.distances(patches, without=without)
+        return distances, torch.zeros_like(distances, dtype=torch.int64)
+
+    def weighted(self, patches: Tensor, distances: Tensor) -> IndexedBank:
+        """Return the bank as it is."""
+        del patches, distances
+        return self
 
     def proposed(
         self, patches: Tensor, allowed: NDArray[np.bool_] | None = None

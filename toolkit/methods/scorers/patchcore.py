@@ -233,7 +233,7 @@ class PatchCoreBase(FeatureScorer[S]):
                 depth,
                 self._bank(
                     *(state[f"{i}.{key}"] for key in ("features", "owners")),
-                    *(state.get(f"{i}.{key}") for key in ("whitening", "index")),
+                    *(state.get(f"{i}.{key}") for key in ("whitening", "index", "weights")),
                 ),
                 read_places(state, i),
                 state[f"{i}.scale"],
@@ -248,13 +248,15 @@ class PatchCoreBase(FeatureScorer[S]):
         owners: Tensor,
         whitening: Tensor | None,
         index: Tensor | None = None,
+        weights: Tensor | None = None,
         *,
         learn_index: bool = False,
     ) -> MemoryBank:
         same: dict[str, Any] = {"owners": owners, "num_neighbors": self.settings.num_neighbors}
         if learn_index or index is not None:
             return IndexedBank(features, whitening, index=index, **same)
-        return MemoryBank(features, whitening, pca_dim=self.settings.pca_dim, **same)
+        axes = self.settings.pca_dim
+        return MemoryBank(features, whitening, pca_dim=axes, weights=weights, **same)
 
     def _is_aligned(self, good: Sequence[Sample], run: Run) -> bool:
         found = alignment_of(good)
