@@ -20,8 +20,8 @@ from toolkit.line.worker import BusyError, Worker
 class Slow:
     """A model that waits for a signal, and fails where it is told to."""
 
-    def __init__(self, model: Any, batch_size: int = 1) -> None:
-        self.model, self.batch_size = model, batch_size
+    def __init__(self, model: Any, batch_size: int = 1, *, parallel: bool = False) -> None:
+        self.model, self.batch_size, self.parallel = model, batch_size, parallel
         self.gate, self.fail = threading.Event(), ""
         self.batches: list[int] = []
         self.gate.set()

@@ -145,12 +145,12 @@ def _add_state(app: FastAPI, station: Station, metrics: Metrics, *, predict: boo
         return station.live()
 
     @app.get("/live/{uid}.jpg")
-    async def thumbnail(uid: str) -> Response:
+    def thumbnail(uid: str) -> Response:
         """Return the small plot of one of the last images."""
         found = station.find_recent(uid)
-        if found is None or not found.thumbnail:
+        if found is None or found.small is None:
             return _nok(404, "no such image among the last ones")
-        return Response(found.thumbnail, media_type="image/jpeg")
+        return Response(found.thumbnail(), media_type="image/jpeg")
 
     @app.get("/metrics")
     def prometheus() -> Response:
@@ -182,8 +182,10 @@ def _add_predict(
             event = await loop.run_in_executor(
                 recorder, lambda: _record(station, found, data, name)
             )
-            if found.result is not None:
+            if found.result is not None and extras:
                 extra = await asyncio.to_thread(_outputs, found.result, extras)
+            elif found.result is not None:
+                extra = _outputs(found.result, extras)
         except LedgerError as error:
             found, event, status = Answer.failed(str(error), model=found.model), {}, 503
         metrics.count(found)
