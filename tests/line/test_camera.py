@@ -1,4 +1,4 @@
-"""Cameras: a video, and network streams that are unplugged and come back."""
+"""Cameras: a recorded video, and devices and streams that are unplugged and come back."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -96,31 +97,72 @@ class RtspCamera:
         self.process.wait(10)
 
 
-@pytest.mark.parametrize("kind", [HttpCamera, RtspCamera])
-def test_a_network_camera_is_unplugged_and_comes_back(
-    kind: type[HttpCamera | RtspCamera],
+class PipeCamera:
+    """A device: a named pipe of JPEGs. A video device would need a module of the kernel."""
+
+    def __init__(self, folder: Path, level: float) -> None:
+        self.address = str(folder / "camera.mjpeg")
+        self.plugged = True
+        frame = np.full((48, 64, 3), int(level), np.uint8)
+        self.jpeg = cv2.imencode(".jpg", frame)[1].tobytes()
+        os.mkfifo(self.address)
+        self.pipe = os.open(self.address, os.O_RDWR | os.O_NONBLOCK)
+        self.thread = threading.Thread(target=self._write, daemon=True)
+        self.thread.start()
+
+    def _write(self) -> None:
+        while self.plugged:
+            with suppress(BlockingIOError):  # nobody reads
+                os.write(self.pipe, self.jpeg)  # whole, since it is smaller than a page
+            threading.Event().wait(0.01)
+
+    def unplug(self) -> None:
+        """Take the device away, then end the stream."""
+        Path(self.address).unlink(missing_ok=True)
+        self.plugged = False
+        self.thread.join(10)
+        os.close(self.pipe)
+
+
+def test_a_recorded_video_is_answered_once(
+    make_station: Make, level: float, messages: list[str], tmp_path: Path
+) -> None:
+    video, station = tmp_path / "shift.avi", make_station()
+    writer = cv2.VideoWriter(str(video), cv2.VideoWriter_fourcc(*"MJPG"), 10.0, (64, 48))
+    for number in range(30):
+        writer.write(np.full((48, 64, 3), int(level) + (40 if number >= 20 else 0), np.uint8))
+    writer.release()
+    CameraWatch(station, str(video), None, every=0.5).run(threading.Event())
+    assert [row["decision"] for row in station.ledger.answers()] == ["OK"] * 4 + ["NOK"] * 2
+    assert messages == []
+
+
+@pytest.mark.parametrize("kind", [HttpCamera, RtspCamera, PipeCamera])
+def test_a_camera_is_unplugged_and_comes_back(
+    kind: type[HttpCamera | RtspCamera | PipeCamera],
     make_station: Make,
     level: float,
-    said: list[str],
+    messages: list[str],
     tmp_path: Path,
 ) -> None:
-    port, station, stop = free_port(), make_station(), threading.Event()
+    place: Any = tmp_path if kind is PipeCamera else free_port()
+    station, stop = make_station(), threading.Event()
     shown: list[bool] = []
     station.fail_outputs = lambda: shown.append(True)  # type: ignore[method-assign]
-    camera = kind(port, level)
+    camera = kind(place, level)
     watch = CameraWatch(station, camera.address, tmp_path / "frames", every=0.02)
     thread = threading.Thread(target=watch.run, args=[stop])
     thread.start()
     try:
         eventually(lambda: station.ledger.count() >= 3)
         camera.unplug()
-        eventually(lambda: said)
-        assert said == [f"{camera.address}: no picture; tried again"]
+        eventually(lambda: messages)
+        assert messages == [f"{camera.address}: no picture; tried again"]
         assert shown
         before = station.ledger.count()
-        camera = kind(port, level)
+        camera = kind(place, level)
         eventually(lambda: station.ledger.count() > before)
-        assert said[1:] == [f"{camera.address}: picture is back"]
+        assert messages[1:] == [f"{camera.address}: picture is back"]
     finally:
         stop.set()
         thread.join(30)

@@ -55,7 +55,7 @@ class Recent:
 
 @dataclass(frozen=True)
 class StationOptions:
-    """What a line may be told.
+    """Options of a line.
 
     Attributes:
         sinks: addresses of sinks and outputs.

@@ -42,7 +42,7 @@ _UID = re.compile(r"[0-9a-f]{32}")
 
 @dataclass(frozen=True)
 class ServiceOptions:
-    """What a service may be told.
+    """Options of a service.
 
     Attributes:
         token: that requests have to carry; None for none, on loopback alone.
@@ -130,12 +130,12 @@ def _add_state(app: FastAPI, station: Station, metrics: Metrics, *, predict: boo
 
     @app.get("/health")
     async def health() -> Response:
-        """Tell whether the process answers at all."""
+        """Return whether the process answers at all."""
         return JSONResponse({"status": "up", "predict": predict})
 
     @app.get("/ready")
     async def ready() -> Response:
-        """Tell whether images are answered and recorded; 503 if not."""
+        """Return whether images are answered and recorded; 503 if not."""
         state = {"ready": station.alive, "reason": station.problem}
         return JSONResponse(state, 200 if station.alive else 503)
 
@@ -301,7 +301,7 @@ def _add_models(app: FastAPI, desk: ModelDesk, options: ServiceOptions) -> None:
         engine: str | None = None,
         mode: Literal["live", "shadow"] = "live",
     ) -> Response:
-        """Load a run beside the old one, judge it on the frozen set, and swap; or shadow it.
+        """Load a run while the old one answers, judge it on the frozen set, and swap; or shadow it.
 
         `run` and `calibration` are paths below the folder that the service was started with.
         """

@@ -1,4 +1,4 @@
-"""Load a model beside the one in use, judge it, and let it take over."""
+"""Load another model while one is in use, judge it, and let it take over."""
 
 from __future__ import annotations
 
