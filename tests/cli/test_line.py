@@ -206,7 +206,7 @@ def test_what_a_line_cannot_begin_with(
     run, words = patchcore.path, ["--state", tmp_path / "state", "--engine", "torch"]
     if wrong == "card":
         threshold = false_alarm_threshold([1.0, 2.0], max_false_alarms=0.5)
-        images = [{"name": "a.png", "sha256": "0", "score": 1.0}]
+        images = [{"name": "a.png", "sha256": "0", "score": score} for score in (2.0, 1.0)]
         model = {"method": "padim", "name": "007", "sha256": "0"}
         card = CalibrationCard(model, "", threshold, None, {"folder": "x", "images": images})
         card.write(tmp_path / "card.json")
