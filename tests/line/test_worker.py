@@ -79,6 +79,7 @@ def test_a_failure_is_nok_and_spares_the_others_of_its_batch(
     first = worker.submit(png(level), "first.png")
     slow.fail = "bright"
     futures = [worker.submit(png(v), "x.png") for v in (level, 250, level)]
+    eventually(lambda: worker._decoded.qsize() == 2)  # the other waits for the model
     slow.gate.set()
     answers = [f.result(5) for f in (first, *futures)]
     worker.close()

@@ -322,8 +322,8 @@ class FeedbackDesk:
                 )
                 if learned.accepted and learned.run is not None:
                     engine = model.engine.split()[0]
-                    new = load_model(learned.run, calibration=learned.card, engine=engine)
-                    station.swap(NamedModel.of(new))
+                    new = NamedModel.load(learned.run.path, calibration=learned.card, engine=engine)
+                    station.swap(new)
                 station.say(f"feedback: {learned.text}")
             except (ToolkitError, RuntimeError) as error:
                 station.say(f"feedback: {error}")
