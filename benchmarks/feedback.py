@@ -53,8 +53,8 @@ def main() -> None:
             flagged_now = sum(outcome is not Outcome.OK for outcome, _ in decided)
             auroc = image_auroc([score for _, score in decided],
                                 [score for _, score in decide(one, nok)])  # fmt: skip
-            print(f"{name}: threshold {one.threshold:.2f}, {flagged_now} of the other {len(others)} "
-                  f"flagged, AUROC against nok/ {auroc:.3f}")  # fmt: skip
+            print(f"{name}: threshold {one.threshold:.2f}, {flagged_now} of the other "
+                  f"{len(others)} flagged, AUROC against nok/ {auroc:.3f}")  # fmt: skip
 
 
 def image_auroc(good: Sequence[float], defective: Sequence[float]) -> float:
