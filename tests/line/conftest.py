@@ -84,21 +84,21 @@ def named(model: Model) -> NamedModel:
 
 
 @pytest.fixture
-def said() -> list[str]:
-    """What the line under test has said."""
+def messages() -> list[str]:
+    """What the line under test has reported."""
     return []
 
 
 @pytest.fixture
 def make_station(
-    named: NamedModel, tmp_path: Path, said: list[str]
+    named: NamedModel, tmp_path: Path, messages: list[str]
 ) -> Iterator[Callable[..., Station]]:
     """Make lines, which are closed after the test."""
     made: list[Station] = []
 
     def make(*sinks: str, state: Path = tmp_path / "state", **options: float) -> Station:
         whole = StationOptions(sinks=sinks, heartbeat=0.1, **{"timeout": 5.0, **options})  # type: ignore[arg-type]
-        made.append(Station(named, state, whole, say=said.append))
+        made.append(Station(named, state, whole, say=messages.append))
         return made[-1]
 
     yield make

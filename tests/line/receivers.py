@@ -1,4 +1,4 @@
-"""Real receivers on loopback: a webhook, an MQTT broker, a Modbus and an OPC UA server."""
+"""Real servers on loopback: a webhook, an MQTT broker, an RTSP camera."""
 
 from __future__ import annotations
 

@@ -1,23 +1,27 @@
-"""A camera: a video, and a network stream that is unplugged and comes back."""
+"""Cameras: a recorded video, and devices and streams that are unplugged and come back."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
 import pytest
 
 from tests.line.conftest import eventually
-from tests.line.receivers import free_port
+from tests.line.receivers import free_port, listening
 from toolkit.line.camera import CameraWatch, is_camera
 from toolkit.line.station import Station
 
-Make = Callable[..., Station]
+Make: TypeAlias = Callable[..., Station]
 
 
 @pytest.mark.parametrize("source", ["0", "rtsp://10.0.0.9/1", "http://h/x", "/dev/video2", "a.avi"])
@@ -26,21 +30,22 @@ def test_sources(source: str) -> None:
     assert not is_camera(f"folder/{source.replace('/', '_').replace('.', '_')}_")
 
 
-class Stream:
+class HttpCamera:
     """A network camera: JPEGs without end (multipart/x-mixed-replace)."""
 
     def __init__(self, port: int, level: float) -> None:
+        self.address = f"http://127.0.0.1:{port}/"
         self.plugged = True
         frame = np.full((48, 64, 3), int(level), np.uint8)
         jpeg = cv2.imencode(".jpg", frame)[1].tobytes()
-        stream = self
+        camera = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 self.send_response(200)
                 self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
                 self.end_headers()
-                while stream.plugged:
+                while camera.plugged:
                     head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n"
                     try:
                         self.wfile.write(head.encode() + b"\r\n" + jpeg + b"\r\n")
@@ -62,28 +67,106 @@ class Stream:
         self.server.server_close()
 
 
-def test_a_network_camera_is_unplugged_and_comes_back(
-    make_station: Make, level: float, said: list[str], tmp_path: Path
+RTSP_PROGRAM = """
+import sys, numpy, rtsp
+frame = numpy.full((48, 64, 3), int(sys.argv[2]), numpy.uint8)
+with rtsp.Source(f"rtsp://127.0.0.1:{sys.argv[1]}/live", fps=25, frame_buffer=[frame]) as source:
+    source.wait_encoding_started()
+    source.serve_forever()
+"""
+
+
+class RtspCamera:
+    """A network camera: H.264 over RTSP, by a server in a process of its own."""
+
+    def __init__(self, port: int, level: float) -> None:
+        # A folder of its own: the server's FFmpeg is not that of OpenCV.
+        packages = Path(sys.prefix) / "rtsp"
+        if not packages.is_dir():
+            pytest.skip("no RTSP server; install it: .ci/install-rtsp PYTHON")
+        self.address = f"rtsp://127.0.0.1:{port}/live"
+        words = [sys.executable, "-c", RTSP_PROGRAM, str(port), str(round(level))]
+        environment = {**os.environ, "PYTHONPATH": str(packages)}
+        self.process = subprocess.Popen(words, env=environment, stderr=subprocess.DEVNULL)
+        eventually(lambda: listening(port) or self.process.poll() is not None)
+        assert self.process.poll() is None
+
+    def unplug(self) -> None:
+        """Kill the server."""
+        self.process.kill()
+        self.process.wait(10)
+
+
+class PipeCamera:
+    """A device: a named pipe of JPEGs. A video device would need a module of the kernel."""
+
+    def __init__(self, folder: Path, level: float) -> None:
+        self.address = str(folder / "camera.mjpeg")
+        self.plugged = True
+        frame = np.full((48, 64, 3), int(level), np.uint8)
+        self.jpeg = cv2.imencode(".jpg", frame)[1].tobytes()
+        os.mkfifo(self.address)
+        self.pipe = os.open(self.address, os.O_RDWR | os.O_NONBLOCK)
+        self.thread = threading.Thread(target=self._write, daemon=True)
+        self.thread.start()
+
+    def _write(self) -> None:
+        while self.plugged:
+            with suppress(BlockingIOError):  # nobody reads
+                os.write(self.pipe, self.jpeg)  # whole, since it is smaller than a page
+            threading.Event().wait(0.01)
+
+    def unplug(self) -> None:
+        """Take the device away, then end the stream."""
+        Path(self.address).unlink(missing_ok=True)
+        self.plugged = False
+        self.thread.join(10)
+        os.close(self.pipe)
+
+
+def test_a_recorded_video_is_answered_once(
+    make_station: Make, level: float, messages: list[str], tmp_path: Path
 ) -> None:
-    port, station, stop = free_port(), make_station(), threading.Event()
+    video, station = tmp_path / "shift.avi", make_station()
+    writer = cv2.VideoWriter(str(video), cv2.VideoWriter_fourcc(*"MJPG"), 10.0, (64, 48))
+    for number in range(30):
+        writer.write(np.full((48, 64, 3), int(level) + (40 if number >= 20 else 0), np.uint8))
+    writer.release()
+    CameraWatch(station, str(video), None, every=0.5).run(threading.Event())
+    assert [row["decision"] for row in station.ledger.answers()] == ["OK"] * 4 + ["NOK"] * 2
+    assert messages == []
+
+
+@pytest.mark.parametrize("kind", [HttpCamera, RtspCamera, PipeCamera])
+def test_a_camera_is_unplugged_and_comes_back(
+    kind: type[HttpCamera | RtspCamera | PipeCamera],
+    make_station: Make,
+    level: float,
+    messages: list[str],
+    tmp_path: Path,
+) -> None:
+    place: Any = tmp_path if kind is PipeCamera else free_port()
+    station, stop = make_station(), threading.Event()
     shown: list[bool] = []
     station.fail_outputs = lambda: shown.append(True)  # type: ignore[method-assign]
-    watch = CameraWatch(station, f"http://127.0.0.1:{port}/", tmp_path / "frames", every=0.02)
-    stream = Stream(port, level)
+    camera = kind(place, level)
+    watch = CameraWatch(station, camera.address, tmp_path / "frames", every=0.02)
     thread = threading.Thread(target=watch.run, args=[stop])
     thread.start()
-    eventually(lambda: station.ledger.count() >= 3, 20)
-    stream.unplug()
-    eventually(lambda: said, 20)
-    assert said == [f"http://127.0.0.1:{port}/: no picture; tried again"]
-    assert shown
-    before = station.ledger.count()
-    again = Stream(port, level)
-    eventually(lambda: station.ledger.count() > before, 30)
-    assert "picture is back" in said[-1]
-    stop.set()
-    thread.join(20)
-    again.unplug()
+    try:
+        eventually(lambda: station.ledger.count() >= 3)
+        camera.unplug()
+        eventually(lambda: messages)
+        assert messages == [f"{camera.address}: no picture; tried again"]
+        assert shown
+        before = station.ledger.count()
+        camera = kind(place, level)
+        eventually(lambda: station.ledger.count() > before)
+        assert messages[1:] == [f"{camera.address}: picture is back"]
+    finally:
+        stop.set()
+        thread.join(30)
+        camera.unplug()
     rows = station.ledger.answers()
     assert {row["decision"] for row in rows} == {"OK"}
     assert all((tmp_path / "frames" / row["destination"]).is_file() for row in rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -65,17 +66,22 @@ def model(sample_dir: Path, folders: Path, tmp_path_factory: pytest.TempPathFact
 def test_overruled_good_images_are_learned(model: Model, folders: Path, tmp_path: Path) -> None:
     stream = sorted((folders / "stream").glob("*.png"))
     assert {o for o, _ in decide(model, stream)} == {Outcome.NOK}
-    said: list[str] = []
+    messages: list[str] = []
     learned = give_feedback(
         model, stream[:6], tmp_path, truth="ok", who="ann", frozen=folders / "frozen",
-        say=said.append,
+        say=messages.append,
     )  # fmt: skip
     assert learned is not None
     assert learned.comparison is not None
     assert learned.comparison.overkill[1] < learned.comparison.overkill[0]
-    assert not learned.comparison.raised
     assert learned.run is not None
     new = load_model(learned.run, calibration=learned.card)
+    assert new.threshold is not None
+    assert model.threshold is not None
+    assert new.threshold <= model.threshold
+    again = calibrate(load_model(learned.run), folders / "good", max_false_alarms=0.3).card
+    assert new.calibration is not None
+    assert new.calibration.nok == again.nok  # the same promise, by the scores of the new model
     before = [score for _, score in decide(model, stream[6:])]
     after = [score for _, score in decide(new, stream[6:])]
     assert np.all(np.array(after) < np.array(before))
@@ -86,14 +92,28 @@ def test_overruled_good_images_are_learned(model: Model, folders: Path, tmp_path
     assert ledger.overruled() == {"feedback": 6, "overruled": 6}
     assert len(load_dataset(tmp_path / "labelled")) == 6
     if learned.accepted:
-        assert learned.comparison.lost == ()
+        assert learned.comparison.escapes[1] <= learned.comparison.escapes[0]
         assert {row["new_model"] for row in rows} == {str(learned.run.path)}
+
+
+def test_a_card_whose_images_are_gone_keeps_its_thresholds(
+    model: Model, folders: Path, tmp_path: Path
+) -> None:
+    assert model.calibration is not None
+    gone = replace(model.calibration, good={**model.calibration.good, "folder": "gone"})
+    old = load_model(model.run, calibration=gone)
+    learned = give_feedback(
+        old, [folders / "stream/0.png"], tmp_path, truth="ok", who="x", frozen=folders / "frozen"
+    )
+    assert learned is not None
+    assert learned.run is not None
+    assert load_model(learned.run, calibration=learned.card).threshold == old.threshold
 
 
 def test_a_model_that_loses_a_defect_is_refused(
     model: Model, folders: Path, tmp_path: Path
 ) -> None:
-    """Told that defects are good, it no longer finds them on the frozen set."""
+    """A model that learned defects as good no longer finds them on the frozen set."""
     defects = [p for p in sorted((folders / "frozen/nok").glob("*.png"))
                if decide(model, [p])[0][0] is Outcome.NOK]  # fmt: skip
     assert defects
@@ -102,10 +122,11 @@ def test_a_model_that_loses_a_defect_is_refused(
             model, [defect], tmp_path, truth="ok", who="bob", frozen=folders / "frozen"
         )
         assert learned is not None
-        if learned.comparison is not None and learned.comparison.lost:
+        if learned.comparison is not None and not learned.accepted:
             break
     assert learned.comparison is not None
     assert learned.comparison.lost
+    assert learned.comparison.escapes[1] > learned.comparison.escapes[0]
     assert not learned.accepted
     assert learned.text.startswith("refused")
     rows = Ledger(tmp_path / "ledger.sqlite", read_only=True).feedback()

@@ -32,7 +32,7 @@ def record(station: Station, data: bytes, name: str = "a.png") -> dict[str, Any]
 
 
 def test_a_webhook_gets_everything_signed_and_with_the_same_id(
-    make_station: Make, level: float, said: list[str], monkeypatch: pytest.MonkeyPatch
+    make_station: Make, level: float, messages: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(SECRET, "shared")
     hook = Hook()
@@ -47,8 +47,8 @@ def test_a_webhook_gets_everything_signed_and_with_the_same_id(
         stamp = headers["X-Toolkit-Timestamp"]
         assert headers["X-Toolkit-Signature"] == signature("shared", stamp, body)
         assert headers["X-Toolkit-Id"] == json.loads(body)["id"]
-    eventually(lambda: "up again" in said[-1])
-    assert "HTTP status 500; kept in the ledger" in said[0]
+    eventually(lambda: "up again" in messages[-1])
+    assert "HTTP status 500; kept in the ledger" in messages[0]
     eventually(lambda: station.ledger.stats()["waiting"] == {})
 
 
@@ -80,11 +80,11 @@ def test_json_lines_are_whole_and_single(tmp_path: Path) -> None:
     assert [json.loads(line)["id"] for line in path.read_text().splitlines()] == list("1234")
 
 
-def test_a_sink_that_is_down_holds_up_no_other(tmp_path: Path, said: list[str]) -> None:
+def test_a_sink_that_is_down_holds_up_no_other(tmp_path: Path, messages: list[str]) -> None:
     ledger = Ledger(tmp_path / "ledger.sqlite")
     down = f"http://127.0.0.1:{free_port()}/"
     delivery = Delivery(
-        ledger, [make_sink(down), make_sink(f"file:{tmp_path}/a.jsonl")], say=said.append
+        ledger, [make_sink(down), make_sink(f"file:{tmp_path}/a.jsonl")], say=messages.append
     )
     for number in range(5):
         ledger.add(Answer.failed("x", model="m"), image=str(number), sha256=str(number),
@@ -94,7 +94,7 @@ def test_a_sink_that_is_down_holds_up_no_other(tmp_path: Path, said: list[str]) 
     delivery.close()
     assert len(ledger.pending(down)) == 5
     assert len((tmp_path / "a.jsonl").read_text().splitlines()) == 5
-    assert sum(down in line for line in said) == 1
+    assert sum(down in line for line in messages) == 1
 
 
 def test_a_sink_that_refuses_now_and_then_keeps_its_pace(tmp_path: Path) -> None:
@@ -248,16 +248,16 @@ def test_a_line_that_hangs_is_nok_without_a_heartbeat(controller: Controller) ->
     output.close()
 
 
-def test_a_controller_that_is_not_there_is_said_once(said: list[str]) -> None:
+def test_a_controller_that_is_not_there_is_said_once(messages: list[str]) -> None:
     output = make_output(
-        f"modbus://127.0.0.1:{free_port()}", alive=lambda: True, say=said.append, interval=0.05
+        f"modbus://127.0.0.1:{free_port()}", alive=lambda: True, say=messages.append, interval=0.05
     )
-    eventually(lambda: said)
+    eventually(lambda: messages)
     output.show(Outcome.OK, 1.0)
     threading.Event().wait(1.2)
     output.close()
-    assert len(said) == 1
-    assert "its heartbeat stands still" in said[0]
+    assert len(messages) == 1
+    assert "its heartbeat stands still" in messages[0]
 
 
 @pytest.mark.parametrize(

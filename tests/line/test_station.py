@@ -28,7 +28,7 @@ def feed(station: Station, levels: np.ndarray, start: int = 0) -> None:
 
 
 def test_drift_is_tested_image_by_image_and_over_a_start(
-    make_station: Make, level: float, said: list[str], tmp_path: Path, named: NamedModel
+    make_station: Make, level: float, messages: list[str], tmp_path: Path, named: NamedModel
 ) -> None:
     sink = f"file:{tmp_path}/events.jsonl"
     station = make_station(sink)
@@ -48,7 +48,7 @@ def test_drift_is_tested_image_by_image_and_over_a_start(
     eventually(lambda: again.ledger.stats()["waiting"] == {})
     lines = (tmp_path / "events.jsonl").read_text().splitlines()
     assert [json.loads(line)["event"] for line in lines].count("drift") == 1
-    assert sum("drift: alarm" in line for line in said) == 1
+    assert sum("drift: alarm" in line for line in messages) == 1
     live = again.live()
     assert live["drift"]["series"][-1] == (30, pytest.approx(wanted.log10_evidence[-1], abs=1e-3))
     assert live["answers"] == 30

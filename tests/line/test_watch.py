@@ -136,7 +136,7 @@ def test_what_a_kill_left_open_is_finished(
 
 
 def test_a_place_that_cannot_be_written_is_said_and_tried_again(
-    make_station: Make, folder: Path, said: list[str]
+    make_station: Make, folder: Path, messages: list[str]
 ) -> None:
     (folder / "ok").write_text("in the way")
     station = make_station()
@@ -144,7 +144,7 @@ def test_a_place_that_cannot_be_written_is_said_and_tried_again(
     watch.look()
     watch.look()
     assert station.ledger.count() == 3
-    assert sum("cannot be written" in line for line in said) == 1
+    assert sum("cannot be written" in line for line in messages) == 1
     (folder / "ok").unlink()
     watch.look()
     assert (folder / "ok/good.png").is_file()
@@ -152,14 +152,14 @@ def test_a_place_that_cannot_be_written_is_said_and_tried_again(
 
 
 def test_a_ledger_that_cannot_be_written_loses_nothing(
-    make_station: Make, folder: Path, said: list[str]
+    make_station: Make, folder: Path, messages: list[str]
 ) -> None:
     station = make_station()
     station.ledger._db.execute("PRAGMA query_only=1")
     watch = watcher(station, folder)
     watch.look()
     assert not station.alive
-    assert "readonly" in said[0]
+    assert "readonly" in messages[0]
     station.ledger._db.execute("PRAGMA query_only=0")
     watch.look()
     assert decisions(station.ledger) == WANTED

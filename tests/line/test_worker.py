@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.line.conftest import png
+from tests.line.conftest import eventually, png
 from toolkit.decisions.outcomes import Outcome
 from toolkit.errors import RunError
 from toolkit.line.answers import Answer, NamedModel
@@ -18,15 +18,17 @@ from toolkit.line.worker import BusyError, Worker
 
 
 class Slow:
-    """A model that waits for a signal, and fails where it is told to."""
+    """A model that waits for a signal, and fails where a test asks for it."""
 
-    def __init__(self, model: Any, batch_size: int = 1) -> None:
-        self.model, self.batch_size = model, batch_size
+    def __init__(self, model: Any, batch_size: int = 1, *, parallel: bool = False) -> None:
+        self.model, self.batch_size, self.parallel = model, batch_size, parallel
         self.gate, self.fail = threading.Event(), ""
+        self.asked: list[int] = []
         self.batches: list[int] = []
         self.gate.set()
 
     def __call__(self, arrays: Sequence[np.ndarray]) -> list[Any]:
+        self.asked.append(len(arrays))
         self.gate.wait(10)
         self.batches.append(len(arrays))
         if self.fail == "all" or (self.fail and any(int(a.mean()) > 240 for a in arrays)):
@@ -77,12 +79,29 @@ def test_a_failure_is_nok_and_spares_the_others_of_its_batch(
     first = worker.submit(png(level), "first.png")
     slow.fail = "bright"
     futures = [worker.submit(png(v), "x.png") for v in (level, 250, level)]
+    eventually(lambda: worker._decoded.qsize() == 2)  # the other waits for the model
     slow.gate.set()
     answers = [f.result(5) for f in (first, *futures)]
     worker.close()
     assert [a.decision.value for a in answers] == ["OK", "OK", "NOK", "OK"]
     assert answers[2].reason == "not predicted: weights damaged"
     assert max(slow.batches) > 1
+
+
+@pytest.mark.parametrize(("parallel", "together"), [(True, 2), (False, 1)])
+def test_two_images_are_asked_at_once_where_the_model_allows_it(
+    named: NamedModel, level: float, parallel: bool, together: int
+) -> None:
+    slow = Slow(named.model, parallel=parallel)
+    worker = Worker(NamedModel(slow, "slow"))  # type: ignore[arg-type]
+    slow.gate.clear()
+    futures = [worker.submit(png(level + offset), "x.png") for offset in (0, 40, 0, 40)]
+    eventually(lambda: len(slow.asked) == together)
+    threading.Event().wait(0.1)
+    assert len(slow.asked) == together
+    slow.gate.set()
+    assert [f.result(5).decision.value for f in futures] == ["OK", "NOK", "OK", "NOK"]
+    worker.close()
 
 
 def test_a_late_answer_is_nok_and_never_ok(named: NamedModel, level: float) -> None:

@@ -14,11 +14,9 @@ onnx = pytest.importorskip("onnx", reason="onnx is not installed: inspection-too
 openvino = pytest.importorskip("openvino", reason="openvino is not installed")
 
 
-@pytest.mark.parametrize(("threads", "processors", "bound"), [(1, 2, False), (2, 2, True)])
-def test_threads_are_bound_to_processors_only_where_all_are_used(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int, processors: int, bound: bool
-) -> None:
-    """Else the single threads of two processes share the first processor."""
+@pytest.fixture
+def network(tmp_path: Path) -> Path:
+    """A network of one operation."""
     from onnx import TensorProto, helper
 
     shape = [1, 4]
@@ -26,16 +24,65 @@ def test_threads_are_bound_to_processors_only_where_all_are_used(
     graph = helper.make_graph([helper.make_node("Relu", ["a"], ["b"])], "g", ports[:1], ports[1:])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     onnx.save(model, tmp_path / "m.onnx")
-    compiled: list[Any] = []
+    return tmp_path / "m.onnx"
+
+
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """All networks that OpenVINO compiles."""
+    found: list[Any] = []
 
     class Core(openvino.Core):  # type: ignore[misc,name-defined]
         def compile_model(self, *words: Any, **named: Any) -> Any:
-            compiled.append(super().compile_model(*words, **named))
-            return compiled[-1]
+            found.append(super().compile_model(*words, **named))
+            return found[-1]
 
     monkeypatch.setattr(engines, "openvino_core", Core)
+    return found
+
+
+@pytest.mark.parametrize(("threads", "processors", "bound"), [(1, 2, False), (2, 2, True)])
+def test_threads_are_bound_to_processors_only_where_all_are_used(
+    network: Path, compiled: list[Any], monkeypatch: pytest.MonkeyPatch,
+    threads: int, processors: int, bound: bool,
+) -> None:  # fmt: skip
+    """Else the single threads of two processes share the first processor."""
     monkeypatch.setattr(engines, "_usable_processors", lambda: processors)
-    run = engines.open_network(tmp_path / "m.onnx", "openvino", "float32", threads=threads)
+    run = engines.open_network(network, "openvino", "float32", threads=threads)
     (found,) = run(np.array([[-1, 2, 0, 3]], np.float32))  # type: ignore[arg-type]
     assert found.tolist() == [[0, 2, 0, 3]]
     assert compiled[0].get_property("ENABLE_CPU_PINNING") is bound
+
+
+@pytest.mark.parametrize(("threads", "streams"), [(1, [1]), (2, [1, 2])])
+def test_a_network_of_a_service_is_compiled_for_images_alone_and_together(
+    network: Path, compiled: list[Any], threads: int, streams: list[int]
+) -> None:
+    run = engines.open_network(network, "openvino", "float32", threads=threads, streams=0)
+    (found,) = run(np.array([[-1, 2, 0, 3]], np.float32))  # type: ignore[arg-type]
+    assert found.tolist() == [[0, 2, 0, 3]]
+    assert [int(one.get_property("NUM_STREAMS")) for one in compiled] == streams
+    assert not any(one.get_property("ENABLE_CPU_PINNING") for one in compiled)
+
+
+def test_calls_at_the_same_time_share_the_threads() -> None:
+    calls: list[str] = []
+
+    def alone(image: np.ndarray) -> list[np.ndarray]:
+        calls.append("alone")
+        if image.any():  # another image comes in the meantime
+            run(np.zeros(1, np.uint8))
+        return [image]
+
+    def together(image: np.ndarray) -> list[np.ndarray]:
+        calls.append("together")
+        if len(calls) == 4:
+            raise RuntimeError("out of memory")
+        return [image]
+
+    run = engines._choosing(alone, together)
+    run(np.ones(1, np.uint8))
+    with pytest.raises(RuntimeError, match="out of memory"):
+        run(np.ones(1, np.uint8))
+    run(np.zeros(1, np.uint8))  # what fails is not counted as still going on
+    assert calls == ["alone", "together", "alone", "together", "alone"]

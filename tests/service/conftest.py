@@ -1,5 +1,5 @@
 """The line's fixtures."""
 
-from tests.line.conftest import card, grey_run, level, make_station, model, named, said
+from tests.line.conftest import card, grey_run, level, make_station, messages, model, named
 
-__all__ = ["card", "grey_run", "level", "make_station", "model", "named", "said"]
+__all__ = ["card", "grey_run", "level", "make_station", "messages", "model", "named"]

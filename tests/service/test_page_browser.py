@@ -33,7 +33,7 @@ def opened(
     make_station: Callable[..., Station],
     request: pytest.FixtureRequest,
 ) -> Iterator[Any]:
-    """The page of a line, and whatever its console has said."""
+    """The page of a line, and whatever its console has printed."""
     options = getattr(request, "param", {})
     station, place = make_station(), open_socket("127.0.0.1", 0)
     app = make_app(station, ServiceOptions(**options), closing=False)

@@ -66,7 +66,6 @@ def make_station(
     sinks: list[str] | None, timeout: float, max_megapixels: float, max_waiting: int = 32,
 ) -> Station:  # fmt: skip
     """Load the model and set up its line."""
-    from toolkit.inference.model import load_model
     from toolkit.line.answers import NamedModel
     from toolkit.line.station import Station, StationOptions
     from toolkit.runs.environment import usable_cores
@@ -78,5 +77,5 @@ def make_station(
         timeout=timeout,
         threads=usable_cores(),
     )
-    model = NamedModel.of(load_model(run, calibration=calibration, engine=engine))
+    model = NamedModel.load(run, calibration=calibration, engine=engine)
     return Station(model, default_state(run, state), options, say=say)

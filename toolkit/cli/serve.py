@@ -63,29 +63,29 @@ def serve_command(
         ) from error
 
     secret = read_token(token, token_file, host)
-    opened = open_socket(host, port)
-    station = make_station(
-        run,
-        calibration=calibration,
-        engine=engine,
-        state=state,
-        sinks=sink,
-        timeout=timeout,
-        max_megapixels=max_megapixels,
-        max_waiting=max_waiting,
-    )
-    options = ServiceOptions(
-        token=secret,
-        local=_is_loopback(host),
-        max_bytes=round(max_megabytes * 1e6),
-        models=models,
-    )
-    app = make_app(station, options, frozen=frozen)
-    address = opened.getsockname()
-    shown = f"[{address[0]}]" if ":" in address[0] else address[0]
-    opened.listen()  # whoever reads the next line may connect at once
-    say(f"{station.worker.live.name} at http://{shown}:{address[1]}/, ledger {station.ledger.path}")
-    make_server(app, seconds=timeout).run([opened])
+    with open_socket(host, port) as opened:
+        station = make_station(
+            run,
+            calibration=calibration,
+            engine=engine,
+            state=state,
+            sinks=sink,
+            timeout=timeout,
+            max_megapixels=max_megapixels,
+            max_waiting=max_waiting,
+        )
+        options = ServiceOptions(
+            token=secret,
+            local=_is_loopback(host),
+            max_bytes=round(max_megabytes * 1e6),
+            models=models,
+        )
+        app = make_app(station, options, frozen=frozen)
+        name, number = opened.getsockname()[:2]
+        address = f"http://[{name}]:{number}/" if ":" in name else f"http://{name}:{number}/"
+        opened.listen()  # whoever reads the next line may connect at once
+        say(f"{station.worker.live.name} at {address}, ledger {station.ledger.path}")
+        make_server(app, seconds=timeout).run([opened])
 
 
 def _is_loopback(host: str) -> bool:

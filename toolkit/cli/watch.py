@@ -26,7 +26,7 @@ def watch_command(
         str,
         typer.Argument(
             metavar="FOLDER|CAMERA|URL",
-            help="A folder, the number of a camera, or an rtsp:// or http:// stream.",
+            help="A folder, the number of a camera, an rtsp:// or http:// stream, or a video.",
         ),
     ],
     calibration: Calibration = None,

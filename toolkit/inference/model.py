@@ -214,8 +214,8 @@ def load_model(
             fastest that is installed and agrees with torch; see docs/engines.md. `TOOLKIT_ENGINE`,
             else `auto`, if None: the engine that the run was evaluated with, on the machine where
             it was made.
-        streams: images that an engine computes beside each other for several threads; 1 is the
-            fastest for a single image.
+        streams: images that an engine computes at a time for several threads; 1 is the fastest for
+            a single image, 0 is for a service, see `open_network`.
 
     Raises:
         ConfigError: there is no such engine, or the method runs in torch alone.

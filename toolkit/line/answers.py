@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from toolkit.decisions.card import model_sha256
 from toolkit.decisions.outcomes import Outcome
 from toolkit.errors import RunError
-from toolkit.inference.model import Model
+from toolkit.inference.model import Model, load_model
 from toolkit.inference.result import Result
 
 
@@ -80,6 +81,13 @@ class NamedModel:
 
     model: Model
     name: str
+
+    @classmethod
+    def load(
+        cls, run: Path, *, calibration: Path | None = None, engine: str | None = None
+    ) -> NamedModel:
+        """Load a run for a line, where images come alone or together; see `load_model`."""
+        return cls.of(load_model(run, calibration=calibration, engine=engine, streams=0))
 
     @classmethod
     def of(cls, model: Model) -> NamedModel:

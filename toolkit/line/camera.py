@@ -1,4 +1,4 @@
-"""Answer the frames of a camera, a network stream or a video through OpenCV."""
+"""Answer the frames of a camera, a network stream or a recorded video through OpenCV."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ def is_camera(source: str) -> bool:
 class CameraWatch:
     """Answers one frame in every interval, the newest.
 
-    Where no frame comes, the outputs are NOK, and the camera is opened again and again.
+    Where no frame comes, the outputs are NOK, and the camera is opened again and again. The file of
+    a video is answered once, up to its end; its intervals are those of the recording.
 
     Args:
         station: what answers and records.
@@ -45,21 +46,23 @@ class CameraWatch:
         if not every >= 0:
             raise ConfigError(f"--every {every}: must not be below 0")
         self._station, self._source, self._out, self._every = station, source, out, every
+        self._recorded = Path(source).is_file()
         self._down = False
         self._count = 0
 
     def run(self, stop: threading.Event) -> None:
-        """Answer frames until `stop` is set."""
+        """Answer frames until `stop` is set, or a video ends."""
         wait = 1.0
         while not stop.is_set():
             capture = self._open()
             try:
-                if self._follow(capture, stop):
-                    wait = 1.0
+                seen = self._follow(capture, stop)
             finally:
                 capture.release()
-            if stop.is_set():
+            if stop.is_set() or (seen and self._recorded):
                 return
+            if seen:
+                wait = 1.0
             self._station.fail_outputs()
             if not self._down:
                 self._station.say(f"{self._name()}: no picture; tried again")
@@ -83,20 +86,25 @@ class CameraWatch:
 
     def _follow(self, capture: Any, stop: threading.Event) -> bool:
         """Answer frames until none comes; return whether there was one."""
-        seen, due = False, time.monotonic()
+        seen, due = False, self._now(capture)
         while not stop.is_set() and capture.grab():
             if self._down:
                 self._station.say(f"{self._name()}: picture is back")
                 self._down = False
             seen = True
-            if time.monotonic() < due:
+            if self._now(capture) < due:
                 continue
             there, frame = capture.retrieve()
             if not there:
                 break
-            due = max(due + self._every, time.monotonic() - self._every)
+            due = max(due + self._every, self._now(capture) - self._every)
             self._answer(frame)
         return seen
+
+    def _now(self, capture: Any) -> float:
+        import cv2
+
+        return capture.get(cv2.CAP_PROP_POS_MSEC) / 1000 if self._recorded else time.monotonic()
 
     def _answer(self, bgr: NDArray[np.uint8]) -> None:
         import cv2

@@ -25,6 +25,7 @@ class Comparison:
         overkill: good images that are NOK, with the old and with the new model.
         escapes: defective images that are OK, with the old and with the new model.
         lost: defective images that the old model stopped and the new one passes.
+        forgotten: those of them that a person had labelled, as feedback.
         raised: whether a good image scores higher than before.
     """
 
@@ -33,12 +34,14 @@ class Comparison:
     overkill: tuple[int, int]
     escapes: tuple[int, int]
     lost: tuple[str, ...]
+    forgotten: tuple[str, ...]
     raised: bool
 
     @property
     def accepted(self) -> bool:
-        """Whether the new model has lost nothing."""
-        return not self.lost and self.overkill[1] <= self.overkill[0]
+        """Whether neither escapes nor overkill grew, and no defect of the feedback is passed."""
+        grew = self.escapes[1] > self.escapes[0] or self.overkill[1] > self.overkill[0]
+        return not grew and not self.forgotten
 
     def text(self) -> str:
         """Return one line."""
@@ -74,19 +77,22 @@ def compare(old: Model, new: Model, folders: Iterable[Path]) -> Comparison:
     Args:
         old: the model in use.
         new: the model that may replace it.
-        folders: see `labelled_images`; the first must hold images, the others may be missing.
+        folders: see `labelled_images`; the first is the frozen set and must hold images, the others
+            are of feedback and may be missing.
 
     Raises:
         DataError: the first folder holds no labelled images, or an image cannot be read.
     """
     good: list[Path] = []
     defective: list[Path] = []
+    feedback: set[Path] = set()
     for number, folder in enumerate(folders):
         some = labelled_images(folder)
         if number == 0 and not (some[0] and some[1]):
             raise DataError(f"{folder}: needs images in both ok/ and nok/, to judge a new model by")
         good += some[0]
         defective += some[1]
+        feedback |= set(some[1]) if number else set()
     on_good = [decide(model, good) for model in (old, new)]
     on_defective = [decide(model, defective) for model in (old, new)]
     passed = [
@@ -100,7 +106,8 @@ def compare(old: Model, new: Model, folders: Iterable[Path]) -> Comparison:
         defective=len(defective),
         overkill=_two(sum(outcome is Outcome.NOK for outcome, _ in found) for found in on_good),
         escapes=(len(passed[0]), len(passed[1])),
-        lost=tuple(f"{path.parent.name}/{path.name}" for path in lost),
+        lost=tuple(map(_short, lost)),
+        forgotten=tuple(_short(path) for path in lost if path in feedback),
         raised=any(after > before + 1e-4 * abs(before) for (_, before), (_, after) in pairs),
     )
 
@@ -111,6 +118,10 @@ def decide(model: Model, images: Sequence[Path]) -> list[tuple[Outcome, float]]:
         return []
     results = model.predict(list(images), stream=True)
     return [(result.outcome or Outcome.NOK, result.score) for result in results]
+
+
+def _short(path: Path) -> str:
+    return f"{path.parent.name}/{path.name}"
 
 
 def _two(values: Iterable[int]) -> tuple[int, int]:

@@ -20,7 +20,7 @@ class Delivery:
     Args:
         ledger: whose outbox is emptied.
         sinks: the receivers.
-        say: told once when a sink goes down, and when it is up again.
+        say: called once when a sink goes down, and when it is up again.
         first_wait: seconds after the first failure; doubled with each one up to a minute while no
             event arrives.
     """

@@ -10,6 +10,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Literal, TypeAlias
 from toolkit.data.decoding import read_bytes
 from toolkit.data.images import IMAGE_SUFFIXES, decode_rgb, read_mask
 from toolkit.data.types import file_sha256
+from toolkit.decisions.calibrate import calibrate
 from toolkit.decisions.card import CalibrationCard, model_sha256
 from toolkit.decisions.outcomes import Outcome
 from toolkit.errors import DataError, ToolkitError
@@ -92,14 +94,14 @@ def learn(
     """Extend a model by all labelled images that it decides wrongly, and judge the new one.
 
     Good images that are not OK go into the bank of good patches; defective ones that are OK into
-    that of defects, where the method has one and they have masks. The calibration card is carried
-    over: its promise holds because no good image scores higher than before, which is checked.
+    that of defects, where the method has one and they have masks. For the calibration card, see
+    `_new_card`.
 
     Args:
         model: in use.
         state: folder of the line.
         frozen: labelled images that were never feedback.
-        say: told what is being done.
+        say: gets a line about what is being done.
 
     Raises:
         DataError: no labelled images in `frozen`.
@@ -121,15 +123,17 @@ def learn(
         f"extending {model.run.path} by {len(overkill)} good and {len(with_masks)} defective images"
     )
     run = _derive(model.run, state / "models", overkill, with_masks)
-    card = None if model.calibration is None else _carry_over(model.calibration, run)
-    new = load_model(run, calibration=card)
+    engine = model.engine.split()[0]
+    card, is_fresh = _new_card(model.calibration, run, engine)
+    new = load_model(run, calibration=card, engine=engine)
     found = compare(model, new, (frozen, labelled))
-    accepted = found.accepted and not (found.raised and card is not None)
+    invalid = found.raised and card is not None and not is_fresh
     path = None
     if card is not None:
         path = run.path / "calibration.json"
         card.write(path)
-    why = " (good images score higher: calibrate the new model)" if found.raised else ""
+    accepted = found.accepted and not invalid
+    why = " (good images score higher: calibrate the new model)" if invalid else ""
     text = f"{'accepted' if accepted else 'refused'} {run.path}: {found.text()}{why}"
     return Learned(run, path, found, accepted, text)
 
@@ -178,9 +182,35 @@ def _derive(
     return run
 
 
-def _carry_over(card: CalibrationCard, run: Run) -> CalibrationCard:
+def _new_card(
+    card: CalibrationCard | None, run: Run, engine: str
+) -> tuple[CalibrationCard | None, bool]:
+    """Return the card of an extended run, and whether its thresholds are new.
+
+    The same held-back images, scored by the new model, give thresholds with the same promise: these
+    follow the scores down, so that a bank that grew does not pass more defects. Where the images
+    are no longer there, the thresholds are kept; the promise then holds as long as no good image
+    scores higher than before.
+    """
+    if card is None:
+        return None, False
+    if not card.cross_fit:
+        with suppress(DataError):
+            found = calibrate(
+                load_model(run, engine=engine),
+                card.good["folder"],
+                max_false_alarms=card.nok.max_false_alarms,
+                max_reviews=None if card.review is None else card.review.max_false_alarms,
+                confidence=card.nok.confidence,
+            ).card
+            if _contents(found) == _contents(card):
+                return found, True
     model = {"method": run.method, "name": run.path.name, "sha256": model_sha256(run)}
-    return replace(card, model=model, created=time.strftime("%Y-%m-%dT%H:%M:%S"), path=None)
+    return replace(card, model=model, created=time.strftime("%Y-%m-%dT%H:%M:%S"), path=None), False
+
+
+def _contents(card: CalibrationCard) -> set[str]:
+    return {image["sha256"] for image in card.good["images"]}
 
 
 def give_feedback(
@@ -291,8 +321,9 @@ class FeedbackDesk:
                     model, station.state, frozen, station.ledger, numbers, station.say
                 )
                 if learned.accepted and learned.run is not None:
-                    new = load_model(learned.run, calibration=learned.card)
-                    station.swap(NamedModel.of(new))
+                    engine = model.engine.split()[0]
+                    new = NamedModel.load(learned.run.path, calibration=learned.card, engine=engine)
+                    station.swap(new)
                 station.say(f"feedback: {learned.text}")
             except (ToolkitError, RuntimeError) as error:
                 station.say(f"feedback: {error}")

@@ -298,7 +298,7 @@ class Ledger:
         return dict(rows[0]) if rows else None
 
     def add_feedback(self, **values: str) -> int:
-        """Write who said what about which image; return its number.
+        """Write who labelled which image, and how; return its number.
 
         Args:
             values: `who`, `sha256`, `image`, `truth`, `decision` and `model`.

@@ -51,7 +51,7 @@ class Output(ABC):
     Args:
         name: its address.
         alive: whether the line works; where it does not, the output is NOK and the heartbeat rests.
-        say: told once when the controller cannot be reached, and when it can again.
+        say: called once when the controller cannot be reached, and when it can again.
         interval: seconds between heartbeats.
     """
 

@@ -102,7 +102,9 @@ class Webhook(Sink):
     def __init__(self, address: str, secret: str | None = None) -> None:
         import requests
 
-        self.name, self._address, self._secret = address, address, secret
+        password = urlsplit(address).password
+        self.name = address.replace(f":{password}@", "@", 1) if password else address
+        self._address, self._secret = address, secret
         self._session = requests.Session()
 
     def send(self, event: Mapping[str, Any]) -> None:

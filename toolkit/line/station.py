@@ -8,9 +8,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from toolkit.data.decoding import MAX_PIXELS
 from toolkit.decisions.drift import DriftMonitor
@@ -24,7 +24,11 @@ from toolkit.line.plc import SCHEMES, make_output
 from toolkit.line.sinks import make_sink
 from toolkit.line.worker import Worker
 
+if TYPE_CHECKING:
+    from toolkit.inference.result import Result
+
 _KEPT = 24
+_SIDE = 240
 _KEPT_BYTES = 8 << 20
 _PLOTTED = 400
 _GRACE = 0.5
@@ -32,16 +36,26 @@ _GRACE = 0.5
 
 @dataclass(frozen=True)
 class Recent:
-    """One of the last images: its event, a small plot (JPEG) and, unless it is large, its bytes."""
+    """One of the last images.
+
+    Attributes:
+        event: its event.
+        small: its result with an image of `_SIDE` pixels at most; None where there is none.
+        data: its bytes; empty where it is large.
+    """
 
     event: dict[str, Any]
-    thumbnail: bytes
+    small: Result | None = field(repr=False)
     data: bytes = field(repr=False)
+
+    def thumbnail(self) -> bytes:
+        """Return a small plot as JPEG; empty where there is no result."""
+        return b"" if self.small is None else jpeg(self.small.plot(), quality=80)
 
 
 @dataclass(frozen=True)
 class StationOptions:
-    """What a line may be told.
+    """Options of a line.
 
     Attributes:
         sinks: addresses of sinks and outputs.
@@ -203,7 +217,8 @@ class Station:
 
     def find_recent(self, uid: str) -> Recent | None:
         """Return one of the last images by the id of its event."""
-        return next((r for r in self.recent if r.event["id"] == uid), None)
+        with self._lock:
+            return next((r for r in self.recent if r.event["id"] == uid), None)
 
     def live(self) -> dict[str, Any]:
         """Return what the live page displays, as JSON values."""
@@ -259,8 +274,8 @@ class Station:
 
     def _follow(self, answer: Answer, event: dict[str, Any], data: bytes) -> None:
         self._times.append((time.time(), answer.latency_ms, answer.decision))
-        picture = thumbnail(answer) if answer.result is not None else b""
-        self.recent.append(Recent(event, picture, data if len(data) <= _KEPT_BYTES else b""))
+        small = None if answer.result is None else shrink(answer.result)
+        self.recent.append(Recent(event, small, data if len(data) <= _KEPT_BYTES else b""))
         drift = self.drift
         if drift is None or answer.score is None or answer.model != self.worker.live.name:
             return
@@ -299,29 +314,27 @@ class Station:
             self.say(f"shadow: {error}")
 
 
-def thumbnail(answer: Answer, *, side: int = 240) -> bytes:
-    """Return a small plot of an answer's result as JPEG."""
-    from dataclasses import replace
-
+def shrink(result: Result, *, side: int = _SIDE) -> Result:
+    """Return a result of which nothing has more than `side` pixels on a side."""
     import cv2
     import numpy as np
 
     from toolkit.prediction import Boxes
 
-    result = answer.result
-    assert result is not None
     height, width = result.image.shape[:2]
     scale = min(1.0, side / max(height, width))
     size_wh = (max(1, round(width * scale)), max(1, round(height * scale)))
-    prediction = result.prediction
-    mask, boxes = prediction.mask, prediction.boxes
+    whole = result.prediction
+    heat, mask, boxes = whole.anomaly_map, whole.mask, whole.boxes
+    if heat is not None and max(heat.shape) > side:
+        heat = cv2.resize(heat, size_wh, interpolation=cv2.INTER_AREA)
     if mask is not None:
         mask = cv2.resize(mask.astype(np.uint8), size_wh, interpolation=cv2.INTER_NEAREST) > 0
     if boxes is not None:
         boxes = Boxes((boxes.xyxy * scale).astype(np.float32), boxes.scores, boxes.labels)
     small = cv2.resize(result.image, size_wh, interpolation=cv2.INTER_AREA)
-    shrunk = replace(result, image=small, prediction=replace(prediction, mask=mask, boxes=boxes))
-    return jpeg(shrunk.plot(), quality=80)
+    prediction = replace(whole, anomaly_map=heat, mask=mask, boxes=boxes)
+    return replace(result, image=small, prediction=prediction)
 
 
 def jpeg(picture: Any, *, quality: int = 90) -> bytes:

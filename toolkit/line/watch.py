@@ -75,7 +75,7 @@ class FolderWatch:
         self._seen: dict[Path, tuple[str, float]] = {}
         self._stamps: dict[str, str] = {}
         self._answered: set[tuple[str, str]] = set()
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
         self._moved: list[str] = []
         self._open_moves = True
         for image, digest, stamp in self._ledger.in_place():
@@ -138,7 +138,7 @@ class FolderWatch:
             while waiting:
                 self._finish(waiting.popleft())
         except LedgerError:
-            time.sleep(1.0)  # said by the station; the images stay, and are answered later
+            time.sleep(1.0)  # reported by the station; the images stay, and are answered later
         self._note_moved()
 
     def _is_ours(self, path: Path) -> bool:
@@ -187,7 +187,7 @@ class FolderWatch:
         """Give a file a name that can be written down."""
         fresh = path.with_name(printable(path.name).replace("\\", "-"))
         if self._sort != "move" or fresh.exists():
-            self._say_once(f"{printable(path)}: passed over, its name is not UTF-8; rename it")
+            self._report_once(f"{printable(path)}: passed over, its name is not UTF-8; rename it")
             return
         path.rename(fresh)
         self._seen[fresh] = ("", time.monotonic())
@@ -201,7 +201,7 @@ class FolderWatch:
         except DataError as error:
             if not path.exists():
                 return None
-            self._say_once(str(error))
+            self._report_once(str(error))
             data = b""  # NOK: it is there and cannot be read
         digest, image, stamp = sha256(data).hexdigest(), self._image(path), _stamp(stat)
         if (image, digest) in self._answered:
@@ -268,10 +268,10 @@ class FolderWatch:
                 self._ledger.set_moved([uid], STAYS)
         except OSError as error:
             if not source.exists():
-                self._say_once(f"{source}: was taken away before it could be sorted")
+                self._report_once(f"{source}: was taken away before it could be sorted")
                 self._moved.append(uid)
                 return True
-            self._say_once(f"{target}: cannot be written ({error.strerror}); tried again")
+            self._report_once(f"{target}: cannot be written ({error.strerror}); tried again")
             self._open_moves = True
             image, stamp = self._image(source), _stamp(source.lstat())
             self._stamps[image] = stamp
@@ -302,16 +302,16 @@ class FolderWatch:
             elif self._sort == "move" and mine:
                 source.unlink()  # copied to another file system, and killed before this
             elif not there:
-                self._say_once(f"{source}: was taken away before it could be sorted")
+                self._report_once(f"{source}: was taken away before it could be sorted")
             if done:
                 self._ledger.set_moved([row["uid"]], MOVED if self._sort == "move" else STAYS)
                 if self._sort == "move":
                     self._stamps.pop(row["image"], None)
                     self._answered.discard((row["image"], row["sha256"]))
 
-    def _say_once(self, message: str) -> None:
-        if message not in self._told:
-            self._told.add(message)
+    def _report_once(self, message: str) -> None:
+        if message not in self._reported:
+            self._reported.add(message)
             self._station.say(message)
 
 

@@ -1,8 +1,11 @@
-"""One thread owns the model; others decode images for it and wait for answers.
+"""Threads that decode images and ask the model; others wait for answers.
 
 Encoded images wait in a bounded queue, and only a few of them are decoded at a time, so that large
 images cannot fill the memory. A future never fails: an error, or an answer that comes too late, is
 an `Answer` of NOK with a reason.
+
+Two threads ask the model, so that one image is prepared while the network computes another. A model
+that may not be called by both at once answers them in turn.
 """
 
 from __future__ import annotations
@@ -12,10 +15,10 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from toolkit.data.decoding import MAX_PIXELS, parse_header
 from toolkit.data.images import decode_rgb
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 
 OnShadow: TypeAlias = Callable[[Answer, Answer], None]
 _TICK = 0.2
+_LANES = 2
 
 
 class BusyError(ToolkitError):
@@ -52,7 +56,9 @@ class _Job:
 
 
 class Worker:
-    """Answers images in the order in which they come, in batches where these are faster.
+    """Answers images in the order in which they come, or in batches where these are faster.
+
+    Where a model may be asked by two threads at once, an image may overtake the one before it.
 
     Example:
         >>> worker = Worker(NamedModel.of(model))  # doctest: +SKIP
@@ -91,12 +97,14 @@ class Worker:
         self._waiting: queue.Queue[_Job] = queue.Queue(max_waiting)
         self._decoded: queue.Queue[_Job] = queue.Queue(max(2, 2 * model.model.batch_size))
         self._closed = threading.Event()
-        self._busy_since: float | None = None
-        self._loops = [
-            threading.Thread(target=loop, name=name, daemon=True)
-            for loop, name in ((self._decode, "decoder"), (self._predict, "model"))
+        self._turn = threading.Lock()
+        self._busy_since: list[float | None] = [None] * _LANES
+        self._decoder = threading.Thread(target=self._decode, name="decoder", daemon=True)
+        self._lanes = [
+            threading.Thread(target=self._predict, args=[lane], name=f"model-{lane}", daemon=True)
+            for lane in range(_LANES)
         ]
-        for thread in self._loops:
+        for thread in (self._decoder, *self._lanes):
             thread.start()
 
     @property
@@ -107,9 +115,9 @@ class Worker:
     @property
     def alive(self) -> bool:
         """Whether answers are still to be expected: the threads run and no prediction hangs."""
-        since = self._busy_since
-        stuck = since is not None and time.monotonic() - since > self.timeout
-        return not stuck and all(thread.is_alive() for thread in self._loops)
+        now = time.monotonic()
+        stuck = any(s is not None and now - s > self.timeout for s in list(self._busy_since))
+        return not stuck and all(t.is_alive() for t in (self._decoder, *self._lanes))
 
     def submit(
         self, data: bytes | NDArray[np.uint8], name: str, *, wait: bool = False
@@ -152,7 +160,7 @@ class Worker:
     def close(self) -> None:
         """Answer what waits, as far as the time-out allows, and stop the threads."""
         self._closed.set()
-        for thread in self._loops:
+        for thread in (self._decoder, *self._lanes):
             thread.join(self.timeout)
         for waiting in (self._waiting, self._decoded):
             while True:
@@ -177,7 +185,7 @@ class Worker:
                 job.resolve(self._failed(job, f"unreadable: {reason}"))
                 continue
             job.data = b""
-            while self._loops[1].is_alive():
+            while any(lane.is_alive() for lane in self._lanes):
                 try:
                     self._decoded.put(job, timeout=_TICK)
                     break
@@ -196,7 +204,7 @@ class Worker:
             )
         return decode_rgb(name, job.data)
 
-    def _predict(self) -> None:
+    def _predict(self, lane: int) -> None:
         if self._threads is not None:
             import torch
 
@@ -205,31 +213,42 @@ class Worker:
             try:
                 jobs = [self._decoded.get(timeout=_TICK)]
             except queue.Empty:
-                if self._closed.is_set() and not self._loops[0].is_alive():
+                if self._closed.is_set() and not self._decoder.is_alive():
                     return
                 continue
             live, shadow = self.live, self.shadow
-            while len(jobs) < live.model.batch_size:
-                try:
-                    jobs.append(self._decoded.get_nowait())
-                except queue.Empty:
-                    break
-            for job in jobs:
-                if job.deadline < time.monotonic():
-                    job.resolve(self.late())
-            jobs = [job for job in jobs if not job.future.done()]
-            if not jobs:
-                continue
-            self._busy_since = time.monotonic()
-            answers = self._answers(live, jobs)
-            for job, answer in zip(jobs, answers, strict=True):
-                job.resolve(answer)
-            if shadow is not None and self._on_shadow is not None:
-                for one, other in zip(answers, self._answers(shadow, jobs), strict=True):
-                    if one.decision != other.decision:
-                        self._on_shadow(one, other)
-            self._busy_since = None
-            del jobs, answers  # the arrays are not held while waiting
+            with self._turn_of(live, shadow):
+                jobs += self._more(live.model.batch_size - 1)
+                self._busy_since[lane] = time.monotonic()
+                self._answer(live, shadow, jobs)
+                self._busy_since[lane] = None
+            del jobs  # the arrays are not held while waiting
+
+    def _turn_of(self, *models: NamedModel | None) -> AbstractContextManager[Any]:
+        alone = any(one is not None and not one.model.parallel for one in models)
+        return self._turn if alone else nullcontext()
+
+    def _more(self, count: int) -> list[_Job]:
+        jobs: list[_Job] = []
+        with suppress(queue.Empty):
+            while len(jobs) < count:
+                jobs.append(self._decoded.get_nowait())
+        return jobs
+
+    def _answer(self, live: NamedModel, shadow: NamedModel | None, jobs: list[_Job]) -> None:
+        for job in jobs:
+            if job.deadline < time.monotonic():
+                job.resolve(self.late())
+        jobs = [job for job in jobs if not job.future.done()]
+        if not jobs:
+            return
+        answers = self._answers(live, jobs)
+        for job, answer in zip(jobs, answers, strict=True):
+            job.resolve(answer)
+        if shadow is not None and self._on_shadow is not None:
+            for one, other in zip(answers, self._answers(shadow, jobs), strict=True):
+                if one.decision != other.decision:
+                    self._on_shadow(one, other)
 
     def _answers(self, named: NamedModel, jobs: list[_Job]) -> list[Answer]:
         try:

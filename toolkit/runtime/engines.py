@@ -27,12 +27,19 @@ def open_network(
         engine: `onnxruntime` or `openvino`.
         precision: `float32`, `bfloat16` or `int8`; what the processor cannot do is float32.
         threads: of the processor; 0: as many as `OMP_NUM_THREADS` says, or all.
-        streams: images that are computed beside each other; 1 is the fastest for a single image.
+        streams: images that are computed at a time; 1 is the fastest for a single image. 0, for a
+            service: an image that comes alone has all threads, two that come together share them.
     """
     threads = threads or default_threads()
     if engine == "onnxruntime":
-        return _open_onnxruntime(path, max(1, threads // streams))
-    return _open_openvino(path, precision, threads, streams)
+        return _open_onnxruntime(path, max(1, threads // max(1, streams)))
+    if streams:
+        pinned = threads >= _usable_processors()
+        return _open_openvino(path, precision, threads, streams, pinned=pinned)
+    alone = _open_openvino(path, precision, threads, 1, pinned=False)
+    if threads == 1:
+        return alone
+    return _choosing(alone, _open_openvino(path, precision, threads, 2, pinned=False))
 
 
 def default_threads() -> int:
@@ -75,7 +82,31 @@ def openvino_core() -> Any:
     return openvino.Core()
 
 
-def _open_openvino(path: Path, precision: str, threads: int, streams: int) -> Network:
+def _choosing(alone: Network, together: Network) -> Network:
+    """Return a network that is `alone` for a call while no other is going on, else `together`.
+
+    Threads that share one image wait for each other wherever another thread takes a processor; with
+    an image each they do not.
+    """
+    lock, calls = threading.Lock(), 0
+
+    def run(image: NDArray[np.uint8]) -> Sequence[NDArray[np.float32]]:
+        nonlocal calls
+        with lock:
+            network = together if calls else alone
+            calls += 1
+        try:
+            return network(image)
+        finally:
+            with lock:
+                calls -= 1
+
+    return run
+
+
+def _open_openvino(
+    path: Path, precision: str, threads: int, streams: int, *, pinned: bool
+) -> Network:
     core = openvino_core()
     native = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     compiled = core.compile_model(
@@ -85,9 +116,9 @@ def _open_openvino(path: Path, precision: str, threads: int, streams: int) -> Ne
             "PERFORMANCE_HINT": "LATENCY" if streams == 1 else "THROUGHPUT",
             "NUM_STREAMS": streams,
             "INFERENCE_NUM_THREADS": threads,
-            # OpenVINO would bind its threads to the first processors, and the single threads of
-            # two processes to the same one.
-            "ENABLE_CPU_PINNING": threads >= _usable_processors(),
+            # OpenVINO would bind its threads to the first processors, the single threads of two
+            # processes to the same one, and those of a service to processors that decode images.
+            "ENABLE_CPU_PINNING": pinned,
             "INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" and native else "f32",
         },
     )

@@ -42,7 +42,7 @@ _UID = re.compile(r"[0-9a-f]{32}")
 
 @dataclass(frozen=True)
 class ServiceOptions:
-    """What a service may be told.
+    """Options of a service.
 
     Attributes:
         token: that requests have to carry; None for none, on loopback alone.
@@ -130,12 +130,12 @@ def _add_state(app: FastAPI, station: Station, metrics: Metrics, *, predict: boo
 
     @app.get("/health")
     async def health() -> Response:
-        """Tell whether the process answers at all."""
+        """Return whether the process answers at all."""
         return JSONResponse({"status": "up", "predict": predict})
 
     @app.get("/ready")
     async def ready() -> Response:
-        """Tell whether images are answered and recorded; 503 if not."""
+        """Return whether images are answered and recorded; 503 if not."""
         state = {"ready": station.alive, "reason": station.problem}
         return JSONResponse(state, 200 if station.alive else 503)
 
@@ -145,12 +145,12 @@ def _add_state(app: FastAPI, station: Station, metrics: Metrics, *, predict: boo
         return station.live()
 
     @app.get("/live/{uid}.jpg")
-    async def thumbnail(uid: str) -> Response:
+    def thumbnail(uid: str) -> Response:
         """Return the small plot of one of the last images."""
         found = station.find_recent(uid)
-        if found is None or not found.thumbnail:
+        if found is None or found.small is None:
             return _nok(404, "no such image among the last ones")
-        return Response(found.thumbnail, media_type="image/jpeg")
+        return Response(found.thumbnail(), media_type="image/jpeg")
 
     @app.get("/metrics")
     def prometheus() -> Response:
@@ -182,8 +182,10 @@ def _add_predict(
             event = await loop.run_in_executor(
                 recorder, lambda: _record(station, found, data, name)
             )
-            if found.result is not None:
+            if found.result is not None and extras:
                 extra = await asyncio.to_thread(_outputs, found.result, extras)
+            elif found.result is not None:
+                extra = _outputs(found.result, extras)
         except LedgerError as error:
             found, event, status = Answer.failed(str(error), model=found.model), {}, 503
         metrics.count(found)
@@ -299,7 +301,7 @@ def _add_models(app: FastAPI, desk: ModelDesk, options: ServiceOptions) -> None:
         engine: str | None = None,
         mode: Literal["live", "shadow"] = "live",
     ) -> Response:
-        """Load a run beside the old one, judge it on the frozen set, and swap; or shadow it.
+        """Load a run while the old one answers, judge it on the frozen set, and swap; or shadow it.
 
         `run` and `calibration` are paths below the folder that the service was started with.
         """

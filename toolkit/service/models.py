@@ -1,4 +1,4 @@
-"""Load a model beside the one in use, judge it, and let it take over."""
+"""Load another model while one is in use, judge it, and let it take over."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import ConfigError
-from toolkit.inference.model import load_model
 from toolkit.line.answers import NamedModel
 from toolkit.line.compare import compare
 from toolkit.line.station import Station
@@ -44,7 +43,7 @@ class ModelDesk:
         if not self._lock.acquire(blocking=False):
             raise ConfigError("another model is being loaded; try again later")
         try:
-            new = NamedModel.of(load_model(path, calibration=card, engine=engine))
+            new = NamedModel.load(path, calibration=card, engine=engine)
             if shadow:
                 self._station.worker.shadow = new
                 self._station.say(f"shadow model {new.name}")
