@@ -69,7 +69,10 @@ def main() -> None:
     parser.add_argument("--light", type=float, nargs=2, metavar=("FROM", "TO"), help="factors")
     parser.add_argument("--each", action="store_true", help="one row per category too")
     options = parser.parse_args()
-    categories = [_category(path, options) for path in options.data]
+    categories = [
+        open_category(path, folds=options.folds, seed=options.seed, light=options.light)
+        for path in options.data
+    ]
     heads = [f"{part}: {figure}" for part in categories[0].parts for figure in FIGURES]
     print(f"| variant | {' | '.join(heads)} | ms |\n|---{'|---' * (len(heads) + 1)}|", flush=True)
     for text in options.variants:
@@ -84,21 +87,24 @@ def _print(name: str, row: list[float]) -> None:
     print(f"| {name} | {' | '.join(f'{v:.3f}' for v in row[:-1])} | {row[-1]:.0f} |", flush=True)
 
 
-def _category(path: Path, options: argparse.Namespace) -> Category:
+def open_category(
+    path: Path, *, folds: int, seed: int, light: tuple[float, float] | None = None
+) -> Category:
+    """Read what a category is judged on; see the options."""
     dataset = load_dataset(path)
     official = make_split(dataset, protocol="official")
     plan = make_plan(dataset)
-    validation = [s for fold in range(options.folds) for s in plan.fold(dataset, fold).val]
+    validation = [s for fold in range(folds) for s in plan.fold(dataset, fold).val]
     real = [(read_rgb(s.image), read_truth(s)) for s in validation]
-    rng = np.random.default_rng(options.seed)
+    rng = np.random.default_rng(seed)
     good = [read_rgb(s.image) for s in official.val]
     synthetic = [(image, np.zeros(image.shape[:2], np.bool_)) for image in good]
     for _ in range(2):
         for i, image in enumerate(good):
             synthetic.append(synthetic_defect(image, good[(i + 1) % len(good)], rng))
     parts = {"real": real, "synthetic": synthetic}
-    if options.light:
-        factors = rng.uniform(*options.light, len(synthetic))
+    if light:
+        factors = rng.uniform(*light, len(synthetic))
         parts["light"] = [
             (cv2.convertScaleAbs(image, alpha=factor), mask)
             for (image, mask), factor in zip(synthetic, factors, strict=True)
@@ -119,11 +125,12 @@ def _judge(method: str, settings: dict[str, Any], category: Category, seed: int)
         made.fit(category.split, run)
         predictor = made.load(run)
         seconds: list[float] = []
-        figures = [f for p in category.parts.values() for f in _figures(predictor, p, seconds)]
+        figures = [f for p in category.parts.values() for f in figures_of(predictor, p, seconds)]
     return [*figures, 1e3 * statistics.median(seconds)]
 
 
-def _figures(predictor: Predictor, images: list[Image], seconds: list[float]) -> list[float]:
+def figures_of(predictor: Predictor, images: list[Image], seconds: list[float]) -> list[float]:
+    """Return the `FIGURES` of a predictor on images, and add the seconds of each prediction."""
     scores, maps = [], []
     for image, _ in images:
         started = time.perf_counter()

@@ -12,7 +12,7 @@ _CHUNK = 256
 """Queries per matrix product, so that its result stays in the processor's cache."""
 _PRIOR = 5.0
 """Held-out patches of the mean distance that count for each patch of the bank beside its own."""
-_WEIGHT = 0.5
+WEIGHT = 0.5
 """Share of the power distance's weights that is taken: all of them blur the outlines of defects."""
 
 
@@ -117,7 +117,7 @@ class MemoryBank:
         mean = distances.mean()
         bank = copy(self)
         around = (total + _PRIOR * mean) / (count + _PRIOR)
-        bank.weights = _WEIGHT * (around.square() - mean.square())
+        bank.weights = WEIGHT * (around.square() - mean.square())
         bank._half_squares = (self._compared.square().sum(dim=1) - bank.weights) / 2
         return bank
 
