@@ -77,6 +77,7 @@ def test_a_failure_is_nok_and_spares_the_others_of_its_batch(
     worker = Worker(NamedModel(slow, "slow"))  # type: ignore[arg-type]
     slow.gate.clear()
     first = worker.submit(png(level), "first.png")
+    eventually(lambda: slow.asked == [1])  # so that it is in no batch with the others
     slow.fail = "bright"
     futures = [worker.submit(png(v), "x.png") for v in (level, 250, level)]
     eventually(lambda: worker._decoded.qsize() == 2)  # the other waits for the model
