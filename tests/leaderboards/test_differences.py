@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.leaderboards.test_render import ROW
-from toolkit.leaderboards.differences import differences, rank_rows
+from toolkit.leaderboards.differences import differences, rank_rows, resampled_values
 from toolkit.leaderboards.model import Difference
 from toolkit.leaderboards.rows import EntryMetrics
 from toolkit.metrics import (
@@ -78,6 +78,48 @@ def test_seeds_are_averaged_on_each_resample() -> None:
     (pooled,) = differences([[one(a)], [one(b), one(c)]], "auroc")
     singles = [differences([[one(a)], [one(x)]], "auroc")[0].value for x in (b, c)]
     assert pooled.value == pytest.approx(np.mean(singles))
+
+
+def flat(value: float) -> EntryMetrics:
+    """A seed with the same IoU on every defect: resampling images changes nothing."""
+    listed = [value if defect else None for defect in TRUTH]
+    images = {**one(TRUTH * 1.0).metrics["images"], "mask_iou": listed}
+    return one(TRUTH * 1.0, images=images, masks={"iou": value})
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 10])
+def test_the_spread_between_seeds_widens_the_interval_by_what_is_known(n: int) -> None:
+    """Where images have no spread, the mean of n seeds has the variance s²/n."""
+    values = np.random.default_rng(n).uniform(0.3, 0.9, n)
+    seeds = [flat(value) for value in values]
+    (row,) = resampled_values([seeds], "mask_iou")
+    assert row is not None
+    assert row.mean() == pytest.approx(values.mean(), abs=0.02)
+    assert row.std() == pytest.approx(values.std(ddof=1) / np.sqrt(n), rel=0.08)
+    (single,) = resampled_values([seeds[:1]], "mask_iou")
+    assert single is not None
+    assert single.std() == pytest.approx(0, abs=1e-12)
+
+
+def test_what_a_seed_does_to_both_rows_is_no_difference_between_them() -> None:
+    values = np.array([0.4, 0.5, 0.9])
+    (found,) = differences(
+        [[flat(v + 0.05) for v in values], [flat(v) for v in values]], "mask_iou"
+    )
+    assert (found.value, found.low, found.high) == pytest.approx((0.05, 0.05, 0.05))
+
+
+def test_equal_methods_that_differ_by_seeds_alone_seldom_differ_significantly() -> None:
+    """Two methods of equal skill, five seeds each, whose images all follow the seed."""
+    rng = np.random.default_rng(0)
+    wrong = {"seeds counted": 0, "first seeds alone": 0}
+    for _ in range(60):
+        rows = [[flat(value) for value in 0.6 + 0.1 * rng.standard_normal(5)] for _ in range(2)]
+        wrong["seeds counted"] += differences(rows, "mask_iou")[0].significant
+        single = [row[:1] for row in rows]
+        wrong["first seeds alone"] += differences(single, "mask_iou")[0].significant
+    assert wrong["first seeds alone"] == 60  # which is why several seeds are worth their time
+    assert wrong["seeds counted"] <= 12  # 5 % of 60 is 3; of five values little is known
 
 
 @pytest.mark.parametrize(

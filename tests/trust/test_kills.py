@@ -5,6 +5,7 @@ A few kills of each command here; `make trust` spreads 500 over the commands.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -19,7 +20,9 @@ from typing import Any
 
 import pytest
 import safetensors.torch
+import yaml
 
+from tests.data.loopback import serving, tar_xz
 from tests.trust import kill_server
 from toolkit.data.synthetic import make_sample
 from toolkit.verification.verify import verify
@@ -52,15 +55,32 @@ VOLATILE = {
 
 @dataclass(frozen=True)
 class Command:
-    """A command, and what is repeated after a kill."""
+    """A command, and what is repeated after a kill.
+
+    Attributes:
+        name: of the test.
+        words: `DATA` and `RUN` stand for the sample and a finished run of it.
+        again: added to the words when it is repeated.
+        kills: in the short run; 0 for commands that take too long for it.
+        share: of the kills of the long run, by the time that one takes.
+        by_time: the share of kills that come at a moment, and not at a step of this process.
+    """
 
     name: str
     words: list[str]
     again: tuple[str, ...] = ()
     kills: int = 6
+    share: float = 1.0
+    by_time: float = 0.25
 
 
 TRAIN = ["train", "--data", "DATA", "--name", "run", *FEATURES]
+# One view of each of two images: the encoder takes most of the time.
+SAM = [
+    f"--set={one}"
+    for one in ("augmentations=1", "crops_per_region=0", "negative_images=1",
+                "samples_per_epoch=4", "validate_every=1", "points_per_side=2")
+]  # fmt: skip
 COMMANDS = [
     *(
         Command(to, ["convert", "--to", to, "--data", "DATA", "--out", "out"], kills=4)
@@ -79,8 +99,32 @@ COMMANDS = [
         again=("--resume",),
         kills=4,
     ),
+    Command(
+        "finetune yolo",
+        ["finetune", "yolo", *TRAIN[1:], "--epochs=2", "--set=background_images=2"],
+        again=("--resume",),
+        kills=1,
+        share=0.5,
+    ),
+    Command(
+        "finetune sam",
+        ["finetune", "sam", *TRAIN[1:-2], "--epochs=1", *SAM],
+        again=("--resume",),
+        kills=0,
+        share=0.2,
+    ),
     Command("benchmark", ["benchmark", "small.yaml", "--data", "DATA"], kills=8),
+    # Most of its steps are those of its processes, which end with it.
+    Command(
+        "benchmark of two processes",
+        ["benchmark", "small.yaml", "--data", "DATA", "--jobs", "2"],
+        kills=0,
+        share=0.3,
+        by_time=0.8,
+    ),
     Command("predict", ["predict", "RUN", "DATA/test", "--out", "out"], again=("--resume",)),
+    Command("report", ["report", "RUN", "--out", "out/report.html"], kills=3),
+    Command("download", ["dataset", "download", "tiny", "--accept-licence", "--out", "out"]),
 ]
 
 
@@ -95,7 +139,7 @@ class Server:
             text=True,
             env={
                 **os.environ, "TOOLKIT_HOME": str(home), "PYTHONPATH": os.pathsep.join(sys.path),
-                "OMP_NUM_THREADS": "1",
+                "OMP_NUM_THREADS": "1", "NO_PROXY": "127.0.0.1",
             },
         )  # fmt: skip
         self._answer()
@@ -152,8 +196,32 @@ def trained(server: Server, place: Path, data: Path) -> Path:
     return folder / "runs/padim/run"
 
 
+@pytest.fixture(scope="module")
+def download(place: Path, data: Path) -> Iterator[None]:
+    """A data card `tiny`, whose archive a server on this machine sends."""
+    files = {p.relative_to(data).as_posix(): p for p in sorted(data.rglob("*")) if p.is_file()}
+    test = [name for name in files if name.startswith("test/")]
+    good = [name for name in test if name.startswith("test/good/")]
+    with serving() as sent:
+        sent.body = tar_xz({name: path.read_bytes() for name, path in files.items()})
+        card = {
+            "name": "tiny", "title": "Tiny", "product": "nothing", "source": "here",
+            "citation": None, "licence": "MIT", "licence_url": "here", "fingerprint": None,
+            "archive": {"url": sent.url, "size": len(sent.body),
+                        "sha256": hashlib.sha256(sent.body).hexdigest()},
+            "counts": {"train_good": sum(name.startswith("train/") for name in files),
+                       "test_good": len(good), "test_defective": len(test) - len(good)},
+            "symmetry": {"flips": [], "rotation": "none"}, "defects": {},
+        }  # fmt: skip
+        (place / "home/datasets").mkdir(parents=True, exist_ok=True)
+        (place / "home/datasets/tiny.yaml").write_text(yaml.safe_dump(card))
+        yield
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("command", COMMANDS, ids=lambda one: one.name)
+@pytest.mark.parametrize(
+    "command", [one for one in COMMANDS if KILLS or one.kills], ids=lambda one: one.name
+)
 def test_a_killed_command_ends_like_an_undisturbed_one(
     command: Command,
     server: Server,
@@ -162,6 +230,8 @@ def test_a_killed_command_ends_like_an_undisturbed_one(
     request: pytest.FixtureRequest,
     record_property: Callable[..., None],
 ) -> None:
+    if command.name == "download":
+        request.getfixturevalue("download")
     run = str(request.getfixturevalue("trained")) if "RUN" in command.words else ""
     words = [w.replace("DATA", str(data)).replace("RUN", run) for w in command.words]
     whole = _folder(place, f"{command.name} whole")
@@ -170,13 +240,14 @@ def test_a_killed_command_ends_like_an_undisturbed_one(
     wanted = snapshot(whole)
     assert wanted
     draw = random.Random(command.name)
-    kills = round(KILLS / len(COMMANDS)) or command.kills
+    shares = sum(one.share for one in COMMANDS)
+    kills = max(1, round(KILLS * command.share / shares)) if KILLS else command.kills
     record_property("cases", kills)
     for number in range(kills):
         folder = _folder(place, f"{command.name} {number}")
         moment = (
             {"seconds": draw.uniform(0.05, done["seconds"])}
-            if number % 4 == 3
+            if draw.random() < command.by_time
             else {"step": draw.randrange(done["steps"])}
         )
         killed = server.run(folder, words, **moment)

@@ -65,6 +65,31 @@ def resample_counts(
     return counts
 
 
+def seed_shares(
+    n_seeds: int, *, n_resamples: int = N_RESAMPLES, seed: int = 1
+) -> NDArray[np.float64]:
+    """Return float64[n_resamples, n_seeds], the share of each training seed in each resample.
+
+    Of n seeds n - 1 are drawn with replacement, which gives their mean the variance s²/n. Drawing n
+    would give (n - 1) / n of it, half of it for two seeds (Rao and Wu, 1988). One seed has the
+    share 1 on all resamples: nothing is then known of the spread.
+
+    Args:
+        n_seeds: number of seeds, at least 1.
+        n_resamples: number of resamples.
+        seed: of the draws; another one than that of `resample_counts`.
+
+    Example:
+        >>> seed_shares(2, n_resamples=3).sum(axis=1).tolist()
+        [1.0, 1.0, 1.0]
+    """
+    if n_seeds == 1:
+        return np.ones((n_resamples, 1))
+    draws = n_seeds - 1
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(draws, np.full(n_seeds, 1.0 / n_seeds), size=n_resamples) / draws
+
+
 def image_intervals(
     scores: ArrayLike,
     is_defect: ArrayLike,
