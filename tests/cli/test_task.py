@@ -15,7 +15,7 @@ from tests.leaderboards.standin import Grey, grey, write_grid  # noqa: F401
 from toolkit.errors import ConfigError, RunError
 from toolkit.files import read_json
 
-TINY = {"weights": "none", "image_size": 64}
+TINY = {"weights": "none", "image_size": 64, "n_features": 10}
 _PADIM = {"config": "padim/default", "overrides": TINY}
 
 
