@@ -50,6 +50,7 @@ VOLATILE = {
     "seconds", "fit_seconds", "seconds_per_epoch", "time", "peak_memory_mb", "created", "finished",
     "started", "environment", "latency", "speed", "ms_per_image_median", "ms_per_image_p95",
     "images_per_second", "decode_ms_median", "decode_seconds", "run_sha256", "model_sha256",
+    "checkpoint_sha256",
 }  # fmt: skip
 
 
@@ -103,7 +104,7 @@ COMMANDS = [
         "finetune yolo",
         ["finetune", "yolo", *TRAIN[1:], "--epochs=2", "--set=background_images=2"],
         again=("--resume",),
-        kills=1,
+        kills=0,
         share=0.5,
     ),
     Command(
@@ -123,8 +124,10 @@ COMMANDS = [
         by_time=0.8,
     ),
     Command("predict", ["predict", "RUN", "DATA/test", "--out", "out"], again=("--resume",)),
-    Command("report", ["report", "RUN", "--out", "out/report.html"], kills=3),
-    Command("download", ["dataset", "download", "tiny", "--accept-licence", "--out", "out"]),
+    Command("report", ["report", "RUN", "--out", "out/report.html"], kills=2),
+    Command(
+        "download", ["dataset", "download", "tiny", "--accept-licence", "--out", "out"], kills=4
+    ),
 ]
 
 
@@ -258,7 +261,7 @@ def test_a_killed_command_ends_like_an_undisturbed_one(
         assert "Traceback" not in text, (moment, text)
         assert not differences(snapshot(folder), wanted), (moment, text)
         assert not [p for p in folder.rglob("*") if ".tmp-" in p.name], (moment, text)
-        if command.name != "predict":
+        if command.name not in ("predict", "report", "download"):  # these write no checksums
             assert not verify([folder]).damaged, (moment, text)
         shutil.rmtree(folder)
 
@@ -277,8 +280,9 @@ def snapshot(folder: Path) -> dict[str, Any]:
         name = path.relative_to(folder).as_posix()
         if (
             path.is_dir()
-            or path.suffix == ".csv"
-            or path.name in ("small.yaml", "log.txt", ".lock", "checksums.json")
+            # Ultralytics' caches hold the folder, and the record of its inputs hashes of it.
+            or path.suffix in (".csv", ".cache")
+            or path.name in ("small.yaml", "log.txt", ".lock", "checksums.json", ".inputs.json")
             or re.fullmatch(r"command.*\.log", path.name)
         ):
             continue
