@@ -46,9 +46,9 @@ def differences(entries: Sequence[Sequence[EntryMetrics]], sort: str) -> tuple[D
     """Compare each two rows of a group in one column.
 
     All rows are scored on the same resamples of the test images (of the regions for AUPRO), drawn
-    within each defect type. Of several seeds some are drawn for each resample and averaged, so that
-    an interval counts the spread between trainings as well as that between images. Rows with as
-    many seeds draw the same ones: what a seed does to both is then not counted as a difference. The
+    within each defect type. Several seeds are weighted anew in each resample (`seed_shares`), so
+    that an interval counts the spread between trainings as well as that between images. Rows with
+    as many seeds have the same weights: what a seed does to both is no difference between them. The
     interval of a row with one seed knows nothing of the spread between trainings.
 
     Args:
@@ -116,7 +116,7 @@ class _Resamples:
             self.counts = resample_counts(first["types"])
 
     def values(self, seeds: Sequence[EntryMetrics]) -> NDArray[np.float64] | None:
-        """Return the mean over the drawn seeds on each resample, float64[resamples]."""
+        """Return the weighted mean over the seeds on each resample, float64[resamples]."""
         found = [self._of_one(one) for one in seeds]
         known = [value for value in found if value is not None]
         if not known or len(known) < len(found):
