@@ -89,6 +89,7 @@ def _aurocs(runs: Path) -> dict[str, float]:
     return {file.parent.name: read_json(file)["image"]["auroc"] for file in files}
 
 
+@pytest.mark.slow
 def test_the_same_metrics_from_a_loop_and_from_submitit(sample_dir: Path, tmp_path: Path) -> None:
     """The array of a Slurm cluster, on this machine: each task in a process of its own."""
     submitit = pytest.importorskip("submitit", reason="submitit is not installed")

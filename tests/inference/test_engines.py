@@ -137,6 +137,7 @@ def test_sam_encodes_in_an_engine_whose_files_all_its_runs_share(
     assert _folders() == folders
 
 
+@pytest.mark.slow
 def test_a_second_process_uses_the_files(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
     toolkit.load_model(run, engine="openvino")
     assert "making the engine files" in capfd.readouterr().err
@@ -178,6 +179,7 @@ def test_bfloat16_is_judged_on_the_validation_part(
     assert compared == ["bfloat16"]
 
 
+@pytest.mark.slow
 def test_a_run_is_evaluated_in_the_engine_that_predicts(
     sample_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,6 +192,7 @@ def test_a_run_is_evaluated_in_the_engine_that_predicts(
     assert [one.score for one in found] == [one.score for one in stored]
 
 
+@pytest.mark.slow
 def test_other_weights_have_other_files(
     tiny_runs: TinyRuns, files: Path, images: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -207,6 +210,7 @@ def test_other_weights_have_other_files(
     assert [r.score for r in model(images)] == pytest.approx([r.score for r in wanted], rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["other network", "truncated", "no record", "no network"])
 def test_files_from_elsewhere_are_made_again(
     damage: str, run: Run, files: Path, images: list[Path], capsys: pytest.CaptureFixture[str]
@@ -255,11 +259,13 @@ def test_auto_without_an_engine_is_torch(
     assert line.startswith("engine torch: no other engine is installed (pip install")
 
 
+@pytest.mark.slow
 def test_one_engine_is_enough(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     assert toolkit.load_model(run, engine="openvino").engine.startswith("openvino ")
 
 
+@pytest.mark.slow
 def test_an_engine_that_differs_is_not_used(
     run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

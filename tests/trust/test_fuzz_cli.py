@@ -80,6 +80,7 @@ report RUNS/none --out OUT/report.html
 """.splitlines()
 
 
+@pytest.mark.slow
 @fuzz
 @given(number=numbers, line=st.sampled_from(LINES))
 def test_command_lines(work: Path, data: Path, whole_run: Path, number: int, line: str) -> None:

@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,6 +23,7 @@ from toolkit.runs.run import Run
 __all__ = ["_counted", "card", "grey_run", "level", "model", "whole_run", "work"]
 
 
+@pytest.mark.slow
 @fuzz
 @given(number=numbers, name=st.sampled_from(RUN_FILES), structured=st.booleans())
 def test_files_of_runs(
