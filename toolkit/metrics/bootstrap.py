@@ -73,7 +73,8 @@ def seed_shares(
     The weights of a resample add up to 1, and are so drawn that the weighted sum of n values with
     standard deviation s is their mean plus s/√n times a draw of Student's t with n - 1 degrees of
     freedom: without other spread, the middle 95 % is the t interval of the mean. Drawing seeds with
-    replacement would call too many equal methods different where seeds are few. One seed has the weight 1: nothing is then known of the spread.
+    replacement would call too many equal methods different where seeds are few. One seed has the
+    weight 1: nothing is then known of the spread.
 
     Args:
         n_seeds: number of seeds, at least 1.
@@ -91,7 +92,7 @@ def seed_shares(
     normal = rng.standard_normal((n_resamples, n_seeds))
     contrast = normal - normal.mean(axis=1, keepdims=True)
     heavy = np.sqrt(free / rng.chisquare(free, size=(n_resamples, 1)))
-    return 1.0 / n_seeds + heavy * contrast / np.sqrt(n_seeds * free)
+    return np.asarray(1.0 / n_seeds + heavy * contrast / np.sqrt(n_seeds * free))
 
 
 def image_intervals(
