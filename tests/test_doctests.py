@@ -11,7 +11,8 @@ MODULES = (
     "toolkit.array_cache", "toolkit.boxes", "toolkit.config", "toolkit.d4",
     "toolkit.decisions.calibration", "toolkit.decisions.costs", "toolkit.decisions.drift",
     "toolkit.decisions.outcomes", "toolkit.decisions.page", "toolkit.errors", "toolkit.files",
-    "toolkit.line.answers", "toolkit.line.ledger", "toolkit.line.sinks", "toolkit.progress",
+    "toolkit.line.answers", "toolkit.line.ledger", "toolkit.line.sinks",
+    "toolkit.metrics.bootstrap", "toolkit.progress",
     "toolkit.weights.checkpoint", "toolkit.weights.resolve",
 )  # fmt: skip
 

@@ -12,15 +12,12 @@ from typer.testing import CliRunner
 from toolkit.cli.main import app
 from toolkit.files import read_json
 
-SMALL = {"weights": "none", "image_size": 64}
+SMALL = {"weights": "none", "image_size": 64, "n_features": 10}
 
 
 @pytest.mark.slow
 def test_side_by_side_as_in_line(sample_dir: Path, tmp_path: Path) -> None:
-    methods = [
-        {"config": "padim/default", "name": "a", "overrides": SMALL},
-        {"config": "padim/default", "name": "b", "overrides": {**SMALL, "sigma": 2.0}},
-    ]
+    methods = [{"config": "padim/default", "name": "a", "overrides": SMALL}]
     grid = tmp_path / "grid.yaml"
     grid.write_text(json.dumps({"name": "grid", "n_folds": 3, "folds": [0, 1], "methods": methods}))
     figures = {}
@@ -34,5 +31,5 @@ def test_side_by_side_as_in_line(sample_dir: Path, tmp_path: Path) -> None:
             path.parent.name: read_json(path)["image"]["auroc"]
             for path in sorted((runs / "grid/padim").glob("*/metrics.json"))
         }
-    assert list(figures["1"]) == [f"{m}-fold{f}-seed0" for m in "ab" for f in (0, 1)]
+    assert list(figures["1"]) == [f"a-fold{fold}-seed0" for fold in (0, 1)]
     assert np.allclose(list(figures["1"].values()), list(figures["2"].values()), atol=1e-6)

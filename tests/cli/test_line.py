@@ -83,6 +83,7 @@ def images(sample_dir: Path, count: int) -> list[Path]:
     return sorted((sample_dir / "test").glob("*/*.png"))[:count]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, -15), (signal.SIGINT, 130)])
 def test_a_service_finishes_what_it_has_begun_when_it_is_stopped(
     start: Start, patchcore: Run, sample_dir: Path, tmp_path: Path, number: signal.Signals,
@@ -119,6 +120,7 @@ def test_a_service_finishes_what_it_has_begun_when_it_is_stopped(
     assert not any("Traceback" in line for line in serve.messages)
 
 
+@pytest.mark.slow
 def test_a_service_stops_after_a_swap(
     start: Start, patchcore: Run, sample_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,6 +144,7 @@ def test_a_service_stops_after_a_swap(
     assert serve.stop(signal.SIGTERM) == -signal.SIGTERM
 
 
+@pytest.mark.slow
 def test_a_watched_folder_is_answered_and_the_ledger_read(
     start: Start, patchcore: Run, sample_dir: Path, tmp_path: Path
 ) -> None:
@@ -174,6 +177,7 @@ def test_a_watched_folder_is_answered_and_the_ledger_read(
         call("ledger", "show", tmp_path / "nowhere")
 
 
+@pytest.mark.slow
 def test_wrong_input_of_the_line_is_one_line(start: Start, patchcore: Run, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -15,7 +15,7 @@ from tests.leaderboards.standin import Grey, grey, write_grid  # noqa: F401
 from toolkit.errors import ConfigError, RunError
 from toolkit.files import read_json
 
-TINY = {"weights": "none", "image_size": 64}
+TINY = {"weights": "none", "image_size": 64, "n_features": 10}
 _PADIM = {"config": "padim/default", "overrides": TINY}
 
 
@@ -89,6 +89,7 @@ def _aurocs(runs: Path) -> dict[str, float]:
     return {file.parent.name: read_json(file)["image"]["auroc"] for file in files}
 
 
+@pytest.mark.slow
 def test_the_same_metrics_from_a_loop_and_from_submitit(sample_dir: Path, tmp_path: Path) -> None:
     """The array of a Slurm cluster, on this machine: each task in a process of its own."""
     submitit = pytest.importorskip("submitit", reason="submitit is not installed")

@@ -255,6 +255,7 @@ def test_what_is_wrong_is_named(
     assert [f.name for f in Path().iterdir()] == ["grey.yaml"]
 
 
+@pytest.mark.slow
 def test_a_bank_is_extended_by_new_good_images() -> None:
     # Three of thirty validate and two of twenty-four, so that one more is wanted afterwards.
     data = make_sample(

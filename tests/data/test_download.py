@@ -305,7 +305,7 @@ def test_full_disk_keeps_the_download_for_the_next_attempt(
 
     with monkeypatch.context() as patch:
         patch.setattr("toolkit.data.archive._write", full)
-        with pytest.raises(DataError, match=r"No space left on device; make room"):
+        with pytest.raises(DataError, match=r"No space left on device.*run the command again"):
             _get(tmp_path)
     assert _left(tmp_path) == {"tiny.archive.part", "tiny.archive.part.json"}
     assert _tree(_get(tmp_path)) == FILES

@@ -22,6 +22,7 @@ from toolkit.errors import DataError
 RATE = 0.05
 
 
+@pytest.mark.slow
 def test_false_alarms_over_ten_thousand_images_stay_below_the_rate() -> None:
     # 400 lines at once, on p-values that are uniform, as `online_p_values` gives them.
     p = np.random.default_rng(0).random((400, 10_000))
@@ -48,6 +49,7 @@ def test_false_alarms_from_scores_on(shape: str) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", [0, 100, 10_000])
 @pytest.mark.parametrize(("shift", "within"), [(3.0, 25), (-3.0, 25), (1.5, 60)])
 def test_a_shift_is_found(shift: float, within: int, start: int) -> None:

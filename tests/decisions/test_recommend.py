@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -75,19 +76,28 @@ COSTS = {"sharp": (9, 20.0), "alike": (0, 30.0), "poor": (9, 22.0), "plain": (9,
 """Labels, and milliseconds per image."""
 
 
-@pytest.fixture
-def runs(noisy: None, sample_dir: Path, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def made(sample_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four methods on three folds; `alike` needs no labels and `plain` is the fastest."""
+    place = tmp_path_factory.mktemp("recommend") / "runs"
     dataset = load_dataset(sample_dir)
     plan = make_plan(dataset, folds=3)
-    place = tmp_path / "runs"
-    for name, settings in ENTRIES.items():
-        for fold in range(3):
-            task = TrainingTask("noisy", name, settings, device="cpu", fold=fold,
-                                name=f"{name}-{fold}")  # fmt: skip
-            run = run_training(task, plan.fold(dataset, fold), runs=place)
-            _rewrite(run, *COSTS[name])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(registry._BUILT_IN, "noisy", f"{__name__}:Noisy")
+        patch.setenv("TOOLKIT_HOME", str(place.parent / "home"))
+        for name, settings in ENTRIES.items():
+            for fold in range(3):
+                task = TrainingTask("noisy", name, settings, device="cpu", fold=fold,
+                                    name=f"{name}-{fold}")  # fmt: skip
+                run = run_training(task, plan.fold(dataset, fold), runs=place)
+                _rewrite(run, *COSTS[name])
     return place
+
+
+@pytest.fixture
+def runs(noisy: None, made: Path, tmp_path: Path) -> Path:
+    """A copy of the runs, which a test may change."""
+    return Path(shutil.copytree(made, tmp_path / "runs"))
 
 
 def _rewrite(run: Run, labels: int, milliseconds: float) -> None:

@@ -126,7 +126,7 @@ def _recognised(epochs: int) -> tuple[list[float], Trained]:
 
 @pytest.mark.slow
 def test_synthetic_digits_are_recognised() -> None:
-    shares, trained = _recognised(epochs=50)
+    shares, trained = _recognised(epochs=30)
     assert min(shares) >= 0.8, shares
     assert trained.losses[-1][0] < 0.2 * trained.losses[0][0]
 

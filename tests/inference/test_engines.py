@@ -44,6 +44,24 @@ def run(tiny_runs: TinyRuns) -> Run:
     return tiny_runs("padim")
 
 
+@pytest.fixture(scope="module")
+def made(tiny_runs: TinyRuns, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with the files of one run, for tests that are not about how they are made."""
+    home = tmp_path_factory.mktemp("engines")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TOOLKIT_HOME", str(home))
+        toolkit.load_model(tiny_runs("padim"), engine="onnxruntime")
+    return home
+
+
+@pytest.fixture
+def files(made: Path, run: Run) -> Path:
+    """The folder of these files, in the home of the test."""
+    shutil.copytree(made / "cache/engines", cache_dir() / "engines")
+    (folder,) = _folders()
+    return folder
+
+
 def _forbid_writing(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("the files were made again")
@@ -119,6 +137,7 @@ def test_sam_encodes_in_an_engine_whose_files_all_its_runs_share(
     assert _folders() == folders
 
 
+@pytest.mark.slow
 def test_a_second_process_uses_the_files(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
     toolkit.load_model(run, engine="openvino")
     assert "making the engine files" in capfd.readouterr().err
@@ -132,10 +151,8 @@ def test_a_second_process_uses_the_files(run: Run, capfd: pytest.CaptureFixture[
     assert "engine files" not in done.stderr
 
 
-def test_auto_takes_the_first_that_agrees(run: Run, images: list[Path]) -> None:
-    toolkit.load_model(run, engine="onnxruntime")
-    (folder,) = _folders()
-    record = json.loads((folder / "engine.json").read_text())
+def test_auto_takes_the_first_that_agrees(run: Run, images: list[Path], files: Path) -> None:
+    record = json.loads((files / "engine.json").read_text())
     assert record["checked"] == "4 validation images"
     assert record["engines"]["openvino float32"]["passed"]
     model = toolkit.load_model(run, engine="auto")
@@ -162,6 +179,7 @@ def test_bfloat16_is_judged_on_the_validation_part(
     assert compared == ["bfloat16"]
 
 
+@pytest.mark.slow
 def test_a_run_is_evaluated_in_the_engine_that_predicts(
     sample_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,11 +192,11 @@ def test_a_run_is_evaluated_in_the_engine_that_predicts(
     assert [one.score for one in found] == [one.score for one in stored]
 
 
+@pytest.mark.slow
 def test_other_weights_have_other_files(
-    tiny_runs: TinyRuns, run: Run, images: list[Path], capsys: pytest.CaptureFixture[str]
+    tiny_runs: TinyRuns, files: Path, images: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    toolkit.load_model(run, engine="onnxruntime")
-    (first,) = _folders()
+    first = files
     other = tiny_runs("padim", seed=7)
     model = toolkit.load_model(other, engine="onnxruntime")
     (second,) = set(_folders()) - {first}
@@ -192,22 +210,22 @@ def test_other_weights_have_other_files(
     assert [r.score for r in model(images)] == pytest.approx([r.score for r in wanted], rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["other network", "truncated", "no record", "no network"])
 def test_files_from_elsewhere_are_made_again(
-    damage: str, run: Run, images: list[Path], capsys: pytest.CaptureFixture[str]
+    damage: str, run: Run, files: Path, images: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     wanted = toolkit.load_model(run, engine="onnxruntime")(images)
-    (folder,) = _folders()
-    path = folder / "model.onnx"
+    assert "making" not in capsys.readouterr().err
+    path = files / "model.onnx"
     if damage == "other network":
         onnx_graph.write_onnx(torch.nn.ReLU(), {"x": torch.zeros(1, 64, 64, 3)}, ["y"], path)
     elif damage == "truncated":
         path.write_bytes(path.read_bytes()[:-100])
     elif damage == "no record":
-        (folder / "engine.json").unlink()
+        (files / "engine.json").unlink()
     else:
         path.unlink()
-    capsys.readouterr()
     found = toolkit.load_model(run, engine="onnxruntime")(images)
     assert "making it again" in capsys.readouterr().err
     assert [r.score for r in found] == [r.score for r in wanted]
@@ -241,11 +259,13 @@ def test_auto_without_an_engine_is_torch(
     assert line.startswith("engine torch: no other engine is installed (pip install")
 
 
+@pytest.mark.slow
 def test_one_engine_is_enough(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     assert toolkit.load_model(run, engine="openvino").engine.startswith("openvino ")
 
 
+@pytest.mark.slow
 def test_an_engine_that_differs_is_not_used(
     run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from tests.leaderboards.test_render import ROW
-from toolkit.leaderboards.differences import differences, rank_rows
+from toolkit.leaderboards.differences import differences, rank_rows, resampled_values
 from toolkit.leaderboards.model import Difference
 from toolkit.leaderboards.rows import EntryMetrics
 from toolkit.metrics import (
@@ -25,6 +26,7 @@ from toolkit.metrics import (
     match_boxes,
     to_json,
 )
+from toolkit.metrics.bootstrap import seed_shares
 from toolkit.metrics.values import Undefined, Value
 
 TYPES = ["good"] * 20 + ["dent"] * 30 + ["scratch"] * 33
@@ -78,6 +80,55 @@ def test_seeds_are_averaged_on_each_resample() -> None:
     (pooled,) = differences([[one(a)], [one(b), one(c)]], "auroc")
     singles = [differences([[one(a)], [one(x)]], "auroc")[0].value for x in (b, c)]
     assert pooled.value == pytest.approx(np.mean(singles))
+
+
+def flat(value: float) -> EntryMetrics:
+    """A seed with the same IoU on every defect: resampling images changes nothing."""
+    listed = [value if defect else None for defect in TRUTH]
+    images = {**one(TRUTH * 1.0).metrics["images"], "mask_iou": listed}
+    return one(TRUTH * 1.0, images=images, masks={"iou": value})
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 10])
+def test_without_spread_of_images_the_interval_over_seeds_is_that_of_student(n: int) -> None:
+    values = np.random.default_rng(n).uniform(0.3, 0.9, n)
+    seeds = [flat(value) for value in values]
+    (row,) = resampled_values([seeds], "mask_iou")
+    assert row is not None
+    error = values.std(ddof=1) / np.sqrt(n)
+    low, high = stats.t.interval(0.8, n - 1, loc=values.mean(), scale=error)
+    assert np.quantile(row, [0.1, 0.9]) == pytest.approx([low, high], abs=0.25 * (high - low))
+    (single,) = resampled_values([seeds[:1]], "mask_iou")
+    assert single is not None
+    assert single.std() == pytest.approx(0, abs=1e-12)
+
+
+def test_shares_of_seeds_have_the_distribution_of_student() -> None:
+    values = np.array([0.2, 0.5, 0.6, 0.9])
+    drawn = seed_shares(4, n_resamples=20_000) @ values
+    scaled = (drawn - values.mean()) / (values.std(ddof=1) / 2)
+    assert stats.kstest(scaled, stats.t(3).cdf).statistic < 0.015
+
+
+def test_what_a_seed_does_to_both_rows_is_no_difference_between_them() -> None:
+    values = np.array([0.4, 0.5, 0.9])
+    (found,) = differences(
+        [[flat(v + 0.05) for v in values], [flat(v) for v in values]], "mask_iou"
+    )
+    assert (found.value, found.low, found.high) == pytest.approx((0.05, 0.05, 0.05))
+
+
+def test_equal_methods_that_differ_by_seeds_alone_seldom_differ_significantly() -> None:
+    """Two methods of equal skill, five seeds each, whose images all follow the seed."""
+    rng = np.random.default_rng(0)
+    wrong = {"seeds counted": 0, "first seeds alone": 0}
+    for _ in range(60):
+        rows = [[flat(value) for value in 0.6 + 0.1 * rng.standard_normal(5)] for _ in range(2)]
+        wrong["seeds counted"] += differences(rows, "mask_iou")[0].significant
+        single = [row[:1] for row in rows]
+        wrong["first seeds alone"] += differences(single, "mask_iou")[0].significant
+    assert wrong["first seeds alone"] == 60  # which is why several seeds are worth their time
+    assert wrong["seeds counted"] <= 8  # 5 % of 60 is 3
 
 
 @pytest.mark.parametrize(

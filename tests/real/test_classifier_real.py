@@ -41,19 +41,6 @@ def _fitted(
     return method, run
 
 
-def test_the_pretrained_head_separates_defects_from_good(
-    tmp_path: Path, bottle_dir: Path, real_home: Path
-) -> None:
-    dataset = load_dataset(bottle_dir)
-    split = make_plan(dataset, protocol="supervised").fold(dataset, 0)
-    method, run = _fitted(tmp_path, split)
-    assert run.metadata["weights"] == "tf_efficientnet_lite0"
-    predictions = list(predict_samples(method.load(run), split.test))
-    found = image_metrics([p.score for p in predictions], [s.is_defect for s in split.test])
-    assert isinstance(found.auroc, float)
-    assert found.auroc >= 0.95
-
-
 @pytest.mark.parametrize("category", ["bottle", "screw", "transistor"])
 def test_never_worse_than_logistic_regression(
     tmp_path: Path, bottle_dir: Path, real_home: Path, category: str
@@ -72,7 +59,12 @@ def test_never_worse_than_logistic_regression(
     method, run = _fitted(tmp_path, split)
     judged = (*split.val, *split.test)
     truth = [s.is_defect for s in judged]
-    ours = image_metrics([p.score for p in predict_samples(method.load(run), judged)], truth).auroc
+    scores = [p.score for p in predict_samples(method.load(run), judged)]
+    ours = image_metrics(scores, truth).auroc
+    assert run.metadata["weights"] == "tf_efficientnet_lite0"
+    tested = image_metrics(scores[len(split.val) :], truth[len(split.val) :]).auroc
+    assert isinstance(tested, float)
+    assert tested >= (0.95 if category == "bottle" else 0.8)
     _, info = load_best(run.weights)
     for layers in (info.pooled_layers, ()):  # its own features, and the network's own output
         frozen, _ = build_network(

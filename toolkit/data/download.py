@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from pathlib import Path
 
 from toolkit.data.archive import Progress, unpack
@@ -11,6 +9,7 @@ from toolkit.data.dataset_cards import ArchiveSource, Card, load_card, mismatch
 from toolkit.data.types import file_sha256
 from toolkit.download import DownloadError, discard, download
 from toolkit.errors import DataError
+from toolkit.files import OutputError, atomic_folder, remove_leftovers
 
 
 def download_dataset(
@@ -51,6 +50,8 @@ def download_dataset(
             "read it and add --accept-licence"
         )
     try:
+        if target.parent.is_dir():
+            remove_leftovers(target.parent)  # also where the data set is complete
         if target.is_file() or (target.is_dir() and any(target.iterdir())):
             _check_existing(target, card)
             return target
@@ -63,6 +64,8 @@ def download_dataset(
             part = target.parent / f"{target.name}.archive.part"
             _fetch(card.archive.url, part, progress)
             _install_download(part, target, card, card.archive)
+    except OutputError as error:
+        raise DataError(f"{error}, then run the command again") from error
     except OSError as error:
         raise DataError(
             f"{error.filename or target}: {error.strerror or error}; "
@@ -108,15 +111,8 @@ def _install_download(part: Path, target: Path, card: Card, source: ArchiveSourc
 
 
 def _install(archive: Path, target: Path, card: Card, progress: Progress | None) -> None:
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    try:
+    with atomic_folder(target, overwrite=target.is_dir()) as temporary:  # if there, it is empty
         unpack(archive, temporary, folder=card.name, progress=progress)
         problem = mismatch(temporary, card)
         if problem is not None:
             raise DataError(f"{archive}: {problem}; get the archive again")
-        temporary.chmod(0o755)  # mkdtemp makes it private
-        if target.is_dir():
-            target.rmdir()
-        temporary.rename(target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

@@ -14,7 +14,13 @@ from toolkit.data.types import GOOD
 from toolkit.leaderboards.columns import column, value_at
 from toolkit.leaderboards.model import Difference, Row
 from toolkit.leaderboards.rows import EntryMetrics
-from toolkit.metrics.bootstrap import Interval, image_resamples, interval_of, resample_counts
+from toolkit.metrics.bootstrap import (
+    Interval,
+    image_resamples,
+    interval_of,
+    resample_counts,
+    seed_shares,
+)
 from toolkit.metrics.box_bootstrap import Detections, map50_resamples
 from toolkit.metrics.classification import classification_resamples
 from toolkit.metrics.values import Undefined
@@ -40,7 +46,10 @@ def differences(entries: Sequence[Sequence[EntryMetrics]], sort: str) -> tuple[D
     """Compare each two rows of a group in one column.
 
     All rows are scored on the same resamples of the test images (of the regions for AUPRO), drawn
-    within each defect type; several seeds are averaged on each resample.
+    within each defect type. Several seeds are weighted anew in each resample (`seed_shares`), so
+    that an interval counts the spread between trainings as well as that between images. Rows with
+    as many seeds have the same weights: what a seed does to both is no difference between them. The
+    interval of a row with one seed knows nothing of the spread between trainings.
 
     Args:
         entries: the rows in their order, each with its seeds.
@@ -107,10 +116,13 @@ class _Resamples:
             self.counts = resample_counts(first["types"])
 
     def values(self, seeds: Sequence[EntryMetrics]) -> NDArray[np.float64] | None:
-        """Return the mean over the seeds on each resample, float64[resamples]."""
+        """Return the weighted mean over the seeds on each resample, float64[resamples]."""
         found = [self._of_one(one) for one in seeds]
         known = [value for value in found if value is not None]
-        return np.mean(known, axis=0) if known and len(known) == len(found) else None
+        if not known or len(known) < len(found):
+            return None
+        shares = seed_shares(len(known), n_resamples=len(known[0]))
+        return np.asarray(np.einsum("rs,sr->r", shares, np.stack(known)))
 
     def _of_one(self, one: EntryMetrics) -> NDArray[np.float64] | None:
         units = self._units(one)

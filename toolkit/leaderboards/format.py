@@ -233,7 +233,11 @@ def legend(names: tuple[str, ...], *, sort: str, spread: bool = False) -> str:
             about.setdefault(f"below {parent} in metrics.json", []).append(column(name).heading)
     columns = [f"{', '.join(named)}: {text}" for text, named in about.items()]
     brackets = ["in brackets: the 95 % bootstrap interval over the images"]
-    seeds = ["±: standard deviation over seeds, beside their mean"] if spread else []
+    seeds = (
+        ["±: standard deviation over seeds, beside their mean; differences count them, too"]
+        if spread
+        else []
+    )
     text = ". ".join([*columns, *parts, *brackets, *seeds])
     return f"{text}."
 

@@ -159,7 +159,8 @@ def _overview(tables: Sequence[Table], references: Sequence[Reference]) -> Overv
     ordered = sorted(rows, key=place)
     made = []
     for number, key in enumerate(ordered):
-        low, high = _interval(means[key]) if key in means else (None, None)
+        # Weights of few seeds lead out of the range that a metric can have.
+        low, high = _interval(means[key].clip(0.0, 1.0)) if key in means else (None, None)
         top = False
         if len(means) > 1 and ordered[0] in means and key in means:
             below, above = _interval(means[ordered[0]] - means[key])

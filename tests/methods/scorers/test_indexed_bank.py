@@ -99,6 +99,7 @@ def test_an_index_is_saved_and_takes_further_patches(
     assert float(bank.distances(queries).max()) > 0.5
 
 
+@pytest.mark.slow
 def test_a_run_with_an_index(
     tiny_runs: TinyRuns, tmp_path: Path, sample_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
