@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 _STORE = 80 << 20  # bytes of the shared memory of a node
-# A loopback address, but not 127.0.0.1, which Ray replaces by the address of the machine.
-_NODE = {"object_store_memory": _STORE, "node_ip_address": "127.0.0.2"}
+HOST = "127.0.0.2"
+"""A loopback address, but not 127.0.0.1, which Ray replaces by the address of the machine."""
+_NODE = {"object_store_memory": _STORE, "node_ip_address": HOST}
 
 
 @contextmanager

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from tests.ports import free_port
+
 BUCKET = "plant"
 
 
@@ -39,11 +41,7 @@ def gs_server() -> Iterator[Any]:
     reason = "not installed: pip install gcsfs gcp-storage-emulator"
     pytest.importorskip("gcsfs", reason=reason)
     emulator = pytest.importorskip("gcp_storage_emulator.server", reason=reason)
-    import socket
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     started = emulator.create_server("127.0.0.1", port, in_memory=True, default_bucket=BUCKET)
     started.start()
     with pytest.MonkeyPatch.context() as patch:

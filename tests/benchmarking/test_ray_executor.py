@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from tests.cli.command import run
-from tests.ray_cluster import add_node, small_cluster
+from tests.ports import free_port
+from tests.ray_cluster import HOST, add_node, small_cluster
 from toolkit.benchmarking.ray_executor import RayExecutor
 from toolkit.errors import ConfigError, MissingExtraError, RunError
 from toolkit.files import read_json
@@ -23,12 +24,17 @@ from toolkit.files import read_json
 ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.slow
-_CLIENT_PORT = 23456
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
-    with small_cluster(client_port=_CLIENT_PORT) as started:
+def client_port() -> int:
+    """Another one in each worker of pytest, which may have clusters at the same time."""
+    return free_port(HOST)
+
+
+@pytest.fixture(scope="module")
+def cluster(client_port: int) -> Iterator[Any]:
+    with small_cluster(client_port=client_port) as started:
         yield started
 
 
@@ -81,8 +87,8 @@ def test_needs_results_wrong_input_and_logs(cluster: Any, tmp_path: Path) -> Non
     assert "Ray cluster: 2 nodes, 2 CPUs, 0 GPUs" in lines
 
 
-def test_through_the_client_of_ray(cluster: Any, tmp_path: Path) -> None:
-    executor = RayExecutor(f"ray://127.0.0.2:{_CLIENT_PORT}", logs=tmp_path / "logs")
+def test_through_the_client_of_ray(cluster: Any, client_port: int, tmp_path: Path) -> None:
+    executor = RayExecutor(f"ray://{HOST}:{client_port}", logs=tmp_path / "logs")
     outcomes = {o.task: o for o in executor.run(["a", "bad"], Marks(tmp_path))}
     assert outcomes["a"].error is None
     assert type(outcomes["bad"].error) is MissingExtraError

@@ -19,13 +19,6 @@ import pytest
 from tests.line.conftest import eventually
 
 
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def listening(port: int) -> bool:
     """Whether somebody listens on a port."""
     with socket.socket() as probe:

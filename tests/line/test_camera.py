@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 from tests.line.conftest import eventually
-from tests.line.receivers import free_port, listening
+from tests.line.receivers import listening
+from tests.ports import free_port
 from toolkit.line.camera import CameraWatch, is_camera
 from toolkit.line.station import Station
 

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from tests.line.conftest import eventually, png
-from tests.line.receivers import Hook, Loop, broker, free_port
+from tests.line.receivers import Hook, Loop, broker
+from tests.ports import free_port
 from toolkit.decisions.outcomes import Outcome
 from toolkit.errors import ConfigError
 from toolkit.line.answers import Answer

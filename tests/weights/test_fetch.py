@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import socket
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.ports import free_port
 from toolkit.errors import WeightsError
 from toolkit.home import weights_dir
 from toolkit.weights import fetch as fetching
@@ -49,9 +49,7 @@ def _every_host_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def closed_port() -> int:
     """A port of this machine at which nobody answers."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return free_port()
 
 
 def test_local_file_wins(
