@@ -56,7 +56,8 @@ def main() -> None:
         for share, found in rows.items():
             means[share].append(_print(f"{share:g} {category.name}", found))
     for share, found in means.items():
-        _print(f"{share:g} mean", found)
+        mean = [statistics.fmean(column) for column in zip(*found, strict=True)]
+        _print(f"{share:g} mean", [mean])
 
 
 def _trained(category: Category, seed: int) -> ScorerPredictor:
@@ -91,7 +92,10 @@ def _with_share(predictor: ScorerPredictor, share: float) -> ScorerPredictor:
 def _print(name: str, rows: list[list[float]]) -> list[float]:
     mean = [statistics.fmean(column) for column in zip(*rows, strict=True)]
     spread = np.std(rows, axis=0)
-    cells = [f"{m:.3f} ± {s:.3f}" for m, s in zip(mean, spread, strict=True)]
+    cells = [
+        f"{m:.3f} ± {s:.3f}" if len(rows) > 1 else f"{m:.3f}"
+        for m, s in zip(mean, spread, strict=True)
+    ]
     print(f"| {name} | {' | '.join(cells)} |", flush=True)
     return mean
 
