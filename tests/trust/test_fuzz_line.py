@@ -11,7 +11,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.line.conftest import card, grey_run, level, make_station, model, named, png, said
+from tests.line.conftest import card, grey_run, level, make_station, messages, model, named, png
 from tests.trust.fuzz import PICTURES, _counted, fuzz, numbers, refused, work
 from tests.trust.mutate import mutated, mutated_json
 from toolkit.line.station import Station
@@ -22,9 +22,9 @@ __all__ = [
     "grey_run",
     "level",
     "make_station",
+    "messages",
     "model",
     "named",
-    "said",
     "work",
 ]
 
