@@ -138,6 +138,7 @@ def test_a_recorded_video_is_answered_once(
     assert messages == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [HttpCamera, RtspCamera, PipeCamera])
 def test_a_camera_is_unplugged_and_comes_back(
     kind: type[HttpCamera | RtspCamera | PipeCamera],

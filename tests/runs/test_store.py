@@ -59,6 +59,7 @@ def _grid(folder: Path) -> Path:
     return grid
 
 
+@pytest.mark.slow
 def test_a_benchmark_whose_data_and_runs_have_addresses(
     base: str, sample_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,6 +21,7 @@ from toolkit.methods.sam.model import initial_model
 from toolkit.methods.sam.settings import SamSettings
 from toolkit.runs.run import Run
 
+pytestmark = pytest.mark.slow
 SETTINGS = SamSettings(weights="none", epochs=0, points_per_side=2)
 IMAGE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
 PREDICT = """

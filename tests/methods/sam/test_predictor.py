@@ -19,6 +19,7 @@ from toolkit.methods.sam.settings import SamSettings
 from toolkit.methods.sam.tta import Decoders, TTAConfig
 from toolkit.prediction import Boxes, Prediction
 
+pytestmark = pytest.mark.slow
 SIZE = (100, 80)
 IMAGE = np.random.default_rng(0).integers(0, 256, (80, 100, 3), np.uint8)
 
