@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
@@ -40,6 +40,7 @@ def test_distance_is_euclidean(distance: float, expected: int) -> None:
     mask=arrays(bool, array_shapes(min_dims=2, max_dims=2, min_side=2, max_side=12)),
     distance=st.floats(1, 6),
 )
+@example(mask=np.array([[True, False, False, False, True], [False] * 5]), distance=3.9995)
 @settings(max_examples=150, deadline=None)
 def test_merging_is_what_pairwise_distances_say(mask: NDArray[np.bool_], distance: float) -> None:
     regions = regions_of(mask, connectivity=4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +38,18 @@ def chromium(*arguments: str) -> Iterator[Any]:
         browser.close()
 
 
+def until(page: Any, condition: str, argument: Any = None) -> None:
+    """Wait for a condition in JavaScript.
+
+    Playwright's own way of waiting evaluates a string again and again, which the policy of our
+    pages forbids.
+    """
+    end = time.monotonic() + TIMEOUT / 1000
+    while not page.evaluate(condition, argument):
+        assert time.monotonic() < end, f"did not happen in time: {condition}"
+        time.sleep(0.02)
+
+
 class Opened:
     """A page opened from disk, its console messages and its requests."""
 
@@ -55,12 +68,8 @@ class Opened:
         """Scroll to each plot and card until it is drawn; then back to the top."""
         for place in self.page.locator("[data-chart], .card").element_handles():
             place.evaluate("(e) => e.scrollIntoView({ behavior: 'instant' })")
-            self.page.wait_for_function(
-                "(e) => e.dataset.drawn || e.querySelector('.pane')", arg=place
-            )
-        self.page.wait_for_function(
-            "[...document.querySelectorAll('.stack img')].every((i) => i.complete)"
-        )
+            until(self.page, "(e) => e.dataset.drawn || e.querySelector('.pane')", place)
+        until(self.page, "[...document.querySelectorAll('.stack img')].every((i) => i.complete)")
         self.page.evaluate("window.scrollTo({ top: 0, behavior: 'instant' })")
 
     def texts(self, selector: str) -> list[str]:

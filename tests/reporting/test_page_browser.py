@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.reporting.browser import TIMEOUT, Opened, chromium
+from tests.reporting.browser import TIMEOUT, Opened, chromium, until
 from tests.reporting.fake_runs import make_run
 from toolkit.data.layouts import load_dataset
 from toolkit.reporting.write import report
@@ -115,7 +115,7 @@ def test_the_policy_blocks_other_scripts_and_connections(
         " (e) => window.blocked.push(e.effectiveDirective))"
     )
     opened.page.evaluate(f"() => {{ {attack} }}")
-    opened.page.wait_for_function("window.blocked.length > 0")
+    until(opened.page, "window.blocked.length > 0")
     assert opened.page.evaluate("window.hit") is None
     assert not [url for url in opened.requests if url.startswith("http")]
     opened.page.context.close()
@@ -226,10 +226,11 @@ def test_keys_step(opened: Opened) -> None:
     ids = opened.texts(".card .id")
 
     def wait_for_focus(sample_id: str) -> None:
-        page.wait_for_function(
+        until(
+            page,
             "(id) => { const e = document.activeElement.querySelector('.id');"
             " return e && e.textContent === id; }",
-            arg=sample_id,
+            sample_id,
         )
 
     page.keyboard.press("j")

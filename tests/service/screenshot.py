@@ -11,8 +11,8 @@ import tempfile
 from hashlib import sha256
 from pathlib import Path
 
-from tests.reporting.browser import chromium
-from tests.service.test_page_browser import drop, until
+from tests.reporting.browser import chromium, until
+from tests.service.test_page_browser import drop
 from toolkit.data.images import is_image_file
 from toolkit.inference.model import load_model
 from toolkit.line.answers import NamedModel

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.line.conftest import eventually, png
-from tests.reporting.browser import TIMEOUT, chromium
+from tests.line.conftest import png
+from tests.reporting.browser import TIMEOUT, chromium, until
 from toolkit.line.station import Station
 from toolkit.service.app import ServiceOptions, make_app
 from toolkit.service.server import open_socket, serving
@@ -67,11 +67,6 @@ def drop(page: Any, data: bytes, name: str = "part.png") -> None:
         [base64.b64encode(data).decode(), name],
     )
     page.dispatch_event("#stage", "drop", {"dataTransfer": transfer})
-
-
-def until(page: Any, condition: str) -> None:
-    """Wait for a condition; the page's policy forbids Playwright's own way of waiting."""
-    eventually(lambda: page.evaluate(condition), TIMEOUT / 1000)
 
 
 def decision(page: Any, wanted: str) -> None:

@@ -293,7 +293,9 @@ def _near(a: Region, b: Region, distance: float) -> bool:
     cx1, cy1 = min(bx1, grown[2]), min(by1, grown[3])
     part = b.crop[cy0 - by0 : cy1 - by0, cx0 - bx0 : cx1 - bx0]
     there = far[cy0 - grown[1] : cy1 - grown[1], cx0 - grown[0] : cx1 - grown[0]]
-    return bool((there[part] <= distance + 1e-3).any())
+    # Squares between pixel centres are whole numbers; their roots come rounded to float32.
+    exact = np.sqrt(np.rint(there[part].astype(np.float64) ** 2))
+    return bool((exact <= distance).any())
 
 
 def join(regions: Sequence[Region]) -> Region:
