@@ -11,8 +11,11 @@ from hypothesis import settings
 
 from tests.tiny import TinyRuns, shared_folder
 
-# On a busy machine a single example may take long without being wrong.
-settings.register_profile("toolkit", deadline=None)
+# On a busy machine a single example may take long without being wrong. The same examples each time:
+# who looks for new ones sets TOOLKIT_RANDOM_EXAMPLES.
+settings.register_profile(
+    "toolkit", deadline=None, derandomize="TOOLKIT_RANDOM_EXAMPLES" not in os.environ
+)
 settings.load_profile("toolkit")
 
 # Making the engine files of every small run would take longer than all else; tests that are about
