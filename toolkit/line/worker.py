@@ -58,7 +58,7 @@ class _Job:
 class Worker:
     """Answers images in the order in which they come, or in batches where these are faster.
 
-    Where a model may be asked by two threads at once, an image may overtake the one before it.
+    Where two threads may call the model at the same time, answers can come in another order.
 
     Example:
         >>> worker = Worker(NamedModel.of(model))  # doctest: +SKIP
