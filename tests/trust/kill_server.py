@@ -11,6 +11,7 @@ threads do not survive it.
 from __future__ import annotations
 
 import builtins
+import importlib
 import io
 import json
 import os
@@ -25,15 +26,18 @@ from typing import Any
 STEPS = (
     "replace", "rename", "mkdir", "rmdir", "unlink", "remove", "link", "symlink", "fsync", "write",
 )  # fmt: skip
+IMPORTED = (
+    "torch", "torchvision", "timm", "ultralytics", "ultralytics.models.yolo", "openvino",
+    "sklearn.linear_model", "scipy.ndimage", "matplotlib.figure", "toolkit.cli.main",
+)  # fmt: skip
+"""What commands import; without it each child spends its first seconds on them."""
 _write = os.write
 
 
 def main() -> None:
     """Answer until the input ends."""
-    import torch  # noqa: F401
-    import ultralytics  # noqa: F401
-
-    from toolkit.cli.main import main as command  # noqa: F401
+    for name in IMPORTED:
+        importlib.import_module(name)
 
     print("{}", flush=True)
     for line in sys.stdin:

@@ -179,28 +179,23 @@ def clopper_pearson(count: int, total: int, *, confidence: float = 0.95) -> tupl
     Raises:
         DataError: not 0 <= count <= total, nothing was counted, or a confidence outside 0 to 1.
     """
-    from scipy.stats import beta
+    from scipy.special import betaincinv  # half a second less to import than scipy.stats
 
     _check_share("confidence", confidence)
     if not 0 <= count <= total or total < 1:
         raise DataError(f"{count} of {total}: an interval needs at least one trial")
     tail = (1 - confidence) / 2
-    low = 0.0 if count == 0 else float(beta.ppf(tail, count, total - count + 1))
-    high = 1.0 if count == total else float(beta.ppf(1 - tail, count + 1, total - count))
+    low = 0.0 if count == 0 else float(betaincinv(count, total - count + 1, tail))
+    high = 1.0 if count == total else float(betaincinv(count + 1, total - count, 1 - tail))
     return low, high
 
 
 def _smallest_rank(n: int, rate: float, confidence: float) -> int:
     """Return the smallest r with P(Binomial(n, 1 - rate) <= r - 1) >= confidence."""
-    from scipy.stats import binom
+    from scipy.special import bdtr
 
-    rank = int(binom.ppf(confidence, n, 1 - rate)) + 1
-    # `ppf` rounds: step to the exact answer.
-    while rank > 1 and binom.cdf(rank - 2, n, 1 - rate) >= confidence:
-        rank -= 1
-    while rank < n and binom.cdf(rank - 1, n, 1 - rate) < confidence:
-        rank += 1
-    return min(rank, n)
+    at_most = bdtr(np.arange(n), n, 1 - rate)
+    return min(int(np.searchsorted(at_most, confidence)) + 1, n)
 
 
 def _checked(scores: Sequence[float] | NDArray[np.floating], name: str) -> NDArray[np.float64]:
