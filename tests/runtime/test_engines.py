@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -86,3 +88,31 @@ def test_calls_at_the_same_time_share_the_threads() -> None:
         run(np.ones(1, np.uint8))
     run(np.zeros(1, np.uint8))  # what fails is not counted as still going on
     assert calls == ["alone", "together", "alone", "together", "alone"]
+
+
+FIRST_CALLS = """
+import sys, threading
+from pathlib import Path
+import numpy as np
+from toolkit.runtime.engines import open_network
+
+run = open_network(Path(sys.argv[1]), "openvino", "float32", threads=2, streams=0)
+barrier = threading.Barrier(4)
+
+def call():
+    barrier.wait()
+    run(np.zeros((1, 4), np.float32))
+
+sys.setswitchinterval(1e-6)
+threads = [threading.Thread(target=call) for _ in range(4)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+"""
+
+
+@pytest.mark.slow
+def test_first_calls_of_several_threads_do_not_wait_for_each_other(network: Path) -> None:
+    """OpenVINO's own tables hung most of such processes, and now and then a prediction."""
+    words = [sys.executable, "-c", FIRST_CALLS, str(network)]
+    for _ in range(6):
+        assert subprocess.run(words, timeout=60).returncode == 0
