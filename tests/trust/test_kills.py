@@ -64,6 +64,7 @@ class Command:
         again: added to the words when it is repeated.
         kills: in the short run; 0 for commands that take too long for it.
         share: of the kills of the long run, by the time that one takes.
+        by_time: the share of kills that come at a moment, and not at a step of this process.
     """
 
     name: str
@@ -71,9 +72,16 @@ class Command:
     again: tuple[str, ...] = ()
     kills: int = 6
     share: float = 1.0
+    by_time: float = 0.25
 
 
 TRAIN = ["train", "--data", "DATA", "--name", "run", *FEATURES]
+# One view of each of two images: the encoder takes most of the time.
+SAM = [
+    f"--set={one}"
+    for one in ("augmentations=1", "crops_per_region=0", "negative_images=1",
+                "samples_per_epoch=4", "validate_every=1", "points_per_side=2")
+]  # fmt: skip
 COMMANDS = [
     *(
         Command(to, ["convert", "--to", to, "--data", "DATA", "--out", "out"], kills=4)
@@ -99,7 +107,22 @@ COMMANDS = [
         kills=0,
         share=0.5,
     ),
+    Command(
+        "finetune sam",
+        ["finetune", "sam", *TRAIN[1:-2], "--epochs=1", *SAM],
+        again=("--resume",),
+        kills=0,
+        share=0.2,
+    ),
     Command("benchmark", ["benchmark", "small.yaml", "--data", "DATA"], kills=8),
+    # Most of its steps are those of its processes, which end with it.
+    Command(
+        "benchmark of two processes",
+        ["benchmark", "small.yaml", "--data", "DATA", "--jobs", "2"],
+        kills=0,
+        share=0.3,
+        by_time=0.8,
+    ),
     Command("predict", ["predict", "RUN", "DATA/test", "--out", "out"], again=("--resume",)),
     Command("report", ["report", "RUN", "--out", "out/report.html"], kills=2),
     Command(
@@ -227,7 +250,7 @@ def test_a_killed_command_ends_like_an_undisturbed_one(
         folder = _folder(place, f"{command.name} {number}")
         moment = (
             {"seconds": draw.uniform(0.05, done["seconds"])}
-            if draw.random() < 0.25
+            if draw.random() < command.by_time
             else {"step": draw.randrange(done["steps"])}
         )
         killed = server.run(folder, words, **moment)
