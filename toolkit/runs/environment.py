@@ -122,9 +122,7 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
-    # The same as `use_deterministic_algorithms(True, warn_only=True)`, which imports torch's compiler
-    # (2 s) although nothing here is compiled.
-    torch.set_deterministic_debug_mode("warn")
+    torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 def computes_bfloat16(device: torch.device) -> bool:
