@@ -282,6 +282,8 @@ def snapshot(folder: Path) -> dict[str, Any]:
             path.is_dir()
             # Ultralytics' caches hold the folder, and the record of its inputs hashes of it.
             or path.suffix in (".csv", ".cache")
+            # Its pictures are drawn after the last epoch, and not again where that was reached.
+            or "/yolo/run/plots/" in f"/{name}"
             or path.name in ("small.yaml", "log.txt", ".lock", "checksums.json", ".inputs.json")
             or re.fullmatch(r"command.*\.log", path.name)
         ):
