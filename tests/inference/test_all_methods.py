@@ -34,7 +34,8 @@ def test_one_way_to_predict(
     monkeypatch.chdir(tmp_path)
     run = tiny_runs(method)
     before = {f: f.read_bytes() for f in sorted(run.path.rglob("*")) if f.is_file()}
-    stored = list(read_predictions(run.predictions, "test"))[:3]
+    # SAM's encoder takes a second for each image, and each is predicted four times.
+    stored = list(read_predictions(run.predictions, "test"))[: 2 if method == "sam" else 3]
     paths = [sample_dir / str(p.sample_id) for p in stored]
     arrays = [read_rgb(path) for path in paths]
 

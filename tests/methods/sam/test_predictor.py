@@ -135,7 +135,22 @@ def test_ten_boxes_are_one_encoding_and_one_call_of_the_decoder(small_sam, calls
     assert prediction.mask.dtype == np.bool_
 
 
-def test_the_mask_is_the_union_of_those_that_score_well(small_sam) -> None:
+@pytest.fixture
+def encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Remember what the encoder answers, for tests that ask for the same picture several times."""
+    encode = Encoder.__call__
+    answers: dict[bytes, torch.Tensor] = {}
+
+    def remembered(self: Encoder, image: np.ndarray) -> torch.Tensor:
+        key = image.tobytes()
+        if key not in answers:
+            answers[key] = encode(self, image)
+        return answers[key]
+
+    monkeypatch.setattr(Encoder, "__call__", remembered)
+
+
+def test_the_mask_is_the_union_of_those_that_score_well(small_sam, encoded_once: None) -> None:
     boxes = [(5, 5, 40, 40, 0.9), (50, 30, 90, 70, 0.8), (0, 0, 9, 9, 0.06)]
     settings = SamSettings(score_ratio=0.0, mask_threshold=-5.0, crop_below=0)
 
