@@ -17,6 +17,7 @@ import toolkit
 from tests.cli.command import run as command
 from tests.leaderboards.standin import Grey, grey  # noqa: F401
 from tests.tiny import SMALL, TinyRuns
+from toolkit.config import settings_dict
 from toolkit.data.layouts import load_dataset
 from toolkit.data.protocols import make_plan
 from toolkit.data.types import Dataset
@@ -25,6 +26,8 @@ from toolkit.home import cache_dir
 from toolkit.inference import engines, parity
 from toolkit.methods import onnx_graph
 from toolkit.methods.base import Predictor
+from toolkit.methods.sam.method import Sam
+from toolkit.methods.sam.settings import SamSettings
 from toolkit.runs.prediction_io import read_predictions
 from toolkit.runs.run import Run
 from toolkit.training import TrainingTask, run_training
@@ -121,7 +124,7 @@ def _assert_close(found: toolkit.Result, wanted: toolkit.Result) -> None:
 
 @pytest.mark.slow
 def test_sam_encodes_in_an_engine_whose_files_all_its_runs_share(
-    tiny_runs: TinyRuns, images: list[Path]
+    tiny_runs: TinyRuns, images: list[Path], sample_dir: Path, tmp_path: Path
 ) -> None:
     run = tiny_runs("sam")
     model = toolkit.load_model(run, engine="onnxruntime")
@@ -130,10 +133,17 @@ def test_sam_encodes_in_an_engine_whose_files_all_its_runs_share(
     for found, one in zip(model(images[:2]), wanted, strict=True):
         assert found.score == pytest.approx(one.score, abs=0.02)  # torch may encode in bfloat16
     folders = _folders()
-    toolkit.load_model(
-        tiny_runs("sam", seed=3, weights=str(run.weights / "initial.safetensors")),
-        engine="onnxruntime",
+    settings = SamSettings(
+        weights=str(run.weights / "initial.safetensors"), epochs=0, points_per_side=2
     )
+    dataset = load_dataset(sample_dir)
+    other = Run.create(
+        tmp_path, method="sam", settings=settings_dict(settings), seed=3,
+        data=run.record["data"], split=run.record["split"],
+    )  # fmt: skip
+    Sam(settings).fit(make_plan(dataset, protocol="supervised").fold(dataset, 0), other)
+    other.finish(run.metrics())  # it is not evaluated, which takes long
+    toolkit.load_model(other, engine="onnxruntime")
     assert _folders() == folders
 
 
