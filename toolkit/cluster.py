@@ -53,6 +53,7 @@ def ray_cluster(
             **({"include_dashboard": False} if address is None and not _running_here() else {}),
         )
     except Exception as error:  # Ray raises a dozen kinds, and those of gRPC
+        ray.shutdown()  # else a ray:// address that failed breaks all later connections
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise RunError(
             f"--address {address or 'auto'}: no Ray cluster answers ({reason}); start one with: "

@@ -94,6 +94,20 @@ def test_through_the_client_of_ray(cluster: Any, client_port: int, tmp_path: Pat
     assert type(outcomes["bad"].error) is MissingExtraError
 
 
+def test_after_a_client_that_failed_other_connections_work(
+    cluster: Any, client_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: Any, **__: Any) -> None:
+        raise ConnectionAbortedError("Initialization failure from server:")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ray.util.client.worker.Worker._server_init", refused)
+        with pytest.raises(RunError, match=r"no Ray cluster answers \(Initialization"):
+            list(RayExecutor(f"ray://{HOST}:{client_port}").run(["a"], Marks(tmp_path)))
+    (outcome,) = RayExecutor(cluster.address).run(["a"], Marks(tmp_path))
+    assert outcome.error is None
+
+
 def test_a_fault_of_the_program_is_not_swallowed(cluster: Any, tmp_path: Path) -> None:
     executor = RayExecutor(cluster.address, logs=tmp_path / "logs")
     with pytest.raises(ZeroDivisionError, match="a bug"):
