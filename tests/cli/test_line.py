@@ -27,7 +27,13 @@ from toolkit.errors import ConfigError, ToolkitError
 from toolkit.line.ledger import Ledger
 from toolkit.runs.run import Run
 
-PROGRAM = [sys.executable, "-c", "from toolkit.cli.main import main; main()"]
+# A shell lets what it starts in the background ignore SIGINT, and so would these processes.
+PROGRAM = [
+    sys.executable,
+    "-c",
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+    " from toolkit.cli.main import main; main()",
+]
 Start = Callable[..., "Process"]
 
 
