@@ -26,6 +26,10 @@ def small_cluster(nodes: int = 2, *, client_port: int | None = None) -> Iterator
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("TOOLKIT_ENGINE", "torch")  # the fastest engine is not what is tested here
+        # The proxy of Ray's client forks to start a server. On a busy machine gRPC's fork handlers
+        # began threads in the child, which broke before it was replaced: "Starting Ray client
+        # server failed".
+        patch.setenv("GRPC_ENABLE_FORK_SUPPORT", "0")
         cluster = Cluster(initialize_head=True, head_node_args=head)
         try:
             for _ in range(nodes):
