@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from tests.cli.command import run as command
-from tests.tiny import TinyRuns
+from tests.tiny import TinyRuns, shared_folder
 
 pytestmark = pytest.mark.slow
 
@@ -30,16 +31,19 @@ ALONE = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The interpreter of a new environment with what an exported folder needs."""
-    folder = tmp_path_factory.mktemp("bare")
-    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    found = folder / "bin/python"
-    done = subprocess.run(
-        [found, "-m", "pip", "install", "-q", "--disable-pip-version-check", *NEEDED],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if done.returncode:
-        pytest.skip(f"packages cannot be had here: {done.stderr.splitlines()[-1]}")
+    """The interpreter of a new environment with what an exported folder needs; made once."""
+    folder = shared_folder(tmp_path_factory) / "bare"
+    found, log = folder / "bin/python", folder / "install.log"
+    with FileLock(f"{folder}.lock"):
+        if not log.is_file():
+            subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+            pip = [sys.executable, "-m", "pip", "--python", found, "--disable-pip-version-check"]
+            done = subprocess.run(
+                [*pip, "install", "-q", *NEEDED], capture_output=True, text=True, check=False
+            )
+            log.write_text(done.stderr.splitlines()[-1] if done.returncode else "")
+    if reason := log.read_text():
+        pytest.skip(f"packages cannot be had here: {reason}")
     return found
 
 
