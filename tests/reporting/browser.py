@@ -65,10 +65,18 @@ class Opened:
         self.page.goto(file.as_uri())
 
     def scroll_through(self) -> None:
-        """Scroll to each plot and card until it is drawn; then back to the top."""
+        """Scroll to each plot and card until it is drawn; then back to the top.
+
+        Cards above that are drawn meanwhile push a place away again, so one scroll is not enough.
+        """
         for place in self.page.locator("[data-chart], .card").element_handles():
             place.evaluate("(e) => e.scrollIntoView({ behavior: 'instant' })")
-            until(self.page, "(e) => e.dataset.drawn || e.querySelector('.pane')", place)
+            until(
+                self.page,
+                "(e) => { const drawn = () => e.dataset.drawn || e.querySelector('.pane');"
+                " if (!drawn()) e.scrollIntoView({ behavior: 'instant' }); return drawn(); }",
+                place,
+            )
         until(self.page, "[...document.querySelectorAll('.stack img')].every((i) => i.complete)")
         self.page.evaluate("window.scrollTo({ top: 0, behavior: 'instant' })")
 
