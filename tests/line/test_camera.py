@@ -115,7 +115,7 @@ class PipeCamera:
         while self.plugged:
             with suppress(BlockingIOError):  # nobody reads
                 os.write(self.pipe, self.jpeg)  # whole, since it is smaller than a page
-            threading.Event().wait(0.01)
+            threading.Event().wait(0.001)  # FFmpeg reads a megabyte before it opens a pipe
 
     def unplug(self) -> None:
         """Take the device away, then end the stream."""
