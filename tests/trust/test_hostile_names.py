@@ -144,6 +144,7 @@ def runs(work: Path, data: Path) -> list[str]:
     return named
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["table", "markdown", "csv", "json", "html"])
 def test_leaderboard(form: str, runs: list[str], work: Path) -> None:
     text = said("leaderboard", "runs", "--format", form)
@@ -169,6 +170,7 @@ def _rows(value: object) -> Iterator[dict[str, object]]:
             yield from _rows(one)
 
 
+@pytest.mark.slow
 def test_written_into_a_document(runs: list[str]) -> None:
     page = Path("page.md")
     page.write_text("<!-- leaderboard: start runs -->\n<!-- leaderboard: end runs -->\n")
@@ -176,6 +178,7 @@ def test_written_into_a_document(runs: list[str]) -> None:
     check_files(Path())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["jsonl", "parquet"])
 def test_predict(form: str, runs: list[str], data: Path) -> None:
     out = Path(f"predicted-{form}")
@@ -184,6 +187,7 @@ def test_predict(form: str, runs: list[str], data: Path) -> None:
     check_files(out)
 
 
+@pytest.mark.slow
 def test_compare_merge_verify_and_evaluate(runs: list[str]) -> None:
     first, second = (f"runs/padim/{name}" for name in runs[:2])
     said("compare", first, second, status=(0, 1))
@@ -196,6 +200,7 @@ def test_compare_merge_verify_and_evaluate(runs: list[str]) -> None:
     said("leaderboard", "runs", status=(1,))
 
 
+@pytest.mark.slow
 def test_report(runs: list[str]) -> None:
     pytest.importorskip("vl_convert")
     said("report", f"runs/padim/{runs[0]}", f"runs/padim/{runs[2]}", "--out", "report.html")
