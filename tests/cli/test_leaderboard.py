@@ -14,6 +14,7 @@ import pytest
 from tests.cli.command import run
 from tests.leaderboards.standin import Grey, grey, write_grid  # noqa: F401
 from toolkit.errors import ToolkitError
+from toolkit.methods import registry
 
 pytestmark = pytest.mark.usefixtures("grey")
 RUN = Path("runs/small/grey/a-fold0-seed0")
@@ -24,12 +25,27 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.fixture
-def printed(sample_dir: Path, grey: type[Grey]) -> str:  # noqa: F811
-    """Run a small benchmark; return what it printed."""
+@pytest.fixture(scope="module")
+def made(sample_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A small benchmark: its folder, and what it printed. Each test has a copy of the folder."""
+    folder = tmp_path_factory.mktemp("made")
     methods = [{"name": "a"}, {"name": "b", "overrides": {"gives": []}}]
-    grid = write_grid(Path("grid"), methods, folds=[0, 1])
-    return str(run("benchmark", grid, "--data", sample_dir).stdout)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("TOOLKIT_HOME", str(tmp_path_factory.mktemp("home")))
+        table = {**registry._BUILT_IN, "grey": f"{Grey.__module__}:Grey"}
+        patch.setattr(registry, "_BUILT_IN", table)
+        patch.setattr(Grey, "fits", [])
+        grid = write_grid(Path("grid"), methods, folds=[0, 1])
+        return folder, str(run("benchmark", grid, "--data", sample_dir).stdout)
+
+
+@pytest.fixture
+def printed(made: tuple[Path, str]) -> str:
+    """Copy the benchmark to the working folder; return what it printed."""
+    folder, text = made
+    shutil.copytree(folder, Path.cwd(), dirs_exist_ok=True)
+    return text
 
 
 def test_prints_what_the_benchmark_printed(printed: str) -> None:

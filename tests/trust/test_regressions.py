@@ -89,15 +89,25 @@ def test_a_damaged_ledger(change: str, read: Callable[[Ledger], object], tmp_pat
         read(ledger)
 
 
-@pytest.fixture
-def export(tmp_path: Path, tiny_runs: TinyRuns, sample_dir: Path) -> Path:
+@pytest.fixture(scope="module")
+def exported(
+    tmp_path_factory: pytest.TempPathFactory, tiny_runs: TinyRuns, sample_dir: Path
+) -> Path:
     from toolkit.data.layouts import load_dataset
     from toolkit.inference.export import export_run
     from toolkit.methods.registry import load_method
 
-    run, out = tiny_runs("padim"), tmp_path / "export"
-    export_run(run, load_method(run), load_dataset(sample_dir), out, say=lambda line: None)
+    run, out = tiny_runs("padim"), tmp_path_factory.mktemp("exported") / "export"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TOOLKIT_HOME", str(tmp_path_factory.mktemp("home")))
+        export_run(run, load_method(run), load_dataset(sample_dir), out, say=lambda line: None)
     return out
+
+
+@pytest.fixture
+def export(exported: Path, tmp_path: Path) -> Path:
+    """A copy of the export, which the test may damage."""
+    return Path(shutil.copytree(exported, tmp_path / "export"))
 
 
 @pytest.mark.parametrize(
