@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import runpy
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -38,6 +39,16 @@ def exported(run: Run, out: Path, **options: Any) -> tuple[dict[str, Any], list[
     dataset = load_dataset(run.record["data"]["root"])
     manifest = export_run(run, load_method(run), dataset, out, say=said.append, **options)
     return manifest, said
+
+
+@pytest.fixture(scope="module")
+def padim_folder(tiny_runs: TinyRuns, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An exported PaDiM, of which tests take copies."""
+    out = tmp_path_factory.mktemp("exported") / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TOOLKIT_HOME", str(tmp_path_factory.mktemp("home")))
+        exported(tiny_runs("padim"), out)
+    return out
 
 
 @pytest.fixture
@@ -204,18 +215,18 @@ def test_a_calibration_goes_along(tiny_runs: TinyRuns, images: list[Path], tmp_p
     ids=["json", "schema", "key", "weights", "no-weights"],
 )
 def test_a_damaged_folder(
-    change: Callable[[Path], Any], match: str, tiny_runs: TinyRuns, tmp_path: Path
+    change: Callable[[Path], Any], match: str, padim_folder: Path, tmp_path: Path
 ) -> None:
-    exported(tiny_runs("padim"), tmp_path / "out")
+    shutil.copytree(padim_folder, tmp_path / "out")
     change(tmp_path / "out")
     with pytest.raises(RunError, match=match):
         toolkit.load_model(tmp_path / "out")
 
 
 def test_an_image_that_cannot_be_read_is_left_out(
-    tiny_runs: TinyRuns, images: list[Path], tmp_path: Path
+    padim_folder: Path, images: list[Path], tmp_path: Path
 ) -> None:
-    exported(tiny_runs("padim"), tmp_path / "out")
+    shutil.copytree(padim_folder, tmp_path / "out")
     (tmp_path / "new").mkdir()
     data = images[0].read_bytes()
     for name, content in (("a", data), ("b", data[:-60]), ("c", b""), ("d", data)):
