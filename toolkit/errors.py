@@ -67,7 +67,7 @@ class MissingExtraError(ToolkitError):
         super().__init__(f"{package} is needed to {purpose}: pip install {wanted}")
 
 
-def did_you_mean(wrong: str, known: Iterable[str]) -> str:
+def did_you_mean(wrong: object, known: Iterable[str]) -> str:
     """Return `; did you mean 'x'?`, or the known names if none is similar.
 
     Example:
@@ -77,7 +77,7 @@ def did_you_mean(wrong: str, known: Iterable[str]) -> str:
         '; known: batch, epochs'
     """
     names = list(known)
-    near = difflib.get_close_matches(wrong, names, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(str(wrong), names, n=1, cutoff=0.6)
     if near:
         return f"; did you mean '{near[0]}'?"
     return f"; known: {', '.join(sorted(names))}" if names else ""

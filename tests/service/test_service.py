@@ -369,3 +369,14 @@ def test_tokens_and_addresses(tmp_path: Path) -> None:
         port = opened.getsockname()[1]
         with pytest.raises(ConfigError, match=f"--port {port}: Address already in use"):
             open_socket("127.0.0.1", port)
+
+
+def test_an_address_that_is_nearly_right(start: Start) -> None:
+    """A redirection would read the query as text, and fail where it is none."""
+    address = start()
+    for end in ("/predict/", "/predict/?%E5%94", "/health/"):
+        assert requests.get(address + end, timeout=10).status_code == 404
+    host, port = address.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as opened:
+        opened.sendall(b"GET /predict/?\xe5\x94 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        assert opened.recv(12) in (b"HTTP/1.1 404", b"HTTP/1.1 400")

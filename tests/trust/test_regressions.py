@@ -226,7 +226,14 @@ def test_names_that_are_too_long(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "changed", [{"data": "x"}, {"split": []}, {"settings": "x"}, {"data": {"root": 3}}]
+    "changed",
+    [
+        {"data": "x"},
+        {"split": []},
+        {"settings": "x"},
+        {"settings": {"target_fpr": [0.0]}},
+        {"data": {"root": 3}},
+    ],
 )
 def test_a_record_of_a_run_of_another_kind(
     changed: dict[str, object], tmp_path: Path, tiny_runs: TinyRuns
@@ -251,3 +258,38 @@ def test_a_gzip_file_cut_in_its_head(tmp_path: Path) -> None:
         (tmp_path / "a.tar.gz").write_bytes(whole[:size])
         with pytest.raises(DataError):
             unpack(tmp_path / "a.tar.gz", tmp_path, folder="bottle")
+
+
+def test_a_key_that_is_no_text() -> None:
+    from toolkit.errors import ConfigError
+    from toolkit.methods.registry import make_method
+
+    with pytest.raises(ConfigError, match="unknown key '5'"):
+        make_method("padim", {5: "x"}, source="a.yaml")  # type: ignore[dict-item]
+
+
+def test_a_folder_that_cannot_be_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Below /proc folders come and go while they are listed."""
+    from toolkit.runs.run import find_runs
+
+    def listed(*_: object) -> None:
+        raise OSError(22, "Invalid argument", "/proc/1/task/1/net")
+
+    monkeypatch.setattr(Path, "rglob", listed)
+    with pytest.raises(RunError, match="/proc/1/task/1/net: cannot be searched"):
+        find_runs([tmp_path])
+
+
+def test_a_head_with_too_many_pixels(tmp_path: Path) -> None:
+    """OpenCV raises for these, where it returns nothing for others."""
+    from PIL import Image
+
+    from toolkit.runtime.exported import ModelError, read_rgb
+
+    data = io.BytesIO()
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(data, "BMP")
+    head = bytearray(data.getvalue())
+    head[22:26] = (2**30).to_bytes(4, "little")
+    (tmp_path / "a.bmp").write_bytes(head)
+    with pytest.raises(ModelError, match="not a readable image"):
+        read_rgb(tmp_path / "a.bmp")

@@ -129,7 +129,7 @@ def _check(image: LabelledImage, classes: int) -> None:
     """Check what a damaged file may hold.
 
     Raises:
-        ValueError: a size or a class is impossible.
+        ValueError: a size, a class or a coordinate is impossible.
     """
     width, height = image.size_wh
     if not (type(width) is type(height) is int and 0 < width * height <= max_pixels()):
@@ -137,6 +137,9 @@ def _check(image: LabelledImage, classes: int) -> None:
     for shape in image.shapes:
         if not 0 <= shape.class_index < classes:
             raise ValueError(f"{image.path.name}: class {shape.class_index} has no name")
+        for numbers in (*shape.polygons_xy, shape.box_xyxy or ()):
+            if not (np.abs(numbers) <= 2 * max(width, height)).all():  # false for NaN, too
+                raise ValueError(f"{image.path.name}: a label far outside of the image")
         if shape.rle is not None and list(shape.rle["size"]) != [height, width]:
             raise ValueError(f"{image.path.name}: run lengths of another size")
 

@@ -107,9 +107,14 @@ def choose_threshold(run: Run, dataset: Dataset) -> float | None:
 
     A method with a setting `target_fpr` above 0 gets the threshold that flags at most this share of
     the good validation images, without using defects; all others the one with the best F1.
+
+    Raises:
+        RunError: the setting is no number.
     """
     val = load_scored_predictions(run, dataset, "val")
     rate = run.record["settings"].get("target_fpr", 0)
+    if not isinstance(rate, int | float):
+        raise RunError(f"{run.path}/run.json: damaged (target_fpr); make the run again")
     if rate and not val.is_defect.all():
         return false_alarm_threshold(val.scores[~val.is_defect], rate)
     return f1_threshold(val.scores, val.is_defect) if len(val.samples) else None

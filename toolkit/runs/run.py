@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from toolkit.errors import RunError
+from toolkit.errors import RunError, printable
 from toolkit.files import (
     OutputError,
     atomic_write,
@@ -291,8 +291,16 @@ class Run:
 
 
 def find_runs(places: list[Path]) -> list[Path]:
-    """Return all run directories at or below the given places, sorted."""
-    found = {file.parent for place in places for file in place.rglob("run.json")}
+    """Return all run directories at or below the given places, sorted.
+
+    Raises:
+        RunError: a folder cannot be searched.
+    """
+    try:
+        found = {file.parent for place in places for file in place.rglob("run.json")}
+    except OSError as error:  # those of missing rights are passed over
+        where = printable(error.filename or places[0])
+        raise RunError(f"{where}: cannot be searched ({error.strerror}); name runs") from error
     return sorted(found)
 
 

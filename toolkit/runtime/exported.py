@@ -187,7 +187,10 @@ def read_rgb(path: str | Path) -> NDArray[np.uint8]:
     image = None
     if whole in data[-1024:]:
         kind = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), kind) if data else None
+        try:
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), kind) if data else None
+        except cv2.error:  # a head that names more pixels than OpenCV takes
+            image = None
     if image is None:
         raise ModelError(f"{path}: not a readable image (damaged or cut short); replace the file")
     return np.ascontiguousarray(image[..., ::-1], np.uint8)

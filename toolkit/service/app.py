@@ -81,7 +81,7 @@ def make_app(
             await asyncio.to_thread(station.close)
 
     app = FastAPI(title="toolkit", version=__version__, lifespan=lifespan, docs_url=None,
-                  redoc_url=None)  # fmt: skip
+                  redoc_url=None, redirect_slashes=False)  # fmt: skip
     _add_errors(app, station)
     metrics = Metrics(station)
     _add_state(app, station, metrics, predict=options.predict)
