@@ -86,12 +86,16 @@ def test_a_complete_data_set_is_not_downloaded_again(
 ) -> None:
     _card(home, server.url)
     _get(tmp_path)
+    part = tmp_path / "out/tiny.archive.part"  # of a call that was killed before it removed it
+    part.write_bytes(ARCHIVE)
+    part.with_name("tiny.archive.part.json").write_text("{}")
     assert _tree(_get(tmp_path)) == FILES
+    assert _left(tmp_path) == {"tiny"}
     assert len(server.asked) == 1
 
 
 @pytest.mark.parametrize("tag", ['"v1"', None, 'W/"weak"'])
-def test_an_interruption_is_mended_within_one_call(
+def test_an_interruption_is_repaired_within_one_call(
     tmp_path: Path, home: Path, server: Server, tag: str | None
 ) -> None:
     server.tag, server.cuts = tag, [3 * BLOCK, 4 * BLOCK]

@@ -49,11 +49,13 @@ def download_dataset(
             f"{category}: its licence {card.licence} ({card.licence_url}) is not accepted yet; "
             "read it and add --accept-licence"
         )
+    part = target.parent / f"{target.name}.archive.part"
     try:
         if target.parent.is_dir():
             remove_leftovers(target.parent)  # also where the data set is complete
         if target.is_file() or (target.is_dir() and any(target.iterdir())):
             _check_existing(target, card)
+            discard(part)  # left where a call was killed at its very end
             return target
         target.parent.mkdir(parents=True, exist_ok=True)
         if archive is not None:
@@ -61,7 +63,6 @@ def download_dataset(
                 raise DataError(f"{archive}: no such file; give a tar or zip with --archive FILE")
             _install(archive, target, card, progress)
         elif card.archive is not None:
-            part = target.parent / f"{target.name}.archive.part"
             _fetch(card.archive.url, part, progress)
             _install_download(part, target, card, card.archive)
     except OutputError as error:
