@@ -200,6 +200,7 @@ def test_yolo_without_data_file_and_in_the_other_order(tmp_path: Path) -> None:
         ("0 0.5 0.5 0 0.2", "without width"),
         ("0 0.5 0.5 nan 0.2", "without width"),
         ("0 0.9 0.5 0.4 0.2", "leaves the image"),
+        ("0 0.1 0.1 0.5 nan 0.5 0.5 0.1 0.5", "an outline far outside"),
         ("dent 0.5 0.5 0.2 0.2", "not a row of numbers"),
     ],
 )

@@ -81,9 +81,12 @@ def box_mark(
     """Return a mark whose box is cut at the image's border.
 
     Raises:
-        DataError: the box is empty or lies outside of the image.
+        DataError: the box is empty or lies outside of the image, or an outline is far outside.
     """
     x0, y0, x1, y1 = box
+    numbers = (number for ring in outline.get("polygons", ()) for number in ring)
+    if not all(-1 <= number <= 2 for number in numbers):  # false for NaN, too
+        raise DataError(f"{where}: an outline far outside of the image; correct it")
     if not all(map(math.isfinite, box)) or x1 <= x0 or y1 <= y0:
         raise DataError(f"{where}: a box without width or height; correct or remove it")
     if min(box) < -_SLACK or max(box) > 1 + _SLACK:
