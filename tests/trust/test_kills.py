@@ -50,7 +50,7 @@ VOLATILE = {
     "seconds", "fit_seconds", "seconds_per_epoch", "time", "peak_memory_mb", "created", "finished",
     "started", "environment", "latency", "speed", "ms_per_image_median", "ms_per_image_p95",
     "images_per_second", "decode_ms_median", "decode_seconds", "run_sha256", "model_sha256",
-    "checkpoint_sha256", "phase_seconds",
+    "checkpoint_sha256", "checkpoint_bytes", "phase_seconds",
 }  # fmt: skip
 
 
