@@ -67,6 +67,19 @@ class MissingExtraError(ToolkitError):
         super().__init__(f"{package} is needed to {purpose}: pip install {wanted}")
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether torch could not allocate memory, on the CPU or on a GPU.
+
+    Example:
+        >>> is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory"))
+        True
+    """
+    text = str(error)
+    return type(error).__name__ == "OutOfMemoryError" or any(
+        words in text for words in ("can't allocate memory", "could not create a primitive")
+    )
+
+
 def did_you_mean(wrong: object, known: Iterable[str]) -> str:
     """Return `; did you mean 'x'?`, or the known names if none is similar.
 

@@ -74,11 +74,13 @@ def test_half_a_character_in_a_ledger(tmp_path: Path) -> None:
         ("UPDATE answers SET time = 'soon'", lambda ledger: ledger.answers()),
         ("UPDATE answers SET time = 1e300", lambda ledger: ledger.stats()),
         ("UPDATE answers SET latency_ms = NULL", lambda ledger: ledger.stats()),
+        ("UPDATE differences SET live = '{'", lambda ledger: ledger.differences()),
     ],
 )
 def test_a_damaged_ledger(change: str, read: Callable[[Ledger], object], tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger.sqlite")
     ledger.add(OK, image="1.png", sha256="1", sinks=["one"])
+    ledger.add_difference(OK, OK)
     with sqlite3.connect(tmp_path / "ledger.sqlite") as db:
         try:
             db.execute(change)
@@ -293,3 +295,32 @@ def test_a_head_with_too_many_pixels(tmp_path: Path) -> None:
     (tmp_path / "a.bmp").write_bytes(head)
     with pytest.raises(ModelError, match="not a readable image"):
         read_rgb(tmp_path / "a.bmp")
+
+
+@pytest.mark.parametrize(
+    ("raised", "line"),
+    [
+        (OSError(36, "File name too long", "x" * 300), "File name too long; check the name"),
+        (OSError(24, "Too many open files", "a"), "a: Too many open files; allow more open files"),
+        (RuntimeError("could not create a primitive"), "out of memory"),
+    ],
+)
+def test_what_the_system_refuses_anywhere(
+    raised: Exception,
+    line: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from toolkit.cli import main as program
+
+    def refuse(*_: object, **__: object) -> None:
+        raise raised
+
+    monkeypatch.setattr(program, "app", refuse)
+    monkeypatch.setattr(sys, "argv", ["toolkit", "evaluate", "a"])
+    with pytest.raises(SystemExit) as ended:
+        program.main()
+    error = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert line in error
+    assert error.count("\n") == 1

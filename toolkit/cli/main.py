@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import sys
 from typing import Annotated, Any, NoReturn
@@ -35,7 +36,7 @@ from toolkit.cli.train import finetune_app, train_app
 from toolkit.cli.verify import verify_command
 from toolkit.cli.watch import watch_command
 from toolkit.cli.weights import weights_app
-from toolkit.errors import ToolkitError, printable
+from toolkit.errors import ToolkitError, is_out_of_memory, printable
 
 app = typer.Typer(
     name="toolkit",
@@ -88,6 +89,13 @@ def _options(
 _UsageError: Any = typer.BadParameter.__base__
 
 
+_FIXES = {
+    errno.ENAMETOOLONG: "check the name",
+    errno.EMFILE: "allow more open files: ulimit -n 1024",
+}
+"""What the user can do about errors of the system that may come from anywhere."""
+
+
 def main() -> None:
     """Run the command line; an error that the user can fix is one line and exit status 2.
 
@@ -120,13 +128,17 @@ def main() -> None:
             raise
         _exit(f"out of memory{_details(error)}; use smaller images or batches", 2)
     except RuntimeError as error:
-        if debug or not _is_out_of_memory(error):
+        if debug or not is_out_of_memory(error):
             raise
         _exit(f"out of memory{_details(error)}; use smaller images or batches", 2)
     except ImportError as error:
         if debug or not _is_broken_library(error):
             raise
         _exit(f"{error.name or 'a library'} cannot be loaded{_details(error)}; reinstall it", 2)
+    except OSError as error:
+        if debug or error.errno not in _FIXES:
+            raise
+        _exit(f"{str(error.filename)[:80]}: {error.strerror}; {_FIXES[error.errno]}", 2)
     except (KeyboardInterrupt, typer.Abort):
         _exit("interrupted; continue a named run or a benchmark with --resume", 130)
 
@@ -142,12 +154,6 @@ def _exit(message: str, status: int, *, details: str = "") -> NoReturn:
 def _details(error: Exception) -> str:
     first = (str(error).splitlines() or [""])[0][:160]
     return f" ({first})" if first else ""
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    """Return whether torch could not allocate memory, on the CPU or on a GPU."""
-    text = str(error)
-    return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text
 
 
 def _is_broken_library(error: ImportError) -> bool:

@@ -336,14 +336,16 @@ class Ledger:
 
     def differences(self) -> list[dict[str, Any]]:
         """Return all differences between a live and a shadow model, oldest first."""
-        return [
-            {
-                "time": _iso(row["time"]),
-                "live": json.loads(row["live"]),
-                "shadow": json.loads(row["shadow"]),
-            }
-            for row in self._rows("SELECT * FROM differences ORDER BY id")
-        ]
+        rows = self._rows("SELECT * FROM differences ORDER BY id")
+        with self._errors():
+            return [
+                {
+                    "time": _iso(row["time"]),
+                    "live": json.loads(row["live"]),
+                    "shadow": json.loads(row["shadow"]),
+                }
+                for row in rows
+            ]
 
     def stats(self) -> dict[str, Any]:
         """Return counts: answers by decision and model, waiting deliveries, overruled answers."""

@@ -40,7 +40,7 @@ def write_onnx(
     """
     try:
         import onnx  # noqa: F401 - torch's exporter needs it
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise MissingExtraError(
             error.name or "onnx", extra=None, purpose="export to ONNX"
         ) from error
@@ -80,7 +80,7 @@ def write_graph(
     """
     try:
         import onnxruntime
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise MissingExtraError(
             error.name or "onnxruntime", extra="onnx", purpose="export to ONNX"
         ) from error

@@ -283,7 +283,10 @@ class Run:
     def _folder(self, name: str) -> Path:
         folder = self.path / name
         if not self.finished:
-            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise OutputError(f"{folder}: cannot be written ({error.strerror})") from error
         return folder
 
     def _save(self) -> None:

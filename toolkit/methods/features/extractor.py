@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from toolkit.errors import ConfigError
+from toolkit.errors import ConfigError, is_out_of_memory
 from toolkit.methods.features.anomaly_map import resample
 
 if TYPE_CHECKING:
@@ -159,6 +159,8 @@ class FeatureExtractor:
             try:
                 maps = self.backbone.feature_maps(pixels)
             except (AssertionError, RuntimeError) as error:
+                if is_out_of_memory(error):
+                    raise
                 raise ConfigError(
                     f"backbone {self.backbone.name}: cannot take images of "
                     f"{width}x{height} pixels ({str(error).splitlines()[0]}); choose another "

@@ -15,7 +15,7 @@ from toolkit.data.images import read_rgb, read_truth
 from toolkit.data.regions import regions_of
 from toolkit.data.splits import Split
 from toolkit.errors import DataError
-from toolkit.files import write_text
+from toolkit.files import remove_leftovers, write_text
 from toolkit.formats.convert import convert
 from toolkit.formats.options import parse_backgrounds
 from toolkit.formats.polygons import INSET, outline
@@ -120,7 +120,9 @@ def write_training_data(
     data, done = out / "data.yaml", out / _DONE
     if done.is_file():
         return data
-    for link in sorted((out / "images").rglob("*.*")):
+    for folder in out.glob("*/*"):
+        remove_leftovers(folder)  # of a call that was killed while it resized or pasted
+    for link in sorted(f for f in (out / "images").rglob("*.*") if not f.name.startswith(".")):
         image = read_rgb(link)
         small = resize_longest(image, settings.image_size)
         if small is not image:
