@@ -87,7 +87,9 @@ def attempt(
         else:
             assert found["code"] in (1, 2), context
             assert any(one in text for one in expected), context
-        assert not [p for p in folder.rglob("*") if ".tmp-" in p.name], context
+        # To list a folder, and so to remove it, needs an open file; the repeated command does it.
+        if "NOFILE" not in limits.get("limits", {}):
+            assert not [p for p in folder.rglob("*") if ".tmp-" in p.name], context
         if folder.is_dir():
             # A run that was not finished lacks its metrics, and that alone may be said of it.
             damaged = verify([folder]).damaged if any(folder.rglob("*.json")) else ()
@@ -195,7 +197,7 @@ def test_too_little_memory(name: str, megabytes: int, attempt: Try, tmp_path: Pa
     attempt(
         name,
         _folder(tmp_path),
-        expected=("memory", "cannot be loaded"),
+        expected=("memory", "cannot be loaded", "failed to map segment"),
         limits={"AS": megabytes << 20},
     )
 
