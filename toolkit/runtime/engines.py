@@ -79,8 +79,8 @@ def openvino_core() -> Any:
     """
     import openvino
 
-    # OpenVINO fills its tables of types when they are first asked for, and lets another thread run
-    # while it holds their lock. If that thread asks too, both wait for ever.
+    # OpenVINO fills its tables of types on their first use, and lets another thread run
+    # while it holds their lock. If that thread uses them too, both wait for ever.
     openvino.Type.f32.to_dtype()
     openvino.Type(np.float32)
     return openvino.Core()
