@@ -34,9 +34,8 @@ import torch
 import toolkit
 from toolkit.config import find_config, read_yaml
 from toolkit.data.images import read_rgb
-from toolkit.inference.engines import open_engine
+from toolkit.inference.engines import open_engine, write_network
 from toolkit.methods.base import Predictor
-from toolkit.methods.onnx_graph import write_onnx
 from toolkit.methods.registry import load_method
 from toolkit.prediction import Boxes, Prediction
 from toolkit.runs.environment import environment
@@ -116,9 +115,7 @@ def measure(
     graph = plain.graph()
     assert graph is not None
     network, path = graph.module, folder / f"{run.method}.onnx"
-    free = {"image": {1: "height", 2: "width"}} if graph.any_size else None
-    example = {"image": torch.from_numpy(graph.example)}
-    write_onnx(network, example, graph.outputs, path, dynamic_axes=free)
+    write_network(graph, path, run.path)
     inputs: list[np.ndarray] = []
 
     def in_torch(image: np.ndarray) -> list[np.ndarray]:
@@ -191,10 +188,15 @@ def measure_sam(data: Path, count: int, folder: Path) -> dict[str, Any]:
     run = Run.create(folder, method="sam", settings={}, split={}, data={}, name="sam")
     sam = start_model(settings, run)
     plain = SamPredictor(Decoders(sam), settings, run.metadata[ENCODER_KEY], prompter)
-    graph, path = plain.graph(), folder / "encoder.onnx"
-    write_onnx(graph.module, {"image": torch.from_numpy(graph.example)}, graph.outputs, path)
-    predictors = {"torch": plain}
-    predictors |= {name: plain.with_engine(open_engine(path, name)) for name in VARIANTS}
+    encoder, decoder = folder / "encoder.onnx", folder / "decoder.onnx"
+    write_network(plain.graph(), encoder, run.path)
+    write_network(plain.parts()["tuned"], decoder, run.path)
+    predictors = {"torch": plain} | {
+        name: plain.with_engine(open_engine(encoder, name)).with_parts(
+            {"tuned": open_engine(decoder, name)}, plain.asked()
+        )
+        for name in VARIANTS
+    }
     times: dict[str, dict[str, list[float]]] = {
         name: {"one prompt": [], "ten prompts": [], "iou": []} for name in predictors
     }

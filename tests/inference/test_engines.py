@@ -148,6 +148,31 @@ def test_sam_encodes_in_an_engine_whose_files_all_its_runs_share(
 
 
 @pytest.mark.slow
+def test_sam_decodes_in_an_engine_and_so_does_what_prompts_it_predict(
+    tiny_runs: TinyRuns, images: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lent, prompter = tiny_runs("sam"), tiny_runs("padim")
+    shutil.copytree(lent.path, tmp_path / "sam")
+    record = json.loads((lent.path / "run.json").read_text())
+    record["inputs"] = {"prompt_run": str(prompter.path)}
+    (tmp_path / "sam/run.json").write_text(json.dumps(record))
+    run = Run.open(tmp_path / "sam")
+    wanted = toolkit.load_model(run, engine="torch")(images[:2])
+    capsys.readouterr()
+    model = toolkit.load_model(run, engine="openvino")
+    said = capsys.readouterr().err
+    for owner in (f"{run.path} (once)", f"{run.path} (tuned) (once)", f"{prompter.path} (once)"):
+        assert f"making the engine files of {owner}" in said
+    predictor = model._predictor
+    assert set(predictor.parts()) == {"tuned"}
+    assert set(predictor._decoders.engines) == {"tuned"}
+    assert predictor.asked()["prompt_run"].engine is not None
+    for found, one in zip(model(images[:2]), wanted, strict=True):
+        assert found.score == pytest.approx(one.score, rel=0.05)
+        assert (found.mask != one.mask).mean() < 0.05
+
+
+@pytest.mark.slow
 def test_a_second_process_uses_the_files(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
     toolkit.load_model(run, engine="openvino")
     assert "making the engine files" in capfd.readouterr().err

@@ -84,11 +84,12 @@ def use_engine(
     dataset: Dataset | None = None,
     streams: int = 1,
 ) -> tuple[Predictor, str]:
-    """Return a predictor that runs its network in an engine, and what it runs in.
+    """Return a predictor that runs its networks in an engine, and what it runs in.
 
     `auto` takes the first that is installed and agrees with torch, of OpenVINO in bfloat16,
     OpenVINO in float32, and ONNX Runtime; else torch. That is the order of their speed
-    (docs/engines.md); it is not measured anew, so that a machine always takes the same.
+    (docs/engines.md); it is not measured anew, so that a machine always takes the same. Further
+    networks, and predictors that are asked, take theirs by the same rule, each for itself.
 
     Example:
         >>> predictor, engine = use_engine(method.load(run), run, "auto")  # doctest: +SKIP
@@ -125,14 +126,38 @@ def use_engine(
             raise ConfigError(f"{run.path}: engine {name}: {reason}; use: --engine torch")
         _say(f"engine torch: {reason}")
         return predictor, "torch"
+    opened = _open_fastest(Parity(graph, predictor, run, dataset), run, name, installed, streams)
+    if opened is None:
+        return predictor, "torch"
+    parts = {}
+    for part, network in predictor.parts().items():
+        parity = Parity(network, None, run, dataset, part)
+        of_part = _open_fastest(parity, run, name, installed, streams)
+        if of_part is not None:
+            parts[part] = of_part[0]
+    asked = {}
+    for role, other in predictor.asked().items():
+        its_run = run.input(role)
+        assert its_run is not None
+        asked[role], _ = use_engine(other, its_run, name, dataset=dataset, streams=streams)
+    return predictor.with_engine(*opened).with_parts(parts, asked), opened[1]
+
+
+def _open_fastest(
+    parity: Parity, run: Run, name: str, installed: Sequence[str], streams: int
+) -> tuple[Engine, str] | None:
+    """Return a network in the engine that it takes, and its name; None if that is torch.
+
+    Raises:
+        RunError, ParityError: as `use_engine`.
+    """
     try:
-        parity = Parity(graph, predictor, run, dataset)
-        files = _engine_files(parity, _recipe(run, graph), installed)
+        files = _engine_files(parity, _recipe(run, parity.graph), installed)
     except _NoOnnxError as error:
         if name != "auto":
             raise
         _say(f"engine torch: {error}")
-        return predictor, "torch"
+        return None
     with files as folder:
         record = read_json(folder / _RECORD)
         fastest = _fastest(record, name)
@@ -140,15 +165,13 @@ def use_engine(
             tried = {k: v for k, v in record["engines"].items() if name == k.split()[0]}
             differences = [v.get("error") or f"{v['difference']:.3g}" for v in tried.values()]
             raise ParityError(
-                f"{run.path}: {name} differs from torch ({', '.join(differences)}; allowed "
+                f"{parity.owner}: {name} differs from torch ({', '.join(differences)}; allowed "
                 f"{record['tolerance']:.3g}); use: --engine auto"
             )
         if fastest is None:
             _say(f"engine torch: no other engine agrees with it ({folder})")
-            return predictor, "torch"
-        return predictor.with_engine(
-            open_engine(folder / _MODEL, fastest, streams=streams)
-        ), fastest
+            return None
+        return open_engine(folder / _MODEL, fastest, streams=streams), fastest
 
 
 def cached_engine(run: Run, name: str, *, streams: int = 1) -> tuple[Predictor, str] | None:
@@ -334,10 +357,10 @@ def write_network(graph: Graph, path: Path, owner: object) -> None:
     try:
         write_onnx(
             graph.module,
-            {"image": torch.from_numpy(graph.example)},
+            {name: torch.from_numpy(array) for name, array in graph.example.items()},
             graph.outputs,
             path,
-            dynamic_axes={"image": {1: "height", 2: "width"}} if graph.any_size else None,
+            dynamic_axes=graph.free,
         )
     except (ToolkitError, OSError):
         raise

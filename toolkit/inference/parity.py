@@ -91,23 +91,27 @@ class Parity:
         predictor: of the run, in torch.
         run: with stored predictions of its validation part; it need not be finished.
         dataset: its data; read from where the run was made on it if None.
+        part: name of the network among `Predictor.parts`; empty for that of `Predictor.graph`.
     """
 
     graph: Graph
     predictor: Predictor | None = None
     run: Run | None = None
     dataset: Dataset | None = None
+    part: str = ""
 
     @property
     def owner(self) -> str:
-        return "the network" if self.run is None else str(self.run.path)
+        """What messages name."""
+        owner = "the network" if self.run is None else str(self.run.path)
+        return f"{owner} ({self.part})" if self.part else owner
 
-    def in_torch(self, image: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+    def in_torch(self, *inputs: NDArray[Any]) -> list[NDArray[np.float32]]:
         """Run the network in torch."""
         import torch
 
         with torch.inference_mode():
-            return [one.numpy() for one in self.graph.module(torch.from_numpy(image))]
+            return [one.numpy() for one in self.graph.module(*map(torch.from_numpy, inputs))]
 
     def measure(self, engines: Mapping[str, Callable[[], Engine]]) -> dict[str, Any]:
         """Return the record of each engine, and of what was compared.
@@ -118,14 +122,10 @@ class Parity:
         shared = self.graph.shared
         if shared is not None:
             inputs, tolerance, checked = list(shared.inputs()), shared.tolerance, shared.checked
-            expected = [self.in_torch(one) for one in inputs]
+            expected = [self.in_torch(*one) for one in inputs]
 
             def of_shared(engine: Engine) -> float:
-                ours, theirs = (
-                    [one[0] for one in outputs]
-                    for outputs in ([engine(one) for one in inputs], expected)
-                )
-                return shared.distance(ours, theirs)
+                return shared.distance([engine(*one) for one in inputs], expected)
 
             apart: Callable[[Engine], float] = of_shared
         else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
 
@@ -31,19 +31,25 @@ S = TypeVar("S")
 Labels = Literal["none", "image", "box", "mask"]
 
 
-Engine: TypeAlias = "Callable[[NDArray[np.uint8]], Sequence[NDArray[np.float32]]]"
-"""A network in an inference engine: from an image (1, H, W, 3) to the outputs of its `Graph`."""
+Engine: TypeAlias = "Callable[..., Sequence[NDArray[np.float32]]]"
+"""A network in an inference engine: from the inputs of its `Graph`, in their order, to its outputs.
+
+That of `Predictor.graph` has one input, an image (1, H, W, 3)."""
+
+
+Outputs: TypeAlias = "Sequence[NDArray[np.float32]]"
+"""Of a network, in the order of its `Graph`."""
 
 
 @dataclass(frozen=True)
 class SharedNetwork:
-    """What a network needs that is the same in many runs, such as SAM's image encoder.
+    """What a network needs that is kept by its weights, such as SAM's image encoder.
 
-    Its engine files are kept once for all of them.
+    Its engine files are kept once for all runs that have it.
 
     Attributes:
-        key: hash of its weights.
-        inputs: makes inputs to compare engines on.
+        key: hash of its weights, and of what it computes with them.
+        inputs: makes inputs to compare engines on, each one array per input of the network.
         distance: what the outputs of an engine lose against those of torch in float32, both for
             all of these inputs, in what counts in the end.
         tolerance: the largest distance that passes.
@@ -51,8 +57,8 @@ class SharedNetwork:
     """
 
     key: str
-    inputs: Callable[[], Sequence[NDArray[np.uint8]]]
-    distance: Callable[[Sequence[NDArray[np.float32]], Sequence[NDArray[np.float32]]], float]
+    inputs: Callable[[], Sequence[tuple[NDArray[Any], ...]]]
+    distance: Callable[[Sequence[Outputs], Sequence[Outputs]], float]
     tolerance: float
     checked: str
 
@@ -62,18 +68,18 @@ class Graph:
     """The network of a predictor, for inference engines.
 
     Attributes:
-        module: in evaluation mode, on the CPU: from an RGB image, uint8 tensor (1, H, W, 3) of the
-            network's input size, to a tuple of float32 tensors.
-        example: an input, uint8 array (1, H, W, 3).
+        module: in evaluation mode, on the CPU: from tensors to a tuple of float32 tensors.
+        example: an example of each input, by name, in their order. That of `Predictor.graph` is
+            `image`, an RGB image of the network's input size, uint8 (1, H, W, 3).
         outputs: names of the outputs.
-        any_size: whether height and width of the input may differ from the example's.
+        free: of an input, by name, the axes whose size may differ from the example's.
         shared: what it needs where it is the same in many runs; None where it is a run's own.
     """
 
     module: nn.Module
-    example: NDArray[np.uint8]
+    example: Mapping[str, NDArray[Any]]
     outputs: tuple[str, ...]
-    any_size: bool = False
+    free: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
     shared: SharedNetwork | None = None
 
 
@@ -113,14 +119,38 @@ class Predictor(ABC):
         """
         return None
 
-    def with_engine(self, engine: Engine) -> Predictor:
-        """Return a predictor whose network of `graph` runs in an engine."""
+    def with_engine(self, engine: Engine, name: str = "") -> Predictor:
+        """Return a predictor whose network of `graph` runs in an engine.
+
+        Args:
+            engine: the network.
+            name: engine and precision, such as `openvino float32`, by which outputs are kept.
+        """
         steps = self.steps()
         if steps is not None:
             return EnginePredictor(steps, engine)
         other = copy.copy(self)
         other.engine = engine
         return other
+
+    def parts(self) -> Mapping[str, Graph]:
+        """Return the networks that it has besides that of `graph`, by name, each a shared one."""
+        return {}
+
+    def asked(self) -> Mapping[str, Predictor]:
+        """Return the predictors of other runs that it asks, by the role of their run."""
+        return {}
+
+    def with_parts(
+        self, engines: Mapping[str, Engine], asked: Mapping[str, Predictor]
+    ) -> Predictor:
+        """Return a predictor that runs `parts` in engines, and asks others than those of `asked`.
+
+        Args:
+            engines: of some of the parts; the others stay in torch.
+            asked: all of them.
+        """
+        return self
 
 
 class EnginePredictor(Predictor):

@@ -14,13 +14,15 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    Network = Callable[[NDArray[np.uint8]], Sequence[NDArray[np.float32]]]
+    Network = Callable[..., Sequence[NDArray[np.float32]]]
 
 
 def open_network(
     path: Path, engine: str, precision: str, *, threads: int = 0, streams: int = 1
 ) -> Network:
-    """Open a network file in an engine; it may be called from several threads.
+    """Open a network file in an engine: called with its inputs, it returns its outputs.
+
+    It may be called from several threads.
 
     Args:
         path: an ONNX file, or OpenVINO's XML file.
@@ -61,10 +63,12 @@ def _open_onnxruntime(path: Path, threads: int) -> Network:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    (pixels,) = (one.name for one in session.get_inputs())
+    names = [one.name for one in session.get_inputs()]
 
-    def run(image: NDArray[np.uint8]) -> Sequence[NDArray[np.float32]]:
-        outputs: Sequence[NDArray[np.float32]] = session.run(None, {pixels: image})
+    def run(*inputs: NDArray[Any]) -> Sequence[NDArray[np.float32]]:
+        outputs: Sequence[NDArray[np.float32]] = session.run(
+            None, dict(zip(names, inputs, strict=True))
+        )
         return outputs
 
     return run
@@ -94,13 +98,13 @@ def _choosing(alone: Network, together: Network) -> Network:
     """
     lock, calls = threading.Lock(), 0
 
-    def run(image: NDArray[np.uint8]) -> Sequence[NDArray[np.float32]]:
+    def run(*inputs: NDArray[Any]) -> Sequence[NDArray[np.float32]]:
         nonlocal calls
         with lock:
             network = together if calls else alone
             calls += 1
         try:
-            return network(image)
+            return network(*inputs)
         finally:
             with lock:
                 calls -= 1
@@ -128,10 +132,10 @@ def _open_openvino(
     )
     own = threading.local()  # a request serves one thread
 
-    def run(image: NDArray[np.uint8]) -> Sequence[NDArray[np.float32]]:
+    def run(*inputs: NDArray[Any]) -> Sequence[NDArray[np.float32]]:
         if not hasattr(own, "request"):
             own.request = compiled.create_infer_request()
-        found = own.request.infer([image], share_inputs=True)
+        found = own.request.infer(list(inputs), share_inputs=True)
         return [np.array(found[output]) for output in compiled.outputs]
 
     return run

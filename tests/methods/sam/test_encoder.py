@@ -144,8 +144,8 @@ def test_without_samples_the_distance_is_that_of_masks(small_sam) -> None:
     assert shared is not None
     assert len(shared.inputs()) == 2
     one, other = torch.randn(2, 1, 256, 64, 64, generator=torch.manual_seed(0)).numpy()
-    assert shared.distance([one], [one]) == 0
-    assert shared.distance([one], [other]) > shared.tolerance
+    assert shared.distance([[one]], [[one]]) == 0
+    assert shared.distance([[one]], [[other]]) > shared.tolerance
 
 
 def test_with_samples_it_is_what_the_masks_lose_against_the_truth(
@@ -156,7 +156,8 @@ def test_with_samples_it_is_what_the_masks_lose_against_the_truth(
     assert shared is not None
     inputs = shared.inputs()
     assert len(inputs) == 4
-    ones, others = torch.randn(2, 4, 1, 256, 64, 64, generator=torch.manual_seed(0)).numpy()
+    drawn = torch.randn(2, 4, 1, 256, 64, 64, generator=torch.manual_seed(0)).numpy()
+    ones, others = ([[one] for one in outputs] for outputs in drawn)
     lost = shared.distance(ones, others)
     assert lost == pytest.approx(-shared.distance(others, ones))
     assert lost != 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -219,3 +220,27 @@ def test_an_engine_encodes(small_sam) -> None:
     (found,) = predictor.with_engine(engine).predict([IMAGE])
     assert seen == [(1, 1024, 1024, 4)]
     assert found.score == pytest.approx(predictor.predict([IMAGE])[0].score, abs=0.02)
+
+
+def test_what_an_engine_encodes_is_kept_for_other_prompters_apart_from_what_torch_does(
+    small_sam, tmp_path: Path
+) -> None:
+    graph, calls = _predictor(small_sam, SamSettings()).graph(), []
+
+    def engine(image: np.ndarray) -> list[np.ndarray]:
+        calls.append(image)
+        with torch.inference_mode():
+            return [one.numpy() for one in graph.module(torch.from_numpy(image))]
+
+    store = EmbeddingCache(small_sam, "e", tmp_path)
+    prompter = _Prompter(_boxes((5, 5, 60, 60, 0.9)))
+    found = []
+    for _ in range(2):
+        predictor = SamPredictor(Decoders(small_sam), SamSettings(), "e", prompter, store)
+        found += predictor.with_engine(engine, "openvino float32").predict([IMAGE])
+        if len(found) == 1:
+            assert len(calls) == 1
+    assert len(calls) == 3  # two to measure what reading has saved
+    assert found[0].score == found[1].score
+    (folder,) = (tmp_path / "embeddings").iterdir()
+    assert folder != store._arrays.folder

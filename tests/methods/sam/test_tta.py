@@ -115,7 +115,7 @@ class _Decoded:
 
 
 def _prediction(logits: dict[View, torch.Tensor]) -> MaskPrediction:
-    answers = {view: tta._Answer(_Decoded(low), 0, 0.5) for view, low in logits.items()}  # type: ignore[arg-type]
+    answers = {view: tta._Answer(0.5, low[0].float) for view, low in logits.items()}
     return MaskPrediction(None, SIZE, answers)  # type: ignore[arg-type]
 
 

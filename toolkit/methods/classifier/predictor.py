@@ -61,7 +61,8 @@ class ClassifierPredictor(Predictor):
         """Return the network with normalization and TTA, from the resized image to logits."""
         side = self._info.image_size
         module = _LogitsOfImage(self._model, tta=self._info.tta).eval()
-        return Graph(module, np.zeros((1, side, side, 3), np.uint8), ("logits",))
+        example = np.zeros((1, side, side, 3), np.uint8)
+        return Graph(module, {"image": example}, ("logits",))
 
 
 def to_pixels(image: NDArray[np.uint8], size: int) -> Tensor:

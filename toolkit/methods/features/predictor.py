@@ -64,4 +64,4 @@ class ScorerPredictor(Predictor):
         module = CellScores(self).eval()
         with torch.inference_mode():
             outputs = ("cells", "score")[: len(module(torch.from_numpy(example)))]
-        return Graph(module, example, outputs)
+        return Graph(module, {"image": example}, outputs)

@@ -44,12 +44,14 @@ class DecodedPrompts:
         tokens: float tensor (B, T, 256), output and prompt tokens.
         image_tokens: float tensor (B, N, 256).
         rows: rows of the image tokens' grid.
+        columns: its columns.
     """
 
     decoder: MaskDecoder
     tokens: Tensor
     image_tokens: Tensor
     rows: int
+    columns: int
 
     def iou_predictions(self) -> Tensor:
         """Return the predicted IoU of each mask, float tensor (B, 4).
@@ -78,9 +80,9 @@ class DecodedPrompts:
         kernels = torch.stack([mlp(tokens[:, 1 + i]) for i, mlp in enumerate(mlps)], dim=2)
         logits: Tensor = up.flatten(1, 3) @ kernels.to(up.dtype)
         # A row is made of the grid's row, then the half, then the quarter; a column likewise.
-        grid = logits.reshape(len(keys), self.rows, -1, 2, 2, 2, 2, logits.shape[-1])
+        grid = logits.reshape(-1, self.rows, self.columns, 2, 2, 2, 2, logits.shape[-1])
         ordered = grid.permute(0, 7, 1, 3, 5, 2, 4, 6)
-        return ordered.reshape(len(keys), logits.shape[-1], 4 * self.rows, -1)
+        return ordered.reshape(-1, logits.shape[-1], 4 * self.rows, 4 * self.columns)
 
 
 def decode(
@@ -100,27 +102,46 @@ def decode(
         scales: B factors from image pixels to input pixels, see `scale_to_input`.
         masks: float tensor (B, 1, 4 h, 4 w), logits of the previous round, if any.
     """
-    device, encoder = embeddings.device, sam.prompt_encoder
-    coords = np.stack([p.coords * s for p, s in zip(prompts, scales, strict=True)])
+    points = np.stack([p.coords * s for p, s in zip(prompts, scales, strict=True)])
     labels = np.stack([p.labels for p in prompts])
-    sparse = _embed_points(
-        sam, torch.from_numpy(coords).to(device), torch.from_numpy(labels).to(device)
-    )
+    device = embeddings.device
+    return decode_points(
+        sam, embeddings, torch.from_numpy(points).to(device), torch.from_numpy(labels).to(device),
+        masks,
+    )  # fmt: skip
+
+
+def decode_points(
+    sam: Sam, embeddings: Tensor, points: Tensor, labels: Tensor, masks: Tensor | None = None
+) -> DecodedPrompts:
+    """Do what `decode` does, with points that are tensors already; it can be traced.
+
+    Args:
+        sam: the model.
+        embeddings: as of `decode`.
+        points: float tensor (B, N, 2), in input pixels.
+        labels: int64 tensor (B, N), see `Prompt`.
+        masks: as of `decode`.
+    """
+    encoder = sam.prompt_encoder
+    sparse = _embed_points(sam, points, labels)
     if masks is None:
         dense = encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
     else:
         dense = encoder.mask_downscaling(masks)
     decoder = sam.mask_decoder
     output_tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
-    tokens = torch.cat([output_tokens.expand(len(prompts), -1, -1), sparse], dim=1)
+    tokens = torch.cat([output_tokens.expand(sparse.shape[0], -1, -1), sparse], dim=1)
     # Of the embeddings' own grid, which is coarser than SAM's in a part of the training.
-    position = encoder.pe_layer(tuple(embeddings.shape[-2:])).flatten(1).T
+    rows, columns = map(int, embeddings.shape[-2:])
+    position = encoder.pe_layer((rows, columns)).flatten(1).T
     source = (embeddings + dense).flatten(2).transpose(1, 2)
-    if torch.is_autocast_enabled(device.type):
+    kind = embeddings.device.type
+    if torch.is_autocast_enabled(kind):
         # Rounded once here, instead of anew in every layer.
-        source = source.to(torch.get_autocast_dtype(device.type))
+        source = source.to(torch.get_autocast_dtype(kind))
     tokens, keys = _two_way(decoder.transformer, source.contiguous(), position, tokens)
-    return DecodedPrompts(decoder, tokens, keys, embeddings.shape[-2])
+    return DecodedPrompts(decoder, tokens, keys, rows, columns)
 
 
 def scale_to_input(size_wh: tuple[int, int]) -> float:
@@ -203,7 +224,7 @@ def _attend_to_image(
         keys,
     )
     gathered = torch.bmm(scores.softmax(dim=-1), keys)
-    gathered = gathered.reshape(len(queries), heads, -1, keys.shape[-1])
+    gathered = gathered.reshape(queries.shape[0], heads, -1, keys.shape[-1])
     value = gathered @ _by_head(attention.v_proj, heads).transpose(1, 2)
     value = value + attention.v_proj.bias.reshape(heads, 1, -1)
     mixed: Tensor = attention.out_proj(value.transpose(1, 2).flatten(2))
@@ -231,7 +252,7 @@ def _add_tokens(
         keys,
     )
     # Over the tokens, and not in the last dimension: seven numbers in a row fill no vector.
-    shares = scores.reshape(len(key), heads, -1, keys.shape[1]).softmax(dim=2).flatten(1, 2)
+    shares = scores.reshape(key.shape[0], heads, -1, keys.shape[1]).softmax(dim=2).flatten(1, 2)
     value = _split_heads(attention.v_proj(queries), heads)
     out = attention.out_proj.weight.T.reshape(heads, -1, keys.shape[-1])  # (heads, C', C)
     # The shares of each head add up to 1, so each head brings its part of the bias.
@@ -250,10 +271,9 @@ def _scores(of_positions: Tensor, tokens: Tensor, keys: Tensor) -> Tensor:
     Returns:
         tensor (B, heads T, N), or (1, B heads T, N).
     """
-    rows = tokens.reshape(len(keys), -1, keys.shape[-1])
-    return torch.baddbmm(
-        of_positions.reshape(len(keys), -1, keys.shape[1]), rows, keys.transpose(1, 2)
-    )
+    count = keys.shape[0]  # not `len`, which is a constant where the decoder is traced
+    rows = tokens.reshape(count, -1, keys.shape[-1])
+    return torch.baddbmm(of_positions.reshape(count, -1, keys.shape[1]), rows, keys.transpose(1, 2))
 
 
 def _split_heads(x: Tensor, heads: int) -> Tensor:

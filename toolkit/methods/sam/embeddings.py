@@ -84,6 +84,7 @@ class EmbeddingCache:
         encoder: Encoder | None = None,
     ) -> None:
         self._encoder = Encoder(sam) if encoder is None else encoder
+        self._made_of = sam, encoder_sha256, folder
         self._threads = thread_count(sam.device)
         recipe = {
             "encoder": encoder_sha256,
@@ -95,6 +96,10 @@ class EmbeddingCache:
             "embeddings", recipe, shape=_SHAPE, dtype=np.float16, folder=folder
         )
         self._hashes: dict[Path, str] = {}
+
+    def encoded_by(self, encoder: Encoder) -> EmbeddingCache:
+        """Return the cache beside this one whose missing embeddings another encoder computes."""
+        return EmbeddingCache(*self._made_of, encoder)
 
     @property
     def engine(self) -> str:

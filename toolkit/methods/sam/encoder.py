@@ -16,7 +16,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from toolkit.data.images import read_rgb
 from toolkit.data.types import Sample
-from toolkit.methods.base import Graph, SharedNetwork
+from toolkit.methods.base import Graph, Outputs, SharedNetwork
 from toolkit.methods.sam.batched_decoder import INPUT_SIZE, decode
 from toolkit.methods.sam.evaluate import region_ious
 from toolkit.methods.sam.prompts import box_prompt
@@ -118,23 +118,21 @@ def encoder_graph(
 
     targets: list[Target] = []
 
-    def inputs() -> list[NDArray[np.uint8]]:
+    def inputs() -> list[tuple[NDArray[np.uint8]]]:
         targets[:] = region_targets(samples()[:_PARITY_IMAGES])
         images = [read_rgb(path) for path in dict.fromkeys(t.sample.image for t in targets)]
         if not images:
             draw = np.random.default_rng(0)
             images = [draw.integers(0, 256, (320, 320, 3), np.uint8) for _ in range(2)]
-        return [to_input(image) for image in images]
+        return [(to_input(image),) for image in images]
 
-    def distance(
-        found: Sequence[NDArray[np.float32]], expected: Sequence[NDArray[np.float32]]
-    ) -> float:
+    def distance(found: Sequence[Outputs], expected: Sequence[Outputs]) -> float:
         if not targets:
             return _jaccard_distance(sam, found, expected)
         paths = list(dict.fromkeys(target.sample.image for target in targets))
         means = []
         for outputs in (found, expected):
-            given = _Given(dict(zip(paths, outputs, strict=True)))
+            given = _Given({path: one[0] for path, one in zip(paths, outputs, strict=True)})
             means.append(np.mean([region_ious(sam, given, t, ["box"])[0] for t in targets]))
         return float(means[1] - means[0])
 
@@ -142,7 +140,7 @@ def encoder_graph(
         encoder_sha256, inputs, distance, _TOLERANCE, "mean IoU of masks under true boxes"
     )
     example = np.zeros((1, INPUT_SIZE, INPUT_SIZE, 4), np.uint8)
-    return Graph(Network().eval(), example, ("embedding",), shared=shared)
+    return Graph(Network().eval(), {"image": example}, ("embedding",), shared=shared)
 
 
 @dataclass(frozen=True)
@@ -156,9 +154,7 @@ class _Given:
 
 
 @torch.no_grad()
-def _jaccard_distance(
-    sam: Sam, found: Sequence[NDArray[np.float32]], expected: Sequence[NDArray[np.float32]]
-) -> float:
+def _jaccard_distance(sam: Sam, found: Sequence[Outputs], expected: Sequence[Outputs]) -> float:
     """Return the mean distance of masks of a box in the middle.
 
     It is a metric, so that no mean IoU with any truth differs by more.
@@ -166,7 +162,7 @@ def _jaccard_distance(
     prompt = box_prompt((INPUT_SIZE / 4, INPUT_SIZE / 4, 3 * INPUT_SIZE / 4, 3 * INPUT_SIZE / 4))
     apart = []
     for pair in zip(found, expected, strict=True):
-        decoded = [decode(sam, torch.from_numpy(one), [prompt], [1.0]) for one in pair]
+        decoded = [decode(sam, torch.from_numpy(one), [prompt], [1.0]) for (one,) in pair]
         one, other = ((d.low_res_logits()[0, 0] > 0).numpy() for d in decoded)
         apart.append(1 - float((one & other).sum() / max((one | other).sum(), 1)))
     return float(np.mean(apart))

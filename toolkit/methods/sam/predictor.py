@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +13,7 @@ import numpy as np
 from toolkit.data.types import Sample
 from toolkit.errors import DataError
 from toolkit.methods.base import Engine, Graph, Predictor
+from toolkit.methods.sam.decoder_graph import decoder_graph
 from toolkit.methods.sam.embeddings import EmbeddingCache, ViewEmbeddings
 from toolkit.methods.sam.encoder import Encoder, encoder_graph
 from toolkit.methods.sam.prompts import (
@@ -77,10 +80,34 @@ class SamPredictor(Predictor):
         """Return the image encoder, which takes nearly all of the time."""
         return encoder_graph(self._decoders.tuned, self._encoder_sha256, self._samples)
 
-    def with_engine(self, engine: Engine) -> SamPredictor:
-        """Return a predictor that encodes in an engine."""
-        other = SamPredictor(self._decoders, self._settings, self._encoder_sha256, self._prompter)
-        other.engine, other._encoder = engine, Encoder(self._decoders.tuned, engine, "engine")
+    def parts(self) -> dict[str, Graph]:
+        """Return the decoders, by their names in `Decoders.choice`."""
+        both = {"tuned": self._decoders.tuned, "zero_shot": self._decoders.zero_shot}
+        return {
+            name: decoder_graph(sam, self._samples) for name, sam in both.items() if sam is not None
+        }
+
+    def asked(self) -> dict[str, Predictor]:
+        """Return the prompter, if another run prompts."""
+        return {} if self._prompter is None else {"prompt_run": self._prompter}
+
+    def with_engine(self, engine: Engine, name: str = "") -> SamPredictor:
+        """Return a predictor that encodes in an engine; without a name it keeps no encodings."""
+        other = copy.copy(self)
+        # Apart from those of trainings, whose engine computes with other threads, in other bits.
+        encoder = Encoder(self._decoders.tuned, engine, f"{name}, predicting")
+        other.engine, other._encoder, other._store = engine, encoder, None
+        if self._store is not None and name:
+            other._store = self._store.encoded_by(encoder)
+        return other
+
+    def with_parts(
+        self, engines: Mapping[str, Engine], asked: Mapping[str, Predictor]
+    ) -> SamPredictor:
+        """Return a predictor that decodes in engines, and that another predictor prompts."""
+        other = copy.copy(self)
+        other._decoders = replace(self._decoders, engines=engines)
+        other._prompter = asked.get("prompt_run")
         return other
 
     def _predict_one(

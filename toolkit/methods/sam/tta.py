@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,12 +29,15 @@ from toolkit.methods.sam.batched_decoder import (
     to_image_size,
 )
 from toolkit.methods.sam.crops import Box, Crop, shared_crop
+from toolkit.methods.sam.engine_decoder import decode_in_engine
 from toolkit.methods.sam.prompts import Prompt, clicked_parts
 from toolkit.runs.environment import computes_bfloat16
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from segment_anything.modeling import Sam
+
+    from toolkit.methods.base import Engine
 
 _BRIGHTNESS = (1.0, 0.85, 1.15, 0.92, 1.08, 0.8, 1.2, 1.0)
 _TRANSFORMS = (
@@ -155,11 +158,13 @@ class Decoders:
         tuned: the fine-tuned model.
         zero_shot: the model before training; None where it never answers.
         choice: names of these two by kind of prompt (`box`, `click`) and size of region.
+        engines: by these names, what runs their `decoder_graph` for first prompts.
     """
 
     tuned: Sam
     zero_shot: Sam | None = None
     choice: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    engines: Mapping[str, Engine] = field(default_factory=dict)
 
     def answering(self, prompt: Prompt, size: str) -> Sam:
         """Return the model that answers a prompt."""
@@ -168,21 +173,22 @@ class Decoders:
             return self.zero_shot
         return self.tuned
 
+    def engine_of(self, model: Sam) -> Engine | None:
+        """Return what decodes for one of the models; None for torch."""
+        return self.engines.get("zero_shot" if model is self.zero_shot else "tuned")
+
 
 @dataclass(frozen=True)
 class _Answer:
-    """One prompt in one view, after the transformer; its mask is made when it is asked for."""
+    """One prompt in one view; its mask logits are made when they are asked for."""
 
-    decoded: DecodedPrompts
-    row: int
     predicted_iou: float
+    make_logits: Callable[[], Tensor]
 
     @cached_property
     def logits(self) -> Tensor:
         """Mask logits, float tensor (1, 256, 256)."""
-        with torch.no_grad(), _autocast(self.decoded.tokens.device):
-            logits = self.decoded.low_res_logits(slice(self.row, self.row + 1), masks=1)
-        return logits[0].float()
+        return self.make_logits()
 
 
 @dataclass(frozen=True)
@@ -254,7 +260,12 @@ def predict_masks(
         models = {n: decoders.answering(prompts[n], size) for n, (size, _) in wanted.items()}
         for model in dict.fromkeys(models.values()):
             jobs = [(n, view) for n in wanted if models[n] is model for view in wanted[n][1]]
-            answers = _decode(model, embedding_of, [(prompts[n], v) for n, v in jobs], image_wh)
+            engine, pairs = decoders.engine_of(model), [(prompts[n], v) for n, v in jobs]
+            answers = (
+                _decode(model, embedding_of, pairs, image_wh)
+                if engine is None
+                else _decode_in_engine(model, engine, embedding_of, pairs, image_wh)
+            )
             for number in dict.fromkeys(n for n, _ in jobs):
                 own = {v: a for (n, v), a in zip(jobs, answers, strict=True) if n == number}
                 before = found.get(number)
@@ -355,8 +366,36 @@ def _decode(
             decoded = decode(sam, embeddings, prompts, scales, masks)
         # Not in bfloat16, which has too few digits to rank images by.
         ious = decoded.iou_predictions()[:, 0].tolist()
-        answers += [_Answer(decoded, row, iou) for row, iou in enumerate(ious)]
+        answers += [_Answer(iou, partial(_logits_of, decoded, row)) for row, iou in enumerate(ious)]
     return answers
+
+
+@torch.no_grad()
+def _logits_of(decoded: DecodedPrompts, row: int) -> Tensor:
+    with _autocast(decoded.tokens.device):
+        logits = decoded.low_res_logits(slice(row, row + 1), masks=1)
+    return logits[0].float()
+
+
+def _decode_in_engine(
+    sam: Sam,
+    engine: Engine,
+    embedding_of: EmbeddingFn,
+    jobs: Sequence[tuple[Prompt, View]],
+    image_wh: tuple[int, int],
+) -> list[_Answer]:
+    """Decode first prompts in views of one image, those of a view together; see `_decode`."""
+    answers: dict[int, _Answer] = {}
+    for view in dict.fromkeys(view for _, view in jobs):
+        numbers = [n for n, (_, of) in enumerate(jobs) if of == view]
+        scale = scale_to_input(view.size_wh(image_wh))
+        for start in range(0, len(numbers), _CHUNK):
+            part = numbers[start : start + _CHUNK]
+            prompts = [view.of_prompt(jobs[n][0], image_wh) for n in part]
+            found = decode_in_engine(sam, engine, embedding_of(view), prompts, scale)
+            for number, (iou, logits) in zip(part, found, strict=True):
+                answers[number] = _Answer(iou, logits.float)
+    return [answers[number] for number in range(len(jobs))]
 
 
 def _autocast(device: torch.device) -> torch.autocast:

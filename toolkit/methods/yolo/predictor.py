@@ -93,7 +93,7 @@ class YoloPredictor(Predictor):
         module = candidates_of_image(self.network)
         example = np.zeros((1, self.side, self.side, 3), np.uint8)
         names = ("candidates",) if module.end_to_end else ("boxes", "scores")
-        return Graph(module, example, names, any_size=True)
+        return Graph(module, {"image": example}, names, {"image": {1: "height", 2: "width"}})
 
 
 def _candidates(output: Any) -> Tensor:

@@ -1,0 +1,62 @@
+"""First prompts of one image, decoded by `decoder_graph` in an inference engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from toolkit.methods.sam.prompts import Prompt
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from segment_anything.modeling import Sam
+
+    from toolkit.methods.base import Engine
+
+POINTS = 2
+"""Of a first prompt: a box has two, a click one and padding."""
+
+
+def decoder_inputs(
+    embedding: Tensor, prompts: Sequence[Prompt], scale: float
+) -> tuple[NDArray[Any], ...]:
+    """Return the inputs of `decoder_graph`.
+
+    Args:
+        embedding: float tensor (256, 64, 64).
+        prompts: in pixels of the image or of its view.
+        scale: from these to pixels of SAM's input, see `scale_to_input`.
+    """
+    points = np.stack([prompt.coords for prompt in prompts]) * np.float32(scale)
+    labels = np.stack([prompt.labels for prompt in prompts])
+    return embedding[None].float().cpu().numpy(), points, labels
+
+
+def decode_in_engine(
+    sam: Sam, engine: Engine, embedding: Tensor, prompts: Sequence[Prompt], scale: float
+) -> list[tuple[float, Tensor]]:
+    """Return the predicted IoU and the mask logits (1, 256, 256) of each first prompt.
+
+    Args:
+        sam: the model, whose head predicts the IoUs.
+        engine: runs its `decoder_graph`.
+        embedding: float tensor (256, 64, 64), of the image or of its view.
+        prompts: in pixels of it.
+        scale: from these to pixels of SAM's input.
+    """
+    tokens, logits = engine(*decoder_inputs(embedding, prompts, scale))
+    ious = predicted_ious(sam, tokens).tolist()
+    return list(zip(ious, torch.from_numpy(logits)[:, None], strict=True))
+
+
+@torch.no_grad()
+def predicted_ious(sam: Sam, tokens: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return what the model predicts from tokens (B, 256) as IoUs of the single masks, (B,)."""
+    found: NDArray[np.float32] = sam.mask_decoder.iou_prediction_head(torch.from_numpy(tokens))[
+        :, 0
+    ].numpy()
+    return found
