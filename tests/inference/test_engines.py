@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +168,10 @@ def test_sam_decodes_in_an_engine_and_so_does_what_prompts_it_predict(
     assert set(predictor.parts()) == {"tuned"}
     assert set(predictor._decoders.engines) == {"tuned"}
     assert predictor.asked()["prompt_run"].engine is not None
+    assert model.parallel
+    with ThreadPoolExecutor(2) as pool:
+        both = list(pool.map(lambda path: model(path)[0].score, images[:2]))
+    assert both == [result.score for result in model(images[:2])]
     for found, one in zip(model(images[:2]), wanted, strict=True):
         assert found.score == pytest.approx(one.score, rel=0.05)
         assert (found.mask != one.mask).mean() < 0.05

@@ -115,7 +115,7 @@ class Model:
     @property
     def parallel(self) -> bool:
         """Whether several threads may predict at once."""
-        return isinstance(self._predictor, EnginePredictor)
+        return self._predictor.parallel
 
     @overload
     def __call__(self, source: Any, *, stream: Literal[False] = False) -> list[Result]: ...

@@ -95,10 +95,12 @@ class Predictor(ABC):
 
     Attributes:
         engine: what runs the network of `graph` instead of torch; None for torch.
+        parallel: whether several threads may predict at once, and gain by it.
     """
 
     batch_size: int = 1
     engine: Engine | None = None
+    parallel: bool = False
 
     @abstractmethod
     def predict(self, images: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
@@ -160,6 +162,8 @@ class EnginePredictor(Predictor):
         steps: as of `Predictor.steps`.
         engine: the network.
     """
+
+    parallel = True
 
     def __init__(self, steps: Mapping[str, Any], engine: Engine) -> None:
         from toolkit.runtime.steps import make_steps

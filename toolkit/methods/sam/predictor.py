@@ -82,9 +82,9 @@ class SamPredictor(Predictor):
 
     def parts(self) -> dict[str, Graph]:
         """Return the decoders, by their names in `Decoders.choice`."""
-        both = {"tuned": self._decoders.tuned, "zero_shot": self._decoders.zero_shot}
         return {
-            name: decoder_graph(sam, self._samples) for name, sam in both.items() if sam is not None
+            name: decoder_graph(sam, self._samples)
+            for name, sam in self._decoders.by_name().items()
         }
 
     def asked(self) -> dict[str, Predictor]:
@@ -108,6 +108,8 @@ class SamPredictor(Predictor):
         other = copy.copy(self)
         other._decoders = replace(self._decoders, engines=engines)
         other._prompter = asked.get("prompt_run")
+        in_engines = self.engine is not None and set(engines) == set(self._decoders.by_name())
+        other.parallel = in_engines and all(one.parallel for one in asked.values())
         return other
 
     def _predict_one(

@@ -166,6 +166,11 @@ class Decoders:
     choice: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     engines: Mapping[str, Engine] = field(default_factory=dict)
 
+    def by_name(self) -> dict[str, Sam]:
+        """Return the models that may answer, by their names in `choice`."""
+        both = {"tuned": self.tuned, "zero_shot": self.zero_shot}
+        return {name: sam for name, sam in both.items() if sam is not None}
+
     def answering(self, prompt: Prompt, size: str) -> Sam:
         """Return the model that answers a prompt."""
         name = self.choice.get("box" if prompt.is_box else "click", {}).get(size)
