@@ -235,8 +235,8 @@ class _StockStep:
     def __call__(self, embedding: Any, target: Any) -> None:
         import torch
 
-        from toolkit.methods.sam.batched_decoder import scale_to_input
         from toolkit.methods.sam.losses import mask_loss
+        from toolkit.runtime.segmentation import scale_to_input
 
         box = torch.tensor([target.box_xyxy], dtype=torch.float32) * scale_to_input(target.size_wh)
         with torch.no_grad():

@@ -31,10 +31,12 @@ def test_box_and_click_masks_equal_those_of_the_stock_predictor(
 ) -> None:
     from segment_anything import SamPredictor
 
-    from toolkit.methods.sam.batched_decoder import decode, scale_to_input, to_image_size
+    from toolkit.methods.sam.batched_decoder import decode
     from toolkit.methods.sam.embeddings import EmbeddingCache
-    from toolkit.methods.sam.prompts import box_prompt, centre_pixel, click_prompt
+    from toolkit.methods.sam.prompts import centre_pixel
     from toolkit.methods.sam.targets import region_targets
+    from toolkit.runtime.prompts import box_prompt, click_prompt
+    from toolkit.runtime.segmentation import scale_to_input, to_image_size
 
     sample = load_dataset(bottle_dir).by_id["test/broken_large/000.png"]
     (target,) = region_targets([sample])
@@ -58,7 +60,7 @@ def test_box_and_click_masks_equal_those_of_the_stock_predictor(
                 mobile_sam, embedding, prompts, [scale_to_input(target.size_wh)] * 2
             ).low_res_logits()
         for low, theirs in zip(decoded[:, 0], stock, strict=True):
-            mine = to_image_size(low, target.size_wh) > 0
+            mine = to_image_size(low.numpy(), target.size_wh) > 0
             iou = mask_iou(mine, theirs)
             assert isinstance(iou, float)
             assert iou > least

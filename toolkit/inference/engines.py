@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from importlib.util import find_spec
@@ -47,6 +47,7 @@ _ORDER = ("openvino bfloat16", "openvino float32", "onnxruntime float32")  # the
 _FORMAT = 7  # of the files; one more whenever the graphs of the methods change
 _EXTRAS = {"openvino": None, "onnxruntime": "onnx"}
 _MODEL, _RECORD = "model.onnx", "engine.json"
+_MAIN = ""  # name of the network of `Predictor.graph` among those of a run
 
 
 class _NoOnnxError(RunError):
@@ -129,8 +130,8 @@ def use_engine(
     opened = _open_fastest(Parity(graph, predictor, run, dataset), run, name, installed, streams)
     if opened is None:
         return predictor, "torch"
-    parts = {}
-    for part, network in predictor.parts().items():
+    parts, graphs = {}, predictor.parts()
+    for part, network in graphs.items():
         parity = Parity(network, None, run, dataset, part)
         of_part = _open_fastest(parity, run, name, installed, streams)
         if of_part is not None:
@@ -140,7 +141,31 @@ def use_engine(
         its_run = run.input(role)
         assert its_run is not None
         asked[role], _ = use_engine(other, its_run, name, dataset=dataset, streams=streams)
+    if graphs and run.finished:
+        _note_parts(run, predictor, {_MAIN: graph, **graphs})
     return predictor.with_engine(*opened).with_parts(parts, asked), opened[1]
+
+
+def _note_parts(run: Run, predictor: Predictor, graphs: Mapping[str, Graph]) -> None:
+    """Write where the engine files of a run's networks are, for a process without torch."""
+    recipe = _recipe(run)
+    folder, networks = _folder(recipe), {}
+    for name, graph in graphs.items():
+        assert graph.shared is not None
+        networks[name] = graph.shared.key
+    record = {
+        "recipe": recipe,
+        "steps": predictor.steps(),
+        "networks": networks,
+        "asked": sorted(predictor.asked()),
+    }
+    if record["steps"] is None or _record_of(folder, recipe) is not None:
+        return
+    try:
+        with atomic_folder(folder, overwrite=True) as fresh:
+            write_sealed(fresh / _RECORD, record)
+    except OutputError:
+        return  # the next process loads torch again
 
 
 def _open_fastest(
@@ -183,15 +208,38 @@ def cached_engine(run: Run, name: str, *, streams: int = 1) -> tuple[Predictor, 
     if name == "torch" or run.device != "cpu":
         return None
     recipe = _recipe(run)
+    record = _record_of(_folder(recipe), recipe)
+    if record is None or record["steps"] is None:
+        return None
+    networks = record.get("networks", {})
+    recipes = {part: {**_common_recipe(), "network": key} for part, key in networks.items()}
+    opened = {}
+    for part, of_part in (recipes or {_MAIN: recipe}).items():
+        found = _open_cached(of_part, name, streams)
+        if found is None:
+            return None
+        opened[part] = found
+    asked = {}
+    for role in record.get("asked", []):
+        its_run = run.input(role)
+        other = None if its_run is None else cached_engine(its_run, name, streams=streams)
+        if other is None:
+            return None
+        asked[role] = other[0]
+    engine, fastest = opened.pop(_MAIN)
+    parts = {part: one for part, (one, _) in opened.items()}
+    return EnginePredictor(record["steps"], engine, parts, asked), fastest
+
+
+def _open_cached(recipe: dict[str, Any], name: str, streams: int) -> tuple[Engine, str] | None:
+    """Return a network in the engine that it takes, and its name; None where there is no file."""
     folder = _folder(recipe)
     if not _fits(folder, recipe):
         return None
-    record = read_json(folder / _RECORD)
-    fastest = _fastest(record, name)
-    if fastest is None or record["steps"] is None:
+    fastest = _fastest(read_json(folder / _RECORD), name)
+    if fastest is None:
         return None
-    engine = open_engine(folder / _MODEL, fastest, streams=streams)
-    return EnginePredictor(record["steps"], engine), fastest
+    return open_engine(folder / _MODEL, fastest, streams=streams), fastest
 
 
 def _fastest(record: dict[str, Any], name: str) -> str | None:
@@ -289,22 +337,25 @@ def _recipe(run: Run | None, graph: Graph | None = None) -> dict[str, Any]:
         run: whose weights they are made from.
         graph: its network, which may be one that many runs share.
     """
-    common = {
-        "format": _FORMAT,
-        "toolkit": __version__,
-        "versions": {name: package_version(name) for name in ("torch", "onnx", *_EXTRAS)},
-        "processor": processor(),
-    }
     if graph is not None and graph.shared is not None:
-        return {**common, "network": graph.shared.key}
+        return {**_common_recipe(), "network": graph.shared.key}
     assert run is not None
     files = sorted(path for path in run.weights.rglob("*") if path.is_file())
     return {
-        **common,
+        **_common_recipe(),
         "method": run.method,
         "settings": run.record["settings"],
         "seed": run.seed,
         "weights": {p.relative_to(run.weights).as_posix(): file_sha256(p) for p in files},
+    }
+
+
+def _common_recipe() -> dict[str, Any]:
+    return {
+        "format": _FORMAT,
+        "toolkit": __version__,
+        "versions": {name: package_version(name) for name in ("torch", "onnx", *_EXTRAS)},
+        "processor": processor(),
     }
 
 
@@ -314,18 +365,22 @@ def _folder(recipe: dict[str, Any]) -> Path:
 
 
 def _fits(folder: Path, recipe: dict[str, Any]) -> bool:
-    """Return whether a folder holds undamaged files of this recipe."""
+    """Return whether a folder holds an undamaged network of this recipe."""
+    record = _record_of(folder, recipe)
+    try:
+        return record is not None and record.get("sha256") == file_sha256(folder / _MODEL)
+    except OSError:
+        return False
+
+
+def _record_of(folder: Path, recipe: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the record of a folder; None if it is missing, damaged or of another recipe."""
     try:
         record = read_json(folder / _RECORD)
-        digest = file_sha256(folder / _MODEL)
     except (ToolkitError, OSError):
-        return False
-    return (
-        isinstance(record, dict)
-        and is_sealed(record) is not False
-        and record.get("recipe") == recipe
-        and record.get("sha256") == digest
-    )
+        return None
+    fits = isinstance(record, dict) and is_sealed(record) is not False
+    return record if fits and record.get("recipe") == recipe else None
 
 
 def _make(folder: Path, parity: Parity, installed: Sequence[str], recipe: dict[str, Any]) -> None:

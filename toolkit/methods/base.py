@@ -10,21 +10,23 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
 
 from toolkit.data.splits import Split
 from toolkit.data.types import Sample
-from toolkit.errors import RunError
+from toolkit.errors import DataError, RunError
 from toolkit.prediction import Boxes, Prediction
 from toolkit.runs.run import Run
+from toolkit.runtime.prompts import PromptError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from torch import nn
 
-    from toolkit.runtime.steps import Answer
+    from toolkit.runtime.answer import Answer
 
 S = TypeVar("S")
 
@@ -161,20 +163,36 @@ class EnginePredictor(Predictor):
     Args:
         steps: as of `Predictor.steps`.
         engine: the network.
+        parts: further networks, see `Predictor.parts`.
+        asked: other predictors, see `Predictor.asked`.
     """
 
     parallel = True
 
-    def __init__(self, steps: Mapping[str, Any], engine: Engine) -> None:
+    def __init__(
+        self,
+        steps: Mapping[str, Any],
+        engine: Engine,
+        parts: Mapping[str, Engine] | None = None,
+        asked: Mapping[str, Predictor] | None = None,
+    ) -> None:
         from toolkit.runtime.steps import make_steps
 
         self.engine = engine
-        self._steps = make_steps(steps)
+        answers = {role: partial(_first_prediction, one) for role, one in (asked or {}).items()}
+        self._steps = make_steps(steps, parts or {}, answers)
 
     def predict(self, images: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
         """Return one prediction per image; see `Predictor.predict`."""
         assert self.engine is not None
-        return [to_prediction(self._steps.predict(image, self.engine)) for image in images]
+        try:
+            return [to_prediction(self._steps.predict(image, self.engine)) for image in images]
+        except PromptError as error:
+            raise DataError(str(error)) from error
+
+
+def _first_prediction(predictor: Predictor, image: NDArray[np.uint8]) -> Prediction:
+    return predictor.predict([image])[0]
 
 
 def to_prediction(answer: Answer) -> Prediction:
@@ -184,6 +202,7 @@ def to_prediction(answer: Answer) -> Prediction:
         class_probabilities=answer.class_probabilities,
         boxes=None if answer.boxes is None else Boxes(*answer.boxes),
         anomaly_map=answer.anomaly_map,
+        mask=answer.mask,
     )
 
 

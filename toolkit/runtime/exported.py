@@ -26,11 +26,12 @@ import cv2
 import numpy as np
 
 from toolkit.runtime.engines import open_network
-from toolkit.runtime.steps import Answer, make_steps
+from toolkit.runtime.steps import make_steps
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from toolkit.runtime.answer import Answer
     from toolkit.runtime.engines import Network
     from toolkit.runtime.steps import Steps
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from toolkit.runtime.answer import Answer
 from toolkit.runtime.boxes import (
     CONFIDENCE_FLOOR,
     Found,
@@ -19,28 +20,19 @@ from toolkit.runtime.boxes import (
     turn_boxes_back,
     weighted_boxes_fusion,
 )
+from toolkit.runtime.segmentation import SegmentationSteps
 from toolkit.runtime.tiles import detect_in_tiles
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    Network = Callable[[NDArray[np.uint8]], Sequence[NDArray[np.float32]]]
+    from toolkit.runtime.segmentation import Ask
+
+    Network = Callable[..., Sequence[NDArray[np.float32]]]
 
 _MAX_BOXES, _MAX_CANDIDATES, _CLASS_OFFSET = 300, 30000, 7680
 _SAMPLED = 16  # pixels of a map of which one is looked at first
 _TRUNCATE = 4.0  # standard deviations, as scipy's gaussian_filter, which the papers' codes use
-
-
-class Answer(NamedTuple):
-    """What was found in one image.
-
-    The score is raw: higher is worse. The anomaly map is float32 (side, side) over the whole image.
-    """
-
-    score: float
-    class_probabilities: dict[str, float] | None = None
-    boxes: Found | None = None
-    anomaly_map: NDArray[np.float32] | None = None
 
 
 # --- From an image to the network's input, and from its outputs to an answer ---------------------
@@ -177,8 +169,20 @@ _KINDS: dict[str, Callable[[Mapping[str, Any]], Steps]] = {
 }  # fmt: skip
 
 
-def make_steps(record: Mapping[str, Any]) -> Steps:
-    """Return the steps around a network that a record describes."""
+def make_steps(
+    record: Mapping[str, Any],
+    networks: Mapping[str, Network] | None = None,
+    asked: Mapping[str, Ask] | None = None,
+) -> Steps:
+    """Return the steps around a network that a record describes.
+
+    Args:
+        record: `kind`, and what that kind needs.
+        networks: further ones, by name, which `segmentation` needs.
+        asked: what other models find in an image, by role, which it needs, too.
+    """
+    if record["kind"] == "segmentation":
+        return SegmentationSteps(record, networks or {}, asked or {})
     return _KINDS[record["kind"]](record)
 
 

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from toolkit.methods.sam.batched_decoder import decode, scale_to_input, to_image_size
-from toolkit.methods.sam.prompts import Prompt, box_prompt, click_prompt, with_click
+from toolkit.methods.sam.batched_decoder import decode
+from toolkit.methods.sam.prompts import with_click
+from toolkit.runtime.prompts import Prompt, box_prompt, click_prompt
+from toolkit.runtime.segmentation import scale_to_input, to_image_size
 
 
 def _stock(sam, embedding: torch.Tensor, prompt: Prompt, scale: float, mask):
@@ -68,7 +70,7 @@ def test_masks_come_back_at_image_size_as_the_stock_model_scales_them(
     scale = scale_to_input(size_wh)
     inner = (int(height * scale + 0.5), int(width * scale + 0.5))
     expected = small_sam.postprocess_masks(logits, inner, (height, width))
-    found = torch.from_numpy(to_image_size(logits[0, 0], size_wh))
+    found = torch.from_numpy(to_image_size(logits[0, 0].numpy(), size_wh))
     # OpenCV interpolates with other roundings.
     torch.testing.assert_close(found, expected[0, 0], atol=2e-3, rtol=0)
 

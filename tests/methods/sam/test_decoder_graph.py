@@ -12,10 +12,12 @@ import torch
 from toolkit.data.layouts import load_dataset
 from toolkit.inference.engines import open_engine, write_network
 from toolkit.methods.sam.decoder_graph import decoder_graph
-from toolkit.methods.sam.engine_decoder import POINTS, predicted_ious
+from toolkit.methods.sam.engine_decoder import predicted_ious
 from toolkit.methods.sam.model import copy_decoder
-from toolkit.methods.sam.prompts import Prompt, box_prompt, click_prompt, with_click
+from toolkit.methods.sam.prompts import with_click
 from toolkit.methods.sam.tta import Decoders, TTAConfig, View, predict_masks, refine
+from toolkit.runtime.prompts import Prompt, box_prompt, click_prompt
+from toolkit.runtime.segmentation import POINTS
 
 pytestmark = pytest.mark.slow
 SIZE = (300, 200)

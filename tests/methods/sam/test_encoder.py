@@ -21,8 +21,9 @@ from toolkit.methods.sam.embeddings import (
     thread_pool,
     training_cache,
 )
-from toolkit.methods.sam.encoder import Encoder, encoder_graph, fuse_encoder, to_input
+from toolkit.methods.sam.encoder import Encoder, encoder_graph, fuse_encoder
 from toolkit.methods.sam.tta import View
+from toolkit.runtime.segmentation import sam_input
 
 
 class _Encoder(nn.Module):
@@ -117,7 +118,7 @@ def test_the_input_is_that_of_meta(small_sam) -> None:
             seen.append(x)
             return x
 
-    encoder._from_input(Recorder(), torch.from_numpy(to_input(image)))  # type: ignore[arg-type]
+    encoder._from_input(Recorder(), torch.from_numpy(sam_input(image)))  # type: ignore[arg-type]
     torch.testing.assert_close(seen[0][0], small_sam.preprocess(resized.float()))
 
 

@@ -22,9 +22,9 @@ from toolkit.methods.sam.evaluate import (
     joined_iou,
     size_of,
 )
-from toolkit.methods.sam.prompts import Prompt
 from toolkit.methods.sam.targets import Target, low_res_mask
 from toolkit.methods.sam.tta import WHOLE
+from toolkit.runtime.prompts import Prompt
 
 MODEL = Evaluated(None)  # type: ignore[arg-type]
 TRUTH = np.zeros((60, 80), bool)

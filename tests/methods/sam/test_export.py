@@ -13,7 +13,7 @@ import torch
 from toolkit.data.types import Sample
 from toolkit.methods.sam.batched_decoder import decode
 from toolkit.methods.sam.export import export_sam, save_whole
-from toolkit.methods.sam.prompts import box_prompt
+from toolkit.runtime.prompts import box_prompt
 
 pytestmark = pytest.mark.slow
 

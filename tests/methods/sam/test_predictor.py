@@ -15,10 +15,10 @@ from toolkit.methods.sam import tta
 from toolkit.methods.sam.embeddings import EmbeddingCache
 from toolkit.methods.sam.encoder import Encoder
 from toolkit.methods.sam.predictor import SamPredictor, prompts_of, tta_config
-from toolkit.methods.sam.prompts import grid_prompts
 from toolkit.methods.sam.settings import SamSettings
 from toolkit.methods.sam.tta import Decoders, TTAConfig
 from toolkit.prediction import Boxes, Prediction
+from toolkit.runtime.prompts import grid_prompts
 
 pytestmark = pytest.mark.slow
 SIZE = (100, 80)

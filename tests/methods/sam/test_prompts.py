@@ -4,17 +4,19 @@ import numpy as np
 import pytest
 
 from toolkit.methods.sam.prompts import (
+    centre_pixel,
+    click_on_error,
+    likely_pixel,
+    random_pixel,
+    with_click,
+)
+from toolkit.runtime.prompts import (
     NEGATIVE,
     PADDING,
     POSITIVE,
     box_prompt,
-    centre_pixel,
-    click_on_error,
     click_prompt,
     find_peaks,
-    likely_pixel,
-    random_pixel,
-    with_click,
 )
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from toolkit.methods.sam import tta
 from toolkit.methods.sam.crops import crop_around
-from toolkit.methods.sam.prompts import Prompt, box_prompt, click_prompt, with_click
+from toolkit.methods.sam.prompts import with_click
 from toolkit.methods.sam.targets import low_res_mask
 from toolkit.methods.sam.tta import (
     NO_TTA,
@@ -25,6 +25,7 @@ from toolkit.methods.sam.tta import (
     tta_views,
 )
 from toolkit.metrics.masks import mask_iou
+from toolkit.runtime.prompts import Prompt, box_prompt, click_prompt
 
 numbers = st.integers(0, VIEW_COUNT - 1)
 SIZE = (400, 300)

@@ -17,16 +17,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from toolkit.methods.sam.prompts import PADDING, Prompt
+from toolkit.runtime.prompts import PADDING, Prompt
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from segment_anything.modeling import MaskDecoder, Sam
     from segment_anything.modeling.transformer import Attention, TwoWayTransformer
     from torch import nn
-
-INPUT_SIZE = 1024
-"""Side of SAM's square input; the longer side of an image is scaled to it."""
 
 LOW_RES_SIZE = 256
 """Side of the decoder's masks."""
@@ -142,37 +138,6 @@ def decode_points(
         source = source.to(torch.get_autocast_dtype(kind))
     tokens, keys = _two_way(decoder.transformer, source.contiguous(), position, tokens)
     return DecodedPrompts(decoder, tokens, keys, rows, columns)
-
-
-def scale_to_input(size_wh: tuple[int, int]) -> float:
-    """Return the factor from image pixels to SAM's input pixels."""
-    return INPUT_SIZE / max(size_wh)
-
-
-def to_image_size(logits: Tensor, size_wh: tuple[int, int]) -> NDArray[np.float32]:
-    """Scale mask logits to the image: up to the input square, padding off, then to image pixels.
-
-    Args:
-        logits: float tensor (256, 256).
-        size_wh: width and height of the image.
-
-    Returns:
-        float32 array (H, W).
-    """
-    import cv2
-
-    width, height = size_wh
-    scale = scale_to_input(size_wh)
-    inner = (int(height * scale + 0.5), int(width * scale + 0.5))
-    low = np.ascontiguousarray(logits.float().cpu().numpy())
-    square = cv2.resize(low, (INPUT_SIZE, INPUT_SIZE), interpolation=cv2.INTER_LINEAR)
-    square = square[: inner[0], : inner[1]]
-    if inner == (height, width):
-        return np.ascontiguousarray(square, np.float32)
-    scaled: NDArray[np.float32] = cv2.resize(
-        square, (width, height), interpolation=cv2.INTER_LINEAR
-    )
-    return scaled
 
 
 def _embed_points(sam: Sam, coords: Tensor, labels: Tensor) -> Tensor:

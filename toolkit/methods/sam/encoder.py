@@ -17,12 +17,13 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from toolkit.data.images import read_rgb
 from toolkit.data.types import Sample
 from toolkit.methods.base import Graph, Outputs, SharedNetwork
-from toolkit.methods.sam.batched_decoder import INPUT_SIZE, decode
+from toolkit.methods.sam.batched_decoder import decode
 from toolkit.methods.sam.evaluate import region_ious
-from toolkit.methods.sam.prompts import box_prompt
 from toolkit.methods.sam.targets import Target, region_targets
 from toolkit.methods.sam.tta import WHOLE, View
 from toolkit.runs.environment import computes_bfloat16
+from toolkit.runtime.prompts import box_prompt
+from toolkit.runtime.segmentation import INPUT_SIZE, sam_input
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -60,7 +61,7 @@ class Encoder:
         Returns:
             float16 tensor (256, 64, 64) on the model's device.
         """
-        pixels = to_input(image)
+        pixels = sam_input(image)
         if self._engine is not None:
             return torch.from_numpy(self._engine(pixels)[0][0]).half().to(self._sam.device)
         device = self._sam.device
@@ -69,24 +70,8 @@ class Encoder:
         return found.half()
 
 
-def to_input(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Scale an RGB image (H, W, 3) to SAM's square.
-
-    Returns:
-        uint8 array (1, 1024, 1024, 4); the fourth channel is 255 in the image, 0 in the padding.
-    """
-    from segment_anything.utils.transforms import ResizeLongestSide
-
-    resized = ResizeLongestSide(INPUT_SIZE).apply_image(image)
-    height, width = resized.shape[:2]
-    padded = np.zeros((1, INPUT_SIZE, INPUT_SIZE, 4), np.uint8)
-    padded[0, :height, :width, :3] = resized
-    padded[0, :height, :width, 3] = 255
-    return padded
-
-
 def _from_input(sam: Sam, pixels: Tensor) -> Tensor:
-    """Encode what `to_input` returns; padding is zero after the normalisation, as SAM wants it."""
+    """Encode what `sam_input` returns; padding is zero after the normalisation, as SAM wants it."""
     channels = pixels.permute(0, 3, 1, 2).float()
     image = (channels[:, :3] - sam.pixel_mean) / sam.pixel_std * (channels[:, 3:] / 255)
     found: Tensor = sam.image_encoder(image)
@@ -124,7 +109,7 @@ def encoder_graph(
         if not images:
             draw = np.random.default_rng(0)
             images = [draw.integers(0, 256, (320, 320, 3), np.uint8) for _ in range(2)]
-        return [(to_input(image),) for image in images]
+        return [(sam_input(image),) for image in images]
 
     def distance(found: Sequence[Outputs], expected: Sequence[Outputs]) -> float:
         if not targets:

@@ -3,37 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from toolkit.methods.sam.prompts import Prompt
+from toolkit.runtime.prompts import Prompt
+from toolkit.runtime.segmentation import decoder_inputs
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
     from segment_anything.modeling import Sam
 
     from toolkit.methods.base import Engine
-
-POINTS = 2
-"""Of a first prompt: a box has two, a click one and padding."""
-
-
-def decoder_inputs(
-    embedding: Tensor, prompts: Sequence[Prompt], scale: float
-) -> tuple[NDArray[Any], ...]:
-    """Return the inputs of `decoder_graph`.
-
-    Args:
-        embedding: float tensor (256, 64, 64).
-        prompts: in pixels of the image or of its view.
-        scale: from these to pixels of SAM's input, see `scale_to_input`.
-    """
-    points = np.stack([prompt.coords for prompt in prompts]) * np.float32(scale)
-    labels = np.stack([prompt.labels for prompt in prompts])
-    return embedding[None].float().cpu().numpy(), points, labels
 
 
 def decode_in_engine(
@@ -48,7 +31,8 @@ def decode_in_engine(
         prompts: in pixels of it.
         scale: from these to pixels of SAM's input.
     """
-    tokens, logits = engine(*decoder_inputs(embedding, prompts, scale))
+    array = embedding[None].float().cpu().numpy()
+    tokens, logits = engine(*decoder_inputs(array, prompts, scale))
     ious = predicted_ious(sam, tokens).tolist()
     return list(zip(ious, torch.from_numpy(logits)[:, None], strict=True))
 

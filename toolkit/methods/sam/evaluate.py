@@ -13,14 +13,7 @@ from torch import Tensor
 
 from toolkit.boxes import jitter_box
 from toolkit.errors import ToolkitError
-from toolkit.methods.sam.prompts import (
-    Prompt,
-    box_prompt,
-    centre_pixel,
-    click_on_error,
-    click_prompt,
-    with_click,
-)
+from toolkit.methods.sam.prompts import centre_pixel, click_on_error, with_click
 from toolkit.methods.sam.targets import Embeddings, Target
 from toolkit.methods.sam.tta import (
     NO_TTA,
@@ -36,6 +29,7 @@ from toolkit.methods.sam.tta import (
 from toolkit.metrics.bootstrap import bootstrap_mean
 from toolkit.metrics.masks import boundary_iou, mask_dice, mask_iou
 from toolkit.metrics.values import to_json
+from toolkit.runtime.prompts import Prompt, box_prompt, click_prompt
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -15,15 +15,12 @@ from toolkit.data.types import Sample
 from toolkit.files import atomic_write
 from toolkit.methods.base import Exported
 from toolkit.methods.onnx_graph import write_graph
-from toolkit.methods.sam.batched_decoder import (
-    LOGIT_LIMIT,
-    LOW_RES_SIZE,
-    decode,
-    scale_to_input,
-)
+from toolkit.methods.sam.batched_decoder import LOGIT_LIMIT, LOW_RES_SIZE, decode
 from toolkit.methods.sam.encoder import Encoder
 from toolkit.methods.sam.model import save_decoder
-from toolkit.methods.sam.prompts import PADDING, Prompt, box_prompt, click_prompt, with_click
+from toolkit.methods.sam.prompts import with_click
+from toolkit.runtime.prompts import PADDING, Prompt, box_prompt, click_prompt
+from toolkit.runtime.segmentation import scale_to_input
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

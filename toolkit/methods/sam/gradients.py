@@ -18,13 +18,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from toolkit.methods.sam.batched_decoder import LOGIT_LIMIT, decode, scale_to_input
+from toolkit.methods.sam.batched_decoder import LOGIT_LIMIT, decode
 from toolkit.methods.sam.data_parallel import ALONE, Shards
 from toolkit.methods.sam.losses import prompt_loss
 from toolkit.methods.sam.settings import SamSettings
 from toolkit.methods.sam.targets import Embeddings, Target
 from toolkit.methods.sam.training_prompts import first_prompt, with_random_click
 from toolkit.methods.sam.tta import View
+from toolkit.runtime.segmentation import scale_to_input
 
 if TYPE_CHECKING:
     from segment_anything.modeling import Sam

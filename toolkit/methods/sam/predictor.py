@@ -6,26 +6,20 @@ import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from toolkit.data.types import Sample
 from toolkit.errors import DataError
-from toolkit.methods.base import Engine, Graph, Predictor
-from toolkit.methods.sam.decoder_graph import decoder_graph
+from toolkit.methods.base import Engine, EnginePredictor, Graph, Predictor
+from toolkit.methods.sam.decoder_graph import decoder_graph, ious_graph
 from toolkit.methods.sam.embeddings import EmbeddingCache, ViewEmbeddings
 from toolkit.methods.sam.encoder import Encoder, encoder_graph
-from toolkit.methods.sam.prompts import (
-    Prompt,
-    box_prompt,
-    click_prompt,
-    find_peaks,
-    grid_prompts,
-)
 from toolkit.methods.sam.settings import SamSettings
 from toolkit.methods.sam.tta import NO_TTA, Decoders, TTAConfig, predict_masks
 from toolkit.prediction import Prediction
+from toolkit.runtime.prompts import Prompt, PromptError, grid_prompts, prompts_of_finding
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -81,10 +75,28 @@ class SamPredictor(Predictor):
         return encoder_graph(self._decoders.tuned, self._encoder_sha256, self._samples)
 
     def parts(self) -> dict[str, Graph]:
-        """Return the decoders, by their names in `Decoders.choice`."""
+        """Return the decoders, by their names in `Decoders.choice`, and `<name>_ious` of each."""
+        graphs = {}
+        for name, sam in self._decoders.by_name().items():
+            graphs[name] = decoder_graph(sam, self._samples)
+            graphs[f"{name}_ious"] = ious_graph(sam)
+        return graphs
+
+    def steps(self) -> dict[str, Any] | None:
+        """Return what lies around the networks; None where several views of an image answer."""
+        if self._tta.views > 1 or self._tta.crops or self._tta.crop_below:
+            return None
+        names = self._decoders.by_name()
+        of_kinds = {k: self._decoders.choice.get(k, {}).get("large") for k in ("box", "click")}
+        settings = self._settings
         return {
-            name: decoder_graph(sam, self._samples)
-            for name, sam in self._decoders.by_name().items()
+            "kind": "segmentation",
+            "decoders": {k: name if name in names else "tuned" for k, name in of_kinds.items()},
+            "mask_threshold": settings.mask_threshold,
+            "score_ratio": settings.score_ratio,
+            "max_prompts": settings.max_prompts,
+            "prompt_confidence": settings.prompt_confidence,
+            "points_per_side": settings.points_per_side,
         }
 
     def asked(self) -> dict[str, Predictor]:
@@ -103,12 +115,20 @@ class SamPredictor(Predictor):
 
     def with_parts(
         self, engines: Mapping[str, Engine], asked: Mapping[str, Predictor]
-    ) -> SamPredictor:
-        """Return a predictor that decodes in engines, and that another predictor prompts."""
+    ) -> Predictor:
+        """Return a predictor that decodes in engines, and that another predictor prompts.
+
+        It needs no torch where all is in engines and no encodings are kept.
+        """
+        names, steps = set(self._decoders.by_name()), self.steps()
+        whole = names | {f"{name}_ious" for name in names} <= set(engines)
+        in_engines = self.engine is not None and whole
+        if in_engines and steps is not None and self._store is None:
+            assert self.engine is not None
+            return EnginePredictor(steps, self.engine, engines, asked)
         other = copy.copy(self)
         other._decoders = replace(self._decoders, engines=engines)
         other._prompter = asked.get("prompt_run")
-        in_engines = self.engine is not None and set(engines) == set(self._decoders.by_name())
         other.parallel = in_engines and all(one.parallel for one in asked.values())
         return other
 
@@ -171,31 +191,12 @@ def prompts_of(
         DataError: the prediction has neither boxes nor an anomaly map, or a box lies outside the
             image.
     """
-    height, width = image.shape[:2]
-    if prediction.boxes is not None:
-        boxes = prediction.boxes
-        order = np.argsort(-boxes.scores, kind="stable")[: settings.max_prompts]
-        kept = [int(i) for i in order if boxes.scores[i] >= settings.prompt_confidence]
-        return [_box_inside(boxes.xyxy[i], (width, height)) for i in kept], boxes.scores[kept]
-    if prediction.anomaly_map is not None:
-        peaks = find_peaks(prediction.anomaly_map, (width, height), limit=settings.max_prompts)
-        values = np.array([value for _, _, value in peaks], np.float32)
-        return [click_prompt(x, y) for x, y, _ in peaks], values
-    raise DataError(
-        "the prompting run predicts neither boxes nor anomaly maps; use --prompt-run with a run of "
-        "yolo, yolo-world or patchcore"
-    )
-
-
-def _box_inside(box_xyxy: NDArray[np.float32], size_wh: tuple[int, int]) -> Prompt:
-    """Return the prompt of the part of a box that is in the image."""
-    width, height = size_wh
-    x0, y0 = (max(float(v), 0.0) for v in box_xyxy[:2])
-    x1, y1 = min(float(box_xyxy[2]), float(width)), min(float(box_xyxy[3]), float(height))
-    if not (np.isfinite(box_xyxy).all() and x0 < x1 and y0 < y1):
-        numbers = ", ".join(f"{float(v):g}" for v in box_xyxy)
-        raise DataError(
-            f"prompting box ({numbers}) has no pixel in the image of {width} x {height}; "
-            "train the prompting run again"
+    try:
+        return prompts_of_finding(
+            prediction,
+            (image.shape[1], image.shape[0]),
+            limit=settings.max_prompts,
+            confidence=settings.prompt_confidence,
         )
-    return box_prompt((x0, y0, x1, y1))
+    except PromptError as error:
+        raise DataError(str(error)) from error

@@ -13,9 +13,10 @@ from toolkit.data.images import read_truth
 from toolkit.data.regions import Region, regions_of
 from toolkit.data.types import Sample
 from toolkit.errors import DataError
-from toolkit.methods.sam.batched_decoder import LOW_RES_SIZE, scale_to_input
+from toolkit.methods.sam.batched_decoder import LOW_RES_SIZE
 from toolkit.methods.sam.crops import random_crop
 from toolkit.methods.sam.tta import VIEW_COUNT, WHOLE, View
+from toolkit.runtime.segmentation import scale_to_input
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

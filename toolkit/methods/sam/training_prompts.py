@@ -5,16 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from toolkit.boxes import jitter_box
-from toolkit.methods.sam.batched_decoder import INPUT_SIZE, scale_to_input
-from toolkit.methods.sam.prompts import (
-    Prompt,
-    box_prompt,
-    click_on_error,
-    click_prompt,
-    likely_pixel,
-    random_pixel,
-    with_click,
-)
+from toolkit.methods.sam.prompts import click_on_error, likely_pixel, random_pixel, with_click
+from toolkit.runtime.prompts import Prompt, box_prompt, click_prompt
+from toolkit.runtime.segmentation import INPUT_SIZE, scale_to_input
 
 if TYPE_CHECKING:
     import numpy as np

@@ -21,17 +21,13 @@ import torch
 from torch import Tensor
 
 from toolkit.d4 import D4
-from toolkit.methods.sam.batched_decoder import (
-    LOGIT_LIMIT,
-    DecodedPrompts,
-    decode,
-    scale_to_input,
-    to_image_size,
-)
+from toolkit.methods.sam.batched_decoder import LOGIT_LIMIT, DecodedPrompts, decode
 from toolkit.methods.sam.crops import Box, Crop, shared_crop
 from toolkit.methods.sam.engine_decoder import decode_in_engine
-from toolkit.methods.sam.prompts import Prompt, clicked_parts
+from toolkit.methods.sam.prompts import clicked_parts
 from toolkit.runs.environment import computes_bfloat16
+from toolkit.runtime.prompts import Prompt
+from toolkit.runtime.segmentation import PROMPTS_PER_CALL, scale_to_input, to_image_size
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -103,8 +99,6 @@ class View:
 WHOLE = View()
 SIZES = ("small", "large")
 """Of regions: small ones are answered from a crop, where the settings say so."""
-_CHUNK = 16
-"""Prompts per call of the decoder, which limits its memory."""
 EmbeddingFn = Callable[[View], Tensor]
 """Returns the embedding (256, 64, 64) of a view of the image at hand."""
 
@@ -233,7 +227,7 @@ class MaskPrediction:
         """Return the logits of a view at its own size."""
         w, h = view.size_wh(self.image_wh)
         turned = (h, w) if view.transform.swaps_sides else (w, h)
-        return to_image_size(self.answers[view].logits[0], turned)
+        return to_image_size(self.answers[view].logits[0].cpu().numpy(), turned)
 
 
 @torch.no_grad()
@@ -358,15 +352,15 @@ def _decode(
         feedback: float tensor (B, 1, 256, 256), clamped logits of the previous round.
     """
     answers: list[_Answer] = []
-    for start in range(0, len(jobs), _CHUNK):
-        part = jobs[start : start + _CHUNK]
+    for start in range(0, len(jobs), PROMPTS_PER_CALL):
+        part = jobs[start : start + PROMPTS_PER_CALL]
         views = list(dict.fromkeys(view for _, view in part))
         embeddings = torch.stack([embedding_of(view).float() for view in views]).to(sam.device)
         if len(views) > 1:
             embeddings = embeddings[[views.index(view) for _, view in part]]
         prompts = [view.of_prompt(prompt, image_wh) for prompt, view in part]
         scales = [scale_to_input(view.size_wh(image_wh)) for _, view in part]
-        masks = None if feedback is None else feedback[start : start + _CHUNK]
+        masks = None if feedback is None else feedback[start : start + PROMPTS_PER_CALL]
         with _autocast(sam.device):
             decoded = decode(sam, embeddings, prompts, scales, masks)
         # Not in bfloat16, which has too few digits to rank images by.
@@ -394,8 +388,8 @@ def _decode_in_engine(
     for view in dict.fromkeys(view for _, view in jobs):
         numbers = [n for n, (_, of) in enumerate(jobs) if of == view]
         scale = scale_to_input(view.size_wh(image_wh))
-        for start in range(0, len(numbers), _CHUNK):
-            part = numbers[start : start + _CHUNK]
+        for start in range(0, len(numbers), PROMPTS_PER_CALL):
+            part = numbers[start : start + PROMPTS_PER_CALL]
             prompts = [view.of_prompt(jobs[n][0], image_wh) for n in part]
             found = decode_in_engine(sam, engine, embedding_of(view), prompts, scale)
             for number, (iou, logits) in zip(part, found, strict=True):
