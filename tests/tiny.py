@@ -77,3 +77,15 @@ class TinyRuns:
                 run = toolkit.train(method, data, runs=folder, device="cpu", **values)
                 done.write_text(str(run.path))
         return Run.open(Path(done.read_text()))
+
+    def prompted_sam(self) -> Run:
+        """Return a run of SAM that a PaDiM of the same few images prompts."""
+        folder = self._folder / "prompted"
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / "lock"):
+            if not (folder / "sam/001/metrics.json").is_file():
+                data = few_images(self._data, self._folder / "few")
+                words: dict[str, Any] = {"runs": folder, "device": "cpu", "protocol": "supervised"}
+                prompter = toolkit.train("padim", data, **words, **SMALL["padim"])
+                toolkit.train("sam", data, prompt_run=prompter, **words, **SMALL["sam"])
+        return Run.open(folder / "sam/001")

@@ -107,7 +107,8 @@ def train(
         runs: folder of all runs.
         name: name of the run; numbered if None.
         resume: continue the run of this name if it is there.
-        **settings: settings of the method, and runs that it reads (`prompt_run`, `decoder_run`).
+        **settings: settings of the method, and runs that it reads (`prompt_run`, `decoder_run`),
+            or their directories.
 
     Returns:
         The finished run.
@@ -127,7 +128,8 @@ def train(
     if resume and name is None:
         raise ConfigError("resume: needs the name of the run to continue")
     roles = method_class(method).inputs
-    inputs = {key: settings.pop(key) for key in list(settings) if key in roles}
+    given = {key: settings.pop(key) for key in list(settings) if key in roles}
+    inputs = {key: one.path if isinstance(one, Run) else one for key, one in given.items()}
     named, values, source = read_method_config(config or f"{method}/default", settings)
     if named != method:
         raise ConfigError(f"{source}: is a config of {named}, not of {method}")

@@ -34,7 +34,7 @@ def exporting(monkeypatch: pytest.MonkeyPatch, difference: float) -> list[Sequen
 
 def test_an_export_that_agrees(finished: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = exporting(monkeypatch, 1e-3)
-    result = run("export", finished.path)
+    result = run("export", finished.path, "--to", "checkpoint")
     out = Path("exported/grey-001")
     assert result.stdout.split() == [str(out / "model.onnx")]
     assert (out / "model.onnx").read_bytes() == b"model"
@@ -55,7 +55,7 @@ def test_a_threshold_that_does_not_fit_is_not_given(
         return Exported((), 0.0, 1e-3, "scores", no_threshold="chosen on other scores")
 
     monkeypatch.setattr(Grey, "export", export)
-    run("export", finished.path)
+    run("export", finished.path, "--to", "checkpoint")
     record = json.loads(Path("exported/grey-001/export.json").read_text())
     assert record["threshold"] is None
     assert record["no_threshold"] == "chosen on other scores"
@@ -67,7 +67,7 @@ def test_one_that_differs_is_not_kept(
 ) -> None:
     exporting(monkeypatch, difference)
     with pytest.raises(ParityError, match="differ by"):
-        run("export", finished.path, "--out", "here")
+        run("export", finished.path, "--to", "checkpoint", "--out", "here")
     assert not Path("here").exists()
 
 
@@ -75,10 +75,11 @@ def test_an_existing_folder_stays(finished: Run, monkeypatch: pytest.MonkeyPatch
     exporting(monkeypatch, 0.0)
     Path("here").mkdir()
     Path("here/mine").write_text("")
+    words = ("export", finished.path, "--to", "checkpoint", "--out", "here")
     with pytest.raises(ToolkitError, match="--overwrite"):
-        run("export", finished.path, "--out", "here")
+        run(*words)
     assert Path("here/mine").exists()
-    run("export", finished.path, "--out", "here", "--overwrite")
+    run(*words, "--overwrite")
     assert sorted(p.name for p in Path("here").iterdir()) == ["export.json", "model.onnx"]
 
 
@@ -86,6 +87,7 @@ def test_an_existing_folder_stays(finished: Run, monkeypatch: pytest.MonkeyPatch
     ("words", "match"),
     [
         ((), "grey has no such export"),
+        (("--to", "checkpoint"), "grey has no files for other programs"),
         (("--data", "elsewhere"), "elsewhere"),  # the data has moved to where it is not
     ],
 )
@@ -95,16 +97,16 @@ def test_what_cannot_be_exported(finished: Run, words: tuple[str, ...], match: s
     assert not Path("exported/grey-001").exists()
 
 
-def test_a_precision_that_a_method_with_files_of_its_own_does_not_have(
+def test_a_precision_that_checkpoints_do_not_have(
     finished: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exporting(monkeypatch, 0.0)
-    with pytest.raises(ToolkitError, match="grey is exported by --to onnx alone"):
-        run("export", finished.path, "--precision", "int8")
+    with pytest.raises(ToolkitError, match="a checkpoint has no --precision"):
+        run("export", finished.path, "--to", "checkpoint", "--precision", "int8")
 
 
 def test_an_unfinished_run(finished: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     exporting(monkeypatch, 0.0)
     (finished.path / "metrics.json").unlink()
     with pytest.raises(ToolkitError, match="not finished"):
-        run("export", finished.path)
+        run("export", finished.path, "--to", "checkpoint")

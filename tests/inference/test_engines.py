@@ -154,14 +154,11 @@ def test_sam_encodes_in_an_engine_whose_files_all_its_runs_share(
 
 @pytest.mark.slow
 def test_sam_decodes_in_an_engine_and_so_does_what_prompts_it_predict(
-    tiny_runs: TinyRuns, images: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_runs: TinyRuns, images: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lent, prompter = tiny_runs("sam"), tiny_runs("padim")
-    shutil.copytree(lent.path, tmp_path / "sam")
-    record = json.loads((lent.path / "run.json").read_text())
-    record["inputs"] = {"prompt_run": str(prompter.path)}
-    (tmp_path / "sam/run.json").write_text(json.dumps(record))
-    run = Run.open(tmp_path / "sam")
+    run = tiny_runs.prompted_sam()
+    prompter = run.input("prompt_run")
+    assert prompter is not None
     wanted = toolkit.load_model(run, engine="torch")(images[:2])
     capsys.readouterr()
     model = toolkit.load_model(run, engine="openvino")

@@ -26,6 +26,7 @@ from toolkit.inference.export import Precision, export_run
 from toolkit.inference.quantize import quantize_onnx
 from toolkit.methods.registry import load_method
 from toolkit.runs.run import Run
+from toolkit.runtime import exported as exported_module
 from toolkit.runtime.exported import Exported, ModelError, read_rgb
 
 for _engine in ("onnx", "onnxruntime", "openvino"):
@@ -95,6 +96,34 @@ def test_the_folder_predicts_as_the_run_does(
         assert other.threshold is not None
         if abs(other.score - other.threshold) > 1e-4:
             assert one.is_defect == other.is_defect
+
+
+@pytest.mark.slow
+def test_sam_is_exported_with_what_prompts_it(
+    tiny_runs: TinyRuns, images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tiny_runs.prompted_sam()
+    manifest, said = exported(run, tmp_path / "out", form="openvino")
+    assert "kept" in said[0]
+    files = {"model", "tuned", "tuned_ious", "prompt_run-model"}
+    assert {Path(name).stem for name in manifest["sha256"]} == files
+    wanted = toolkit.load_model(run, engine="torch")(images[:2])
+    for one, other in zip(toolkit.load_model(tmp_path / "out")(images[:2]), wanted, strict=True):
+        assert one.score == pytest.approx(other.score, rel=0.05)
+        assert (one.mask != other.mask).mean() < 0.05
+    monkeypatch.setattr(sys, "argv", ["predict.py", str(images[0]), "--maps", str(tmp_path / "m")])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(tmp_path / "out/predict.py"), run_name="__main__")
+    assert end.value.code == 0
+    (drawn,) = (tmp_path / "m").iterdir()
+    mask = toolkit.load_model(tmp_path / "out")(images[0])[0].mask
+    np.testing.assert_array_equal(read_rgb(drawn)[..., 0] > 0, mask)
+
+
+@pytest.mark.slow
+def test_sam_with_several_views_has_no_export(tiny_runs: TinyRuns, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="sam has no such export with these settings"):
+        exported(tiny_runs("sam", tta=True, tta_views=2), tmp_path / "out")
 
 
 @pytest.mark.slow
@@ -168,13 +197,13 @@ def test_what_differs_falls_back_one_step_and_says_so(
 def test_one_that_differs_is_not_written(
     shift: float, tiny_runs: TinyRuns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened = export_module.open_network
+    opened = exported_module.open_network
 
-    def shifted(*words: Any) -> Any:
-        network = opened(*words)
+    def shifted(*words: Any, **more: Any) -> Any:
+        network = opened(*words, **more)
         return lambda image: [one * (1 + shift) for one in network(image)]
 
-    monkeypatch.setattr(export_module, "open_network", shifted)
+    monkeypatch.setattr(exported_module, "open_network", shifted)
     with pytest.raises((ParityError, RunError)):
         exported(tiny_runs("padim"), tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -19,7 +19,7 @@ from tests.tiny import TinyRuns, shared_folder
 pytestmark = pytest.mark.slow
 
 ENGINES = {"onnx": "onnxruntime", "openvino": "openvino"}
-NEEDED = ("numpy", "opencv-python-headless", *ENGINES.values())
+NEEDED = ("numpy", "opencv-python-headless", "pillow", *ENGINES.values())
 for _engine in ("onnx", *ENGINES.values()):
     pytest.importorskip(_engine)
 
@@ -55,7 +55,7 @@ def exported(
     folder = tmp_path_factory.mktemp("exported")
 
     def export(method: str, form: str) -> tuple[Path, Path]:
-        run = tiny_runs(method).path
+        run = (tiny_runs.prompted_sam() if method == "sam" else tiny_runs(method)).path
         out = folder / f"{method}-{form}"
         if not out.exists():
             command("export", run, "--to", form, "--out", out)
@@ -82,7 +82,9 @@ def test_the_environment_has_no_torch_and_is_small(python: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ENGINES)
-@pytest.mark.parametrize("method", ["patchcore", "devnet", "classifier", "yolo", "yolo-world"])
+@pytest.mark.parametrize(
+    "method", ["patchcore", "devnet", "classifier", "yolo", "yolo-world", "sam"]
+)
 def test_its_answers_are_those_of_the_command(
     method: str,
     form: str,
@@ -94,7 +96,7 @@ def test_its_answers_are_those_of_the_command(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     run, folder = exported(method, form)
-    images = sorted(sample_dir.rglob("test/*/*.png"))[::5]
+    images = sorted(sample_dir.rglob("test/*/*.png"))[:: 9 if method == "sam" else 5]
     command("predict", run, *images, "--pictures", "none")
     wanted = [json.loads(x) for x in Path("predictions/predictions.jsonl").read_text().splitlines()]
     done = subprocess.run(

@@ -15,7 +15,8 @@ _COMPARED = 4
 def export_command(
     run_path: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run.")],
     form: Annotated[
-        Literal["onnx", "openvino"], typer.Option("--to", help="Format of the network.")
+        Literal["onnx", "openvino", "checkpoint"],
+        typer.Option("--to", help="Format of the network; checkpoint: files for other programs."),
     ] = "onnx",
     precision: Annotated[
         Literal["fp32", "bf16", "int8"],
@@ -38,13 +39,13 @@ def export_command(
     """Export a run, and keep the export only if it predicts the same as the run.
 
     The folder holds the network, manifest.json and predict.py, which needs numpy, OpenCV and the
-    engine alone. For sam it holds checkpoints and an ONNX decoder for other programs.
+    engine alone. With --to checkpoint, which sam has, it holds checkpoints and an ONNX decoder for
+    other programs.
     """
     from toolkit.data.layouts import load_dataset
     from toolkit.decisions.card import CalibrationCard
     from toolkit.errors import ConfigError
     from toolkit.inference.export import export_files, export_run
-    from toolkit.methods.base import Method
     from toolkit.methods.registry import load_method
     from toolkit.runs.run import Run
     from toolkit.runs.scored_predictions import load_scored_predictions
@@ -55,7 +56,7 @@ def export_command(
     dataset = load_dataset(data or stored["root"], layout=stored["layout"])
     out = out or Path("exported") / f"{run.method}-{run.path.name}"
     method = load_method(run)
-    if type(method).export is Method.export:
+    if form != "checkpoint":
         card = None if calibration is None else CalibrationCard.read(calibration)
         export_run(
             run, method, dataset, out, form=form, precision=precision, calibration=card,
@@ -64,8 +65,10 @@ def export_command(
         for file in sorted(out.iterdir()):
             print(file)
         return
-    if (form, precision, calibration) != ("onnx", "fp32", None):
-        raise ConfigError(f"{run_path}: {run.method} is exported by --to onnx alone, as it is")
+    if (precision, calibration) != ("fp32", None):
+        raise ConfigError(
+            f"{run_path}: a checkpoint has no --precision and no --calibration; use: --to onnx"
+        )
     samples = load_scored_predictions(run, dataset, "test").samples
     count = min(_COMPARED, len(samples))
     # Spread over the test part, so that good and defective images are among them.

@@ -387,7 +387,10 @@ def _make(folder: Path, parity: Parity, installed: Sequence[str], recipe: dict[s
     """Write the network as ONNX, and how every installed engine compares with torch."""
     write_network(parity.graph, folder / _MODEL, parity.owner)
     path = folder / _MODEL
-    engines = {name: partial(open_engine, path, name) for name in _variants(installed)}
+    names = _variants(installed)
+    if parity.graph.float32_only:
+        names = [name for name in names if name.endswith("float32")]
+    engines = {name: partial(open_engine, path, name) for name in names}
     record = {"recipe": recipe, "sha256": file_sha256(path), **parity.measure(engines)}
     record["steps"] = None if parity.predictor is None else parity.predictor.steps()
     write_sealed(folder / _RECORD, record)

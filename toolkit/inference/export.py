@@ -6,7 +6,7 @@ import ast
 import hashlib
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,14 +24,16 @@ from toolkit.inference.plot import validation_heat_range
 from toolkit.inference.quantize import quantize_onnx, quantize_openvino
 from toolkit.methods.base import EnginePredictor, Exported, Method, Predictor
 from toolkit.runs.run import Run
-from toolkit.runtime import boxes, engines, exported, steps, tiles
-from toolkit.runtime.engines import open_network, openvino_core
+from toolkit.runtime import answer, boxes, engines, exported, prompts, segmentation, steps, tiles
+from toolkit.runtime.engines import openvino_core
+from toolkit.runtime.exported import open_networks
 from toolkit.verification.checksums import write_sealed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from toolkit.data.types import Dataset, Sample
+    from toolkit.methods.base import Graph
 
 Say = Callable[[str], None]
 
@@ -80,16 +82,12 @@ def export_run(
     if calibration is not None:
         calibration.check_model(run)
     predictor = method.load(replace(run, record={**run.record, "device": "cpu"}))
-    around, graph = predictor.steps(), predictor.graph()
-    if around is None or graph is None:
-        raise RunError(f"{run.path}: {run.method} has no such export; use: toolkit predict")
     with atomic_folder(out, overwrite=overwrite) as folder, tempfile.TemporaryDirectory() as work:
-        network = Path(work) / "network.onnx"
-        write_network(graph, network, run.path)
+        writer = _Writer(run, dataset, form, folder, Path(work))
         for number in _from(precision, form):
-            file = _write_network(number, form, network, folder, predictor, run, dataset)
-            engine = open_network(folder / file, ENGINES[form], number)
-            gate = compare_validation(run, dataset, EnginePredictor(around, engine), number)
+            entry = writer.write(predictor, number)
+            opened = open_networks(folder, ENGINES[form], entry)
+            gate = compare_validation(run, dataset, EnginePredictor.of_steps(*opened), number)
             say(f"{form} {number}: {'kept' if gate.passed else 'not kept'}; {gate}")
             if gate.passed:
                 break
@@ -109,11 +107,9 @@ def export_run(
             "weights_source": run.metadata.get("weights_source"),
             "score": run.metadata.get("score_description"),
             "engine": ENGINES[form],
-            "precision": number,
-            "model": file,
+            **entry,
             "sha256": {path.name: file_sha256(path) for path in sorted(folder.iterdir())},
             "predict_sha256": hashlib.sha256(single_file().encode()).hexdigest(),
-            "steps": around,
             "classes": sorted(metrics.get("boxes", {}).get("ap50_by_class", {})),
             "threshold": metrics["thresholds"][0],
             "calibration": None if calibration is None else _calibration(calibration),
@@ -134,7 +130,7 @@ def export_run(
 def single_file() -> str:
     """Return the modules of `toolkit.runtime` as one program that imports none of this package."""
     parts = []
-    for module in (exported, boxes, tiles, steps, engines):
+    for module in (exported, answer, boxes, tiles, prompts, segmentation, steps, engines):
         source = Path(module.__file__ or "").read_text(encoding="utf-8")
         lines = source.splitlines()
         tree = ast.parse(source)
@@ -165,28 +161,71 @@ def _from(precision: str, form: str) -> list[Precision]:
     return [one for one in left if one != "bfloat16" or form == "openvino"]
 
 
-def _write_network(
-    precision: Precision,
-    form: str,
-    network: Path,
-    folder: Path,
-    predictor: Predictor,
-    run: Run,
-    dataset: Dataset,
-) -> str:
-    """Write the network's file into the folder; return its name."""
-    name = "model.onnx" if form == "onnx" else "model.xml"
-    if precision == "int8":
-        inputs = list(_calibration_inputs(predictor, _training_images(run, dataset)))
-        (quantize_onnx if form == "onnx" else quantize_openvino)(network, folder / name, inputs)
-    elif form == "onnx":
-        (folder / name).write_bytes(network.read_bytes())
-    else:
-        import openvino
+@dataclass(frozen=True)
+class _Writer:
+    """Writes the networks of a predictor, and of those that it asks, into a folder.
 
-        model = openvino_core().read_model(str(network))
-        openvino.save_model(model, str(folder / name), compress_to_fp16=False)
-    return name
+    Attributes:
+        run: whose networks they are.
+        dataset: with its training images, which calibrate int8.
+        form: `onnx` or `openvino`.
+        folder: of the export.
+        work: keeps the networks as ONNX in float32.
+    """
+
+    run: Run
+    dataset: Dataset
+    form: str
+    folder: Path
+    work: Path
+
+    def write(self, predictor: Predictor, precision: Precision, prefix: str = "") -> dict[str, Any]:
+        """Write all networks; return their entry of the manifest.
+
+        Raises:
+            RunError: a predictor needs torch, or ONNX cannot express a network.
+        """
+        around, graph = predictor.steps(), predictor.graph()
+        if around is None or graph is None:
+            raise RunError(
+                f"{self.run.path}: {self.run.method} has no such export with these settings; use: "
+                "toolkit predict"
+            )
+        entry: dict[str, Any] = {
+            "model": self._file(graph, f"{prefix}model", precision, predictor),
+            "precision": precision,
+            "steps": around,
+        }
+        for name, part in predictor.parts().items():
+            # They have no convolutions, which are all that int8 is of use for.
+            own: Precision = "float32" if part.float32_only or precision == "int8" else precision
+            file = self._file(part, f"{prefix}{name}", own)
+            entry.setdefault("networks", {})[name] = {"model": file, "precision": own}
+        for role, other in predictor.asked().items():
+            written = self.write(other, precision, f"{prefix}{role}-")
+            entry.setdefault("asked", {})[role] = written
+        return entry
+
+    def _file(
+        self, graph: Graph, stem: str, precision: Precision, calibrating: Predictor | None = None
+    ) -> str:
+        network = self.work / f"{stem}.onnx"
+        if not network.exists():
+            write_network(graph, network, self.run.path)
+        name = f"{stem}.onnx" if self.form == "onnx" else f"{stem}.xml"
+        if precision == "int8" and calibrating is not None:
+            samples = _training_images(self.run, self.dataset)
+            inputs = list(_calibration_inputs(calibrating, samples))
+            quantize = quantize_onnx if self.form == "onnx" else quantize_openvino
+            quantize(network, self.folder / name, inputs)
+        elif self.form == "onnx":
+            (self.folder / name).write_bytes(network.read_bytes())
+        else:
+            import openvino
+
+            model = openvino_core().read_model(str(network))
+            openvino.save_model(model, str(self.folder / name), compress_to_fp16=False)
+        return name
 
 
 def _training_images(run: Run, dataset: Dataset) -> list[Sample]:
@@ -215,8 +254,9 @@ def _calibration_inputs(
     recorder = predictor.with_engine(record)
     for sample in samples:
         recorder.predict([read_rgb(sample.image)])
-        yield seen[0]  # of several views the first
-        seen.clear()
+        if seen:  # where another model prompts and finds nothing, nothing is computed
+            yield seen[0]  # of several views the first
+            seen.clear()
 
 
 def _calibration(card: CalibrationCard) -> dict[str, Any]:
@@ -231,7 +271,7 @@ def _calibration(card: CalibrationCard) -> dict[str, Any]:
 def export_files(
     run: Run, export: Callable[[Path], Exported], out: Path, *, overwrite: bool = False
 ) -> Exported:
-    """Let a method that needs torch write files for other programs; kept only if they agree.
+    """Let a method write files for other programs; kept only if they agree.
 
     Args:
         run: a finished run.

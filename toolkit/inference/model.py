@@ -246,8 +246,7 @@ class _ExportedPredictor(EnginePredictor):
     """An exported model, which anybody may have made."""
 
     def __init__(self, exported: Exported, folder: Path) -> None:
-        super().__init__(exported.manifest["steps"], exported.network)
-        self._folder = folder
+        self.engine, self._steps, self._folder = exported.network, exported.steps, folder
 
     def predict(self, images: Sequence[RGB]) -> list[Prediction]:
         """Return one prediction per image.

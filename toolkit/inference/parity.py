@@ -38,7 +38,7 @@ Without defects that is the range of good scores, in which small differences cha
 METRIC_TOLERANCE = 0.005
 """Of bfloat16 and int8: what each validation metric may lose."""
 
-_METRICS = (("image", "auroc"), ("boxes", "map50"), ("pixel", "auroc"))
+_METRICS = (("image", "auroc"), ("boxes", "map50"), ("pixel", "auroc"), ("masks", "iou"))
 _PARITY_IMAGES = 4
 
 

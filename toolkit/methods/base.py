@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from toolkit.runtime.answer import Answer
+    from toolkit.runtime.steps import Steps
 
 S = TypeVar("S")
 
@@ -75,6 +76,7 @@ class Graph:
             `image`, an RGB image of the network's input size, uint8 (1, H, W, 3).
         outputs: names of the outputs.
         free: of an input, by name, the axes whose size may differ from the example's.
+        float32_only: whether fewer digits of its outputs would not do.
         shared: what it needs where it is the same in many runs; None where it is a run's own.
     """
 
@@ -82,6 +84,7 @@ class Graph:
     example: Mapping[str, NDArray[Any]]
     outputs: tuple[str, ...]
     free: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+    float32_only: bool = False
     shared: SharedNetwork | None = None
 
 
@@ -119,7 +122,7 @@ class Predictor(ABC):
     def steps(self) -> dict[str, Any] | None:
         """Return what lies around the network of `graph`, as JSON values of `make_steps`.
 
-        None where this needs torch; such a predictor has no export.
+        None where this needs torch; such a predictor has no export that runs without.
         """
         return None
 
@@ -178,9 +181,15 @@ class EnginePredictor(Predictor):
     ) -> None:
         from toolkit.runtime.steps import make_steps
 
-        self.engine = engine
         answers = {role: partial(_first_prediction, one) for role, one in (asked or {}).items()}
-        self._steps = make_steps(steps, parts or {}, answers)
+        self.engine, self._steps = engine, make_steps(steps, parts, answers)
+
+    @classmethod
+    def of_steps(cls, steps: Steps, engine: Engine) -> EnginePredictor:
+        """Return the predictor of steps that are made already."""
+        predictor = cls.__new__(cls)
+        predictor.engine, predictor._steps = engine, steps
+        return predictor
 
     def predict(self, images: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
         """Return one prediction per image; see `Predictor.predict`."""
@@ -310,10 +319,8 @@ class Method(ABC, Generic[S]):
     def export(self, run: Run, out: Path, samples: Sequence[Sample]) -> Exported:
         """Write files for other programs into the folder `out`; compare both on real images.
 
-        Only for a method whose predictor has no `steps`; the others are exported by these.
-
         Raises:
             RunError: the method has no such export.
             MissingExtraError: ONNX is not installed.
         """
-        raise RunError(f"{run.path}: {self.name} has no export; use: toolkit predict")
+        raise RunError(f"{run.path}: {self.name} has no files for other programs; use: --to onnx")

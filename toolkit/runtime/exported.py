@@ -1,7 +1,8 @@
 """Predict with an exported model: `python predict.py IMAGE...` prints one JSON line per image.
 
-Beside this file lie `manifest.json` and the network. Needed are numpy, OpenCV, and the engine that
-the manifest names (onnxruntime or openvino); neither torch nor the package that wrote this folder.
+Beside this file lie `manifest.json` and the network. Needed are numpy, OpenCV, the engine that the
+manifest names (onnxruntime or openvino), and Pillow where SAM segments; neither torch nor the
+package that wrote this folder.
 
     from predict import Exported, read_rgb
 
@@ -19,6 +20,7 @@ import math
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,13 +83,13 @@ class Exported:
                 raise ModelError(f"{folder / name}: not the file that was exported; export again")
         engine = manifest["engine"]
         try:
-            network = open_network(
-                folder / manifest["model"], engine, manifest["precision"],
-                threads=threads, streams=streams,
-            )  # fmt: skip
-            return cls(manifest, make_steps(manifest["steps"]), network)
+            steps, network = open_networks(
+                folder, engine, manifest, threads=threads, streams=streams
+            )
+            return cls(manifest, steps, network)
         except ImportError as error:
-            raise ModelError(f"{folder}: needs {engine}; pip install {engine}") from error
+            needed = "pillow" if error.name == "PIL" else engine
+            raise ModelError(f"{folder}: needs {needed}; pip install {needed}") from error
         except Exception as error:  # each engine raises errors of its own
             raise ModelError(
                 f"{folder}: cannot be opened ({_first(error)}); export again"
@@ -125,6 +127,36 @@ class Exported:
         return decided
 
 
+def open_networks(
+    folder: Path, engine: str, entry: Mapping[str, Any], *, threads: int = 0, streams: int = 1
+) -> tuple[Steps, Network]:
+    """Open what an entry of the manifest names: the whole model, or one that it asks.
+
+    Args:
+        folder: with the files.
+        engine: `onnxruntime` or `openvino`.
+        entry: `model`, `precision` and `steps`; `networks` and `asked` where there are more.
+        threads: of the processor, see `open_network`.
+        streams: images that are computed beside each other.
+    """
+
+    def opened(one: Mapping[str, Any]) -> Network:
+        return open_network(
+            folder / one["model"], engine, one["precision"], threads=threads, streams=streams
+        )
+
+    networks = {name: opened(one) for name, one in entry.get("networks", {}).items()}
+    asked = {}
+    for role, other in entry.get("asked", {}).items():
+        steps, network = open_networks(folder, engine, other, threads=threads, streams=streams)
+        asked[role] = partial(_ask, steps, network)
+    return make_steps(entry["steps"], networks, asked), opened(entry)
+
+
+def _ask(steps: Steps, network: Network, image: NDArray[np.uint8]) -> Answer:
+    return steps.predict(image, network)
+
+
 def read_manifest(folder: Path) -> dict[str, Any]:
     """Read the manifest of an exported folder.
 
@@ -160,7 +192,7 @@ def _check(manifest: Mapping[str, Any]) -> None:
         ValueError: a threshold is not finite, or the model is no file of the folder.
     """
     files, calibration = manifest["sha256"], manifest["calibration"]
-    if manifest["model"] not in files or any(Path(name).name != name for name in files):
+    if any(Path(name).name != name for name in files) or not set(_models(manifest)) <= set(files):
         raise ValueError("the model is not among its files")
     if manifest["engine"] not in ("onnxruntime", "openvino"):
         raise ValueError("an unknown engine")
@@ -172,6 +204,15 @@ def _check(manifest: Mapping[str, Any]) -> None:
     for limit in limits:
         if limit is not None and (isinstance(limit, bool) or not math.isfinite(limit)):
             raise ValueError("a threshold that is no number")
+
+
+def _models(entry: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the names of all network files."""
+    yield entry["model"]
+    for one in entry.get("networks", {}).values():
+        yield one["model"]
+    for other in entry.get("asked", {}).values():
+        yield from _models(other)
 
 
 def read_rgb(path: str | Path) -> NDArray[np.uint8]:
@@ -220,7 +261,9 @@ def main() -> None:
     """
     parser = argparse.ArgumentParser(description="Predict images, one JSON line each.")
     parser.add_argument("images", nargs="+", type=Path, help="files and folders")
-    parser.add_argument("--maps", type=Path, help="folder for anomaly maps, NAME.npy")
+    parser.add_argument(
+        "--maps", type=Path, help="folder for anomaly maps, NAME.npy, and masks, NAME.png"
+    )
     options = parser.parse_args()
     status = 0
     try:
@@ -236,9 +279,13 @@ def main() -> None:
             status = 1
             continue
         print(json.dumps(record_of(answer, model.decision(answer.score), str(path))), flush=True)
-        if options.maps is not None and answer.anomaly_map is not None:
+        if options.maps is not None:
             options.maps.mkdir(parents=True, exist_ok=True)
-            np.save(options.maps / f"{number:06d}-{path.stem}.npy", answer.anomaly_map)
+            name = options.maps / f"{number:06d}-{path.stem}"
+            if answer.anomaly_map is not None:
+                np.save(f"{name}.npy", answer.anomaly_map)
+            if answer.mask is not None:
+                cv2.imwrite(f"{name}.png", answer.mask.astype(np.uint8) * 255)
     sys.exit(status)
 
 

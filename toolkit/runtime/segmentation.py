@@ -48,6 +48,8 @@ class SegmentationSteps:
         networks: Mapping[str, Network],
         asked: Mapping[str, Ask],
     ) -> None:
+        from PIL import Image  # noqa: F401 - missing packages are said before the first image
+
         self._threshold, self._ratio = float(record["mask_threshold"]), float(record["score_ratio"])
         self._limit, self._confidence = (
             int(record["max_prompts"]), float(record["prompt_confidence"])

@@ -114,14 +114,11 @@ def decoder_graph(sam: Sam, samples: Callable[[], Sequence[Sample]] = tuple) -> 
         "labels": np.zeros((2, POINTS), np.int64),
     }
     free = {"points": {0: "prompts"}, "labels": {0: "prompts"}}
-    return Graph(Network().eval(), example, ("iou_tokens", "logits"), free, shared)
+    return Graph(Network().eval(), example, ("iou_tokens", "logits"), free, shared=shared)
 
 
 def ious_graph(sam: Sam) -> Graph:
-    """Return the head that predicts IoUs: from `iou_tokens` (B, 256) to `ious` (1, B).
-
-    Engines may predict another IoU by 0.0001 at most, which bfloat16 does not reach.
-    """
+    """Return the head that predicts IoUs: from `iou_tokens` (B, 256) to `ious` (1, B)."""
 
     class Network(nn.Module):
         def __init__(self) -> None:
@@ -142,7 +139,7 @@ def ious_graph(sam: Sam) -> Graph:
         f"predicted IoUs, {tensors_sha256(head)}", inputs, distance, _IOU_TOLERANCE, "IoUs of noise"
     )
     example = {"iou_tokens": np.zeros((2, 256), np.float32)}
-    return Graph(Network().eval(), example, ("ious",), {"iou_tokens": {0: "prompts"}}, shared)
+    return Graph(Network().eval(), example, ("ious",), {"iou_tokens": {0: "prompts"}}, True, shared)
 
 
 def _by_image(targets: Sequence[Target]) -> list[list[Target]]:
