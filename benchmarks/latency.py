@@ -35,7 +35,7 @@ import torch
 import toolkit
 from toolkit.config import find_config, read_yaml
 from toolkit.data.images import read_rgb
-from toolkit.inference.engines import open_engine, write_network
+from toolkit.inference.engine_files import open_engine, write_network
 from toolkit.methods.base import Predictor
 from toolkit.methods.registry import load_method
 from toolkit.prediction import Boxes, Prediction

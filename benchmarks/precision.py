@@ -24,7 +24,7 @@ from sklearn.metrics import roc_auc_score
 
 from toolkit.data.images import read_rgb
 from toolkit.data.types import Sample
-from toolkit.inference.engines import open_engine, write_network
+from toolkit.inference.engine_files import open_engine, write_network
 from toolkit.methods.registry import load_method
 from toolkit.runs.evaluate import dataset_of
 from toolkit.runs.run import Run

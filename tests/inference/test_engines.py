@@ -24,7 +24,7 @@ from toolkit.data.protocols import make_plan
 from toolkit.data.types import Dataset
 from toolkit.errors import ConfigError, MissingExtraError, ParityError, RunError
 from toolkit.home import cache_dir
-from toolkit.inference import engines, parity
+from toolkit.inference import engine_files, engines, parity
 from toolkit.methods import onnx_graph
 from toolkit.methods.base import Predictor
 from toolkit.methods.sam.method import Sam
@@ -214,7 +214,7 @@ def test_auto_takes_the_first_that_agrees(run: Run, images: list[Path], files: P
 def test_bfloat16_is_judged_on_the_validation_part(
     lost: float, kept: bool, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if "openvino bfloat16" not in engines._variants(["openvino"]):
+    if "openvino bfloat16" not in engine_files._variants(["openvino"]):
         pytest.skip("this processor has no bfloat16")
     compared: list[str] = []
 
@@ -318,13 +318,13 @@ def test_one_engine_is_enough(run: Run, monkeypatch: pytest.MonkeyPatch) -> None
 def test_an_engine_that_differs_is_not_used(
     run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    opened = engines.open_engine
+    opened = engine_files.open_engine
 
     def twice(path: Path, name: str) -> Any:
         engine = opened(path, name)
         return lambda image: [2 * one for one in engine(image)]
 
-    monkeypatch.setattr(engines, "open_engine", twice)
+    monkeypatch.setattr(engine_files, "open_engine", twice)
     with pytest.raises(ParityError, match=r"openvino differs from torch.*use: --engine auto"):
         toolkit.load_model(run, engine="openvino")
     capsys.readouterr()

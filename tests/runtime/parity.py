@@ -10,7 +10,7 @@ import pytest
 
 from toolkit.data.images import read_rgb
 from toolkit.data.types import Sample
-from toolkit.inference.engines import write_network
+from toolkit.inference.engine_files import write_network
 from toolkit.methods.base import Predictor
 from toolkit.runs.run import Run
 from toolkit.runtime.engines import open_network

@@ -6,35 +6,32 @@ folder that is named by a hash of what it was made from. See docs/engines.md.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import sys
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit import __version__
-from toolkit.data.types import file_sha256
-from toolkit.errors import (
-    ConfigError,
-    MissingExtraError,
-    ParityError,
-    RunError,
-    ToolkitError,
-    did_you_mean,
-)
+from toolkit.errors import ConfigError, MissingExtraError, ParityError, did_you_mean
 from toolkit.files import OutputError, atomic_folder, read_json
-from toolkit.home import cache_dir
+from toolkit.inference.engine_files import (
+    EXTRAS,
+    MODEL,
+    RECORD,
+    NoOnnxError,
+    engine_files,
+    folder_of,
+    holds_network,
+    installed_engines,
+    open_engine,
+    recipe_of,
+    record_of,
+    say,
+    shared_recipe,
+)
 from toolkit.inference.parity import Parity
 from toolkit.methods.base import EnginePredictor
-from toolkit.runs.environment import package_version, processor
-from toolkit.runtime.engines import open_network, openvino_core
-from toolkit.verification.checksums import is_sealed, write_sealed
+from toolkit.runtime.engines import open_network
+from toolkit.verification.checksums import write_sealed
 
 if TYPE_CHECKING:
     from toolkit.data.types import Dataset
@@ -44,14 +41,7 @@ if TYPE_CHECKING:
 ENGINES = ("auto", "torch", "onnxruntime", "openvino")
 
 _ORDER = ("openvino bfloat16", "openvino float32", "onnxruntime float32")  # the fastest first
-_FORMAT = 7  # of the files; one more whenever the graphs of the methods change
-_EXTRAS = {"openvino": None, "onnxruntime": "onnx"}
-_MODEL, _RECORD = "model.onnx", "engine.json"
 _MAIN = ""  # name of the network of `Predictor.graph` among those of a run
-
-
-class _NoOnnxError(RunError):
-    """A network has an operation that ONNX does not have."""
 
 
 def check_engine(name: str) -> None:
@@ -63,11 +53,11 @@ def check_engine(name: str) -> None:
     """
     if name not in ENGINES:
         raise ConfigError(f"engine {name}: unknown{did_you_mean(name, ENGINES)}")
-    for package in (name, "onnx") if name in _EXTRAS else ():  # onnx writes the network's file
+    for package in (name, "onnx") if name in EXTRAS else ():  # onnx writes the network's file
         if find_spec(package) is None:
             raise MissingExtraError(
                 package,
-                extra=_EXTRAS.get(package),
+                extra=EXTRAS.get(package),
                 purpose=f"predict with the engine {name}",
             )
 
@@ -111,7 +101,7 @@ def use_engine(
         ParityError: the named engine differs from torch by more than `TOLERANCE`.
     """
     check_engine(name)
-    installed = _installed()
+    installed = installed_engines()
     if name == "torch":
         return predictor, "torch"
     reason = ""
@@ -125,7 +115,7 @@ def use_engine(
     if reason or graph is None:
         if name != "auto":
             raise ConfigError(f"{run.path}: engine {name}: {reason}; use: --engine torch")
-        _say(f"engine torch: {reason}")
+        say(f"engine torch: {reason}")
         return predictor, "torch"
     opened = _open_fastest(Parity(graph, predictor, run, dataset), run, name, installed, streams)
     if opened is None:
@@ -148,8 +138,8 @@ def use_engine(
 
 def _note_parts(run: Run, predictor: Predictor, graphs: Mapping[str, Graph]) -> None:
     """Write where the engine files of a run's networks are, for a process without torch."""
-    recipe = _recipe(run)
-    folder, networks = _folder(recipe), {}
+    recipe = recipe_of(run)
+    folder, networks = folder_of(recipe), {}
     for name, graph in graphs.items():
         assert graph.shared is not None
         networks[name] = graph.shared.key
@@ -159,11 +149,11 @@ def _note_parts(run: Run, predictor: Predictor, graphs: Mapping[str, Graph]) -> 
         "networks": networks,
         "asked": sorted(predictor.asked()),
     }
-    if record["steps"] is None or _record_of(folder, recipe) is not None:
+    if record["steps"] is None or record_of(folder, recipe) is not None:
         return
     try:
         with atomic_folder(folder, overwrite=True) as fresh:
-            write_sealed(fresh / _RECORD, record)
+            write_sealed(fresh / RECORD, record)
     except OutputError:
         return  # the next process loads torch again
 
@@ -177,14 +167,14 @@ def _open_fastest(
         RunError, ParityError: as `use_engine`.
     """
     try:
-        files = _engine_files(parity, _recipe(run, parity.graph), installed)
-    except _NoOnnxError as error:
+        files = engine_files(parity, recipe_of(run, parity.graph), installed)
+    except NoOnnxError as error:
         if name != "auto":
             raise
-        _say(f"engine torch: {error}")
+        say(f"engine torch: {error}")
         return None
     with files as folder:
-        record = read_json(folder / _RECORD)
+        record = read_json(folder / RECORD)
         fastest = _fastest(record, name)
         if fastest is None and name != "auto":
             tried = {k: v for k, v in record["engines"].items() if name == k.split()[0]}
@@ -194,9 +184,9 @@ def _open_fastest(
                 f"{record['tolerance']:.3g}); use: --engine auto"
             )
         if fastest is None:
-            _say(f"engine torch: no other engine agrees with it ({folder})")
+            say(f"engine torch: no other engine agrees with it ({folder})")
             return None
-        return open_engine(folder / _MODEL, fastest, streams=streams), fastest
+        return open_engine(folder / MODEL, fastest, streams=streams), fastest
 
 
 def cached_engine(run: Run, name: str, *, streams: int = 1) -> tuple[Predictor, str] | None:
@@ -207,12 +197,12 @@ def cached_engine(run: Run, name: str, *, streams: int = 1) -> tuple[Predictor, 
     """
     if name == "torch" or run.device != "cpu":
         return None
-    recipe = _recipe(run)
-    record = _record_of(_folder(recipe), recipe)
+    recipe = recipe_of(run)
+    record = record_of(folder_of(recipe), recipe)
     if record is None or record["steps"] is None:
         return None
     networks = record.get("networks", {})
-    recipes = {part: {**_common_recipe(), "network": key} for part, key in networks.items()}
+    recipes = {part: {**shared_recipe(), "network": key} for part, key in networks.items()}
     opened = {}
     for part, of_part in (recipes or {_MAIN: recipe}).items():
         found = _open_cached(of_part, name, streams)
@@ -233,13 +223,13 @@ def cached_engine(run: Run, name: str, *, streams: int = 1) -> tuple[Predictor, 
 
 def _open_cached(recipe: dict[str, Any], name: str, streams: int) -> tuple[Engine, str] | None:
     """Return a network in the engine that it takes, and its name; None where there is no file."""
-    folder = _folder(recipe)
-    if not _fits(folder, recipe):
+    folder = folder_of(recipe)
+    if not holds_network(folder, recipe):
         return None
-    fastest = _fastest(read_json(folder / _RECORD), name)
+    fastest = _fastest(read_json(folder / RECORD), name)
     if fastest is None:
         return None
-    return open_engine(folder / _MODEL, fastest, streams=streams), fastest
+    return open_engine(folder / MODEL, fastest, streams=streams), fastest
 
 
 def _fastest(record: dict[str, Any], name: str) -> str | None:
@@ -254,18 +244,6 @@ def _fastest(record: dict[str, Any], name: str) -> str | None:
     )
 
 
-def open_engine(path: Path, name: str, *, streams: int = 1) -> Engine:
-    """Open an ONNX file of `Predictor.graph` in an engine.
-
-    Args:
-        path: the file.
-        name: engine and precision, such as `openvino bfloat16`.
-        streams: images that are computed beside each other.
-    """
-    engine, precision = name.split()
-    return open_network(path, engine, precision, streams=streams)
-
-
 def lasting_engine(graph: Graph, *, streams: int) -> tuple[Engine, str] | None:
     """Return an engine for outputs that are kept, and its name; None where torch is left alone.
 
@@ -276,168 +254,19 @@ def lasting_engine(graph: Graph, *, streams: int) -> tuple[Engine, str] | None:
         graph: with `shared`.
         streams: calls that run side by side.
     """
-    installed = _installed()
+    installed = installed_engines()
     if not installed:
         return None
     try:
-        with _engine_files(Parity(graph), _recipe(None, graph), installed) as folder:
-            engines = read_json(folder / _RECORD)["engines"]
+        with engine_files(Parity(graph), recipe_of(None, graph), installed) as folder:
+            engines = read_json(folder / RECORD)["engines"]
             for name in _ORDER:
                 if engines.get(name, {}).get("passed"):
                     engine, precision = name.split()
                     network = open_network(
-                        folder / _MODEL, engine, precision, threads=streams, streams=streams
+                        folder / MODEL, engine, precision, threads=streams, streams=streams
                     )
                     return network, name
-    except _NoOnnxError as error:
-        _say(f"engine torch: {error}")
+    except NoOnnxError as error:
+        say(f"engine torch: {error}")
     return None
-
-
-def _installed() -> list[str]:
-    return [one for one in _EXTRAS if find_spec(one) and find_spec("onnx")]
-
-
-def _engine_files(
-    parity: Parity, recipe: dict[str, Any], installed: Sequence[str]
-) -> AbstractContextManager[Path]:
-    """Return the folder of a network's engine files, making them first where they do not fit.
-
-    Where the cache cannot be written, the folder is removed at the end of the context.
-    """
-    folder = _folder(recipe)
-    if folder.exists() and not _fits(folder, recipe):
-        _say(f"{folder}: not what was made from {parity.owner}; making it again")
-    elif not folder.exists():
-        _say(f"making the engine files of {parity.owner} (once)")
-    else:
-        return nullcontext(folder)
-    try:
-        with atomic_folder(folder, overwrite=True) as fresh:
-            _make(fresh, parity, installed, recipe)
-    except OutputError as error:
-        _say(f"{error}; the next process makes the engine files again")
-        return _temporary_files(parity, installed, recipe)
-    return nullcontext(folder)
-
-
-@contextmanager
-def _temporary_files(
-    parity: Parity, installed: Sequence[str], recipe: dict[str, Any]
-) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory() as name:
-        _make(Path(name), parity, installed, recipe)
-        yield Path(name)
-
-
-def _recipe(run: Run | None, graph: Graph | None = None) -> dict[str, Any]:
-    """Return everything that engine files depend on, as JSON values.
-
-    Args:
-        run: whose weights they are made from.
-        graph: its network, which may be one that many runs share.
-    """
-    if graph is not None and graph.shared is not None:
-        return {**_common_recipe(), "network": graph.shared.key}
-    assert run is not None
-    files = sorted(path for path in run.weights.rglob("*") if path.is_file())
-    return {
-        **_common_recipe(),
-        "method": run.method,
-        "settings": run.record["settings"],
-        "seed": run.seed,
-        "weights": {p.relative_to(run.weights).as_posix(): file_sha256(p) for p in files},
-    }
-
-
-def _common_recipe() -> dict[str, Any]:
-    return {
-        "format": _FORMAT,
-        "toolkit": __version__,
-        "versions": {name: package_version(name) for name in ("torch", "onnx", *_EXTRAS)},
-        "processor": processor(),
-    }
-
-
-def _folder(recipe: dict[str, Any]) -> Path:
-    digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
-    return cache_dir() / "engines" / digest
-
-
-def _fits(folder: Path, recipe: dict[str, Any]) -> bool:
-    """Return whether a folder holds an undamaged network of this recipe."""
-    record = _record_of(folder, recipe)
-    try:
-        return record is not None and record.get("sha256") == file_sha256(folder / _MODEL)
-    except OSError:
-        return False
-
-
-def _record_of(folder: Path, recipe: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the record of a folder; None if it is missing, damaged or of another recipe."""
-    try:
-        record = read_json(folder / _RECORD)
-    except (ToolkitError, OSError):
-        return None
-    fits = isinstance(record, dict) and is_sealed(record) is not False
-    return record if fits and record.get("recipe") == recipe else None
-
-
-def _make(folder: Path, parity: Parity, installed: Sequence[str], recipe: dict[str, Any]) -> None:
-    """Write the network as ONNX, and how every installed engine compares with torch."""
-    write_network(parity.graph, folder / _MODEL, parity.owner)
-    path = folder / _MODEL
-    names = _variants(installed)
-    if parity.graph.float32_only:
-        names = [name for name in names if name.endswith("float32")]
-    engines = {name: partial(open_engine, path, name) for name in names}
-    record = {"recipe": recipe, "sha256": file_sha256(path), **parity.measure(engines)}
-    record["steps"] = None if parity.predictor is None else parity.predictor.steps()
-    write_sealed(folder / _RECORD, record)
-
-
-def write_network(graph: Graph, path: Path, owner: object) -> None:
-    """Write the network of a run as ONNX.
-
-    Args:
-        graph: the network.
-        path: the file.
-        owner: what an error names.
-
-    Raises:
-        RunError: ONNX cannot express it.
-        MissingExtraError: ONNX is not installed.
-    """
-    import torch
-
-    from toolkit.methods.onnx_graph import write_onnx
-
-    try:
-        write_onnx(
-            graph.module,
-            {name: torch.from_numpy(array) for name, array in graph.example.items()},
-            graph.outputs,
-            path,
-            dynamic_axes=graph.free,
-        )
-    except (ToolkitError, OSError):
-        raise
-    except Exception as error:  # torch's exporter has no error class of its own
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise _NoOnnxError(
-            f"{owner}: its network cannot be written as ONNX ({reason}); use: --engine torch"
-        ) from error
-
-
-def _variants(installed: Sequence[str]) -> list[str]:
-    """Return engines with the precisions that this processor computes in."""
-    names = [f"{one} float32" for one in installed]
-    if "openvino" in installed and "BF16" in openvino_core().get_property(
-        "CPU", "OPTIMIZATION_CAPABILITIES"
-    ):
-        names.append("openvino bfloat16")
-    return names
-
-
-def _say(message: str) -> None:
-    print(message, file=sys.stderr)

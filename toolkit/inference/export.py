@@ -18,7 +18,7 @@ from toolkit.data.types import file_sha256
 from toolkit.decisions.card import CalibrationCard, model_sha256
 from toolkit.errors import ConfigError, ParityError, RunError
 from toolkit.files import atomic_folder, write_text
-from toolkit.inference.engines import write_network
+from toolkit.inference.engine_files import write_network
 from toolkit.inference.parity import Precision, compare_validation
 from toolkit.inference.plot import validation_heat_range
 from toolkit.inference.quantize import quantize_onnx, quantize_openvino

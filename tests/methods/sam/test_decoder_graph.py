@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from toolkit.data.layouts import load_dataset
-from toolkit.inference.engines import open_engine, write_network
+from toolkit.inference.engine_files import open_engine, write_network
 from toolkit.methods.sam.decoder_graph import decoder_graph
 from toolkit.methods.sam.engine_decoder import predicted_ious
 from toolkit.methods.sam.model import copy_decoder

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from toolkit.runtime.prompts import Prompt
-from toolkit.runtime.segmentation import decoder_inputs
+from toolkit.runtime.segmentation import PROMPTS_PER_CALL, decoder_inputs
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,10 +31,13 @@ def decode_in_engine(
         prompts: in pixels of it.
         scale: from these to pixels of SAM's input.
     """
-    array = embedding[None].float().cpu().numpy()
-    tokens, logits = engine(*decoder_inputs(array, prompts, scale))
-    ious = predicted_ious(sam, tokens).tolist()
-    return list(zip(ious, torch.from_numpy(logits)[:, None], strict=True))
+    array, found = embedding[None].float().cpu().numpy(), []
+    for start in range(0, len(prompts), PROMPTS_PER_CALL):
+        part = prompts[start : start + PROMPTS_PER_CALL]
+        tokens, logits = engine(*decoder_inputs(array, part, scale))
+        ious = predicted_ious(sam, tokens).tolist()
+        found += list(zip(ious, torch.from_numpy(logits)[:, None], strict=True))
+    return found
 
 
 @torch.no_grad()

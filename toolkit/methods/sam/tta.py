@@ -387,13 +387,11 @@ def _decode_in_engine(
     answers: dict[int, _Answer] = {}
     for view in dict.fromkeys(view for _, view in jobs):
         numbers = [n for n, (_, of) in enumerate(jobs) if of == view]
+        prompts = [view.of_prompt(jobs[n][0], image_wh) for n in numbers]
         scale = scale_to_input(view.size_wh(image_wh))
-        for start in range(0, len(numbers), PROMPTS_PER_CALL):
-            part = numbers[start : start + PROMPTS_PER_CALL]
-            prompts = [view.of_prompt(jobs[n][0], image_wh) for n in part]
-            found = decode_in_engine(sam, engine, embedding_of(view), prompts, scale)
-            for number, (iou, logits) in zip(part, found, strict=True):
-                answers[number] = _Answer(iou, logits.float)
+        found = decode_in_engine(sam, engine, embedding_of(view), prompts, scale)
+        for number, (iou, logits) in zip(numbers, found, strict=True):
+            answers[number] = _Answer(iou, logits.float)
     return [answers[number] for number in range(len(jobs))]
 
 
