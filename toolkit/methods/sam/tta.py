@@ -260,11 +260,8 @@ def predict_masks(
         for model in dict.fromkeys(models.values()):
             jobs = [(n, view) for n in wanted if models[n] is model for view in wanted[n][1]]
             engine, pairs = decoders.engine_of(model), [(prompts[n], v) for n, v in jobs]
-            answers = (
-                _decode(model, embedding_of, pairs, image_wh)
-                if engine is None
-                else _decode_in_engine(model, engine, embedding_of, pairs, image_wh)
-            )
+            run = _decode if engine is None else partial(_decode_in_engine, engine)
+            answers = run(model, embedding_of, pairs, image_wh)
             for number in dict.fromkeys(n for n, _ in jobs):
                 own = {v: a for (n, v), a in zip(jobs, answers, strict=True) if n == number}
                 before = found.get(number)
@@ -377,8 +374,8 @@ def _logits_of(decoded: DecodedPrompts, row: int) -> Tensor:
 
 
 def _decode_in_engine(
-    sam: Sam,
     engine: Engine,
+    sam: Sam,
     embedding_of: EmbeddingFn,
     jobs: Sequence[tuple[Prompt, View]],
     image_wh: tuple[int, int],
