@@ -69,7 +69,7 @@ def measure(run: Run, data: Path, count: int, folder: Path) -> dict[str, Any]:
     """Return per variant whether it passes, what it loses, its size and its speed."""
     dataset, method = load_dataset(data), load_method(run)
     found: dict[str, dict[str, Any]] = {}
-    models: dict[str, Any] = {"torch": toolkit.load_model(run)}
+    models: dict[str, Any] = {"torch": toolkit.load_model(run, engine="torch")}
     fallbacks = export._from
     export._from = lambda precision, form: fallbacks(precision, form)[:1]
     for form, precision in VARIANTS:
