@@ -180,6 +180,12 @@ def test_sam_decodes_in_an_engine_and_so_does_what_prompts_it_predict(
     score, pixels, has_torch = done.stdout.split()
     first = model(images[0])[0]
     assert (float(score), int(pixels), has_torch) == (first.score, first.mask.sum(), "False")
+    assert "0 damaged" in command("verify", cache_dir() / "engines").stdout
+    (noted,) = set(_folders()) - set(_networks())
+    (noted / "engine.json").write_text("{}")
+    again = toolkit.load_model(run, engine="openvino")  # with torch, which notes it anew
+    assert again(images[0])[0].score == first.score
+    assert "0 damaged" in command("verify", cache_dir() / "engines").stdout
     assert "engine files" not in done.stderr
     for found, one in zip(model(images[:2]), wanted, strict=True):
         assert found.score == pytest.approx(one.score, rel=0.05)

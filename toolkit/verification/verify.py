@@ -105,7 +105,7 @@ def _verify_folder(folder: Path, found: Verified) -> None:
         _verify_export(folder, found)
     elif (folder / "engine.json").exists():
         record = _sealed_record(folder / "engine.json", found, _ANEW)
-        if record is not None:
+        if record is not None and "sha256" in record:  # without, it names networks elsewhere
             _compare(folder / "model.onnx", str(record.get("sha256")), found, _ANEW)
     elif (folder / CHECKSUMS).exists():
         _verify_record(folder, found, lambda name: _AGAIN)
