@@ -11,6 +11,7 @@ threads do not survive it.
 from __future__ import annotations
 
 import builtins
+import contextlib
 import importlib
 import io
 import json
@@ -22,6 +23,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from toolkit.ultralytics_env import prepare
 
 STEPS = (
     "replace", "rename", "mkdir", "rmdir", "unlink", "remove", "link", "symlink", "fsync", "write",
@@ -36,8 +39,10 @@ _write = os.write
 
 def main() -> None:
     """Answer until the input ends."""
-    for name in IMPORTED:
-        importlib.import_module(name)
+    with contextlib.redirect_stdout(sys.stderr):  # answers alone are written to standard output
+        prepare()  # or Ultralytics writes, and says so, into the home of whoever runs this
+        for name in IMPORTED:
+            importlib.import_module(name)
 
     print("{}", flush=True)
     for line in sys.stdin:
