@@ -198,7 +198,7 @@ def measure_sam(data: Path, count: int, folder: Path) -> dict[str, Any]:
         encoding = plain.with_engine(open_engine(encoder, name))
         predictors[f"{name}, decoder in torch"] = encoding
         decoders = {"tuned": open_engine(decoder, name)}
-        predictors[name] = encoding.with_parts(decoders, plain.asked())
+        predictors[name] = encoding.with_parts(decoders, plain.prompters())
     times: dict[str, dict[str, list[float]]] = {
         name: {"one prompt": [], "ten prompts": [], "iou": []} for name in predictors
     }

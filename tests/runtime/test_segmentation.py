@@ -61,7 +61,7 @@ def _without_torch(predictor: SamPredictor) -> Predictor:
     """The same networks, still in torch, with the steps of an export around them."""
     graph = predictor.graph()
     return predictor.with_engine(_in_torch(graph)).with_parts(
-        {name: _in_torch(part) for name, part in predictor.parts().items()}, predictor.asked()
+        {name: _in_torch(part) for name, part in predictor.parts().items()}, predictor.prompters()
     )
 
 

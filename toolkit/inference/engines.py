@@ -80,7 +80,7 @@ def use_engine(
     `auto` takes the first that is installed and agrees with torch, of OpenVINO in bfloat16,
     OpenVINO in float32, and ONNX Runtime; else torch. That is the order of their speed
     (docs/engines.md); it is not measured anew, so that a machine always takes the same. Further
-    networks, and predictors that are asked, take theirs by the same rule, each for itself.
+    networks, and runs that prompt, take theirs by the same rule, each for itself.
 
     Example:
         >>> predictor, engine = use_engine(method.load(run), run, "auto")  # doctest: +SKIP
@@ -126,14 +126,14 @@ def use_engine(
         of_part = _open_fastest(parity, run, name, installed, streams)
         if of_part is not None:
             parts[part] = of_part[0]
-    asked = {}
-    for role, other in predictor.asked().items():
+    prompters = {}
+    for role, other in predictor.prompters().items():
         its_run = run.input(role)
         assert its_run is not None
-        asked[role], _ = use_engine(other, its_run, name, dataset=dataset, streams=streams)
+        prompters[role], _ = use_engine(other, its_run, name, dataset=dataset, streams=streams)
     if graphs and run.finished:
         _note_parts(run, predictor, {_MAIN: graph, **graphs})
-    return predictor.with_engine(*opened).with_parts(parts, asked), opened[1]
+    return predictor.with_engine(*opened).with_parts(parts, prompters), opened[1]
 
 
 def _note_parts(run: Run, predictor: Predictor, graphs: Mapping[str, Graph]) -> None:
@@ -147,7 +147,7 @@ def _note_parts(run: Run, predictor: Predictor, graphs: Mapping[str, Graph]) -> 
         "recipe": recipe,
         "steps": predictor.steps(),
         "networks": networks,
-        "asked": sorted(predictor.asked()),
+        "prompters": sorted(predictor.prompters()),
     }
     if record["steps"] is None or record_of(folder, recipe) is not None:
         return
@@ -209,16 +209,16 @@ def cached_engine(run: Run, name: str, *, streams: int = 1) -> tuple[Predictor, 
         if found is None:
             return None
         opened[part] = found
-    asked = {}
-    for role in record.get("asked", []):
+    prompters = {}
+    for role in record.get("prompters", []):
         its_run = run.input(role)
         other = None if its_run is None else cached_engine(its_run, name, streams=streams)
         if other is None:
             return None
-        asked[role] = other[0]
+        prompters[role] = other[0]
     engine, fastest = opened.pop(_MAIN)
     parts = {part: one for part, (one, _) in opened.items()}
-    return EnginePredictor(record["steps"], engine, parts, asked), fastest
+    return EnginePredictor(record["steps"], engine, parts, prompters), fastest
 
 
 def _open_cached(recipe: dict[str, Any], name: str, streams: int) -> tuple[Engine, str] | None:

@@ -201,9 +201,9 @@ class _Writer:
             own: Precision = "float32" if part.float32_only or precision == "int8" else precision
             file = self._file(part, f"{prefix}{name}", own)
             entry.setdefault("networks", {})[name] = {"model": file, "precision": own}
-        for role, other in predictor.asked().items():
+        for role, other in predictor.prompters().items():
             written = self.write(other, precision, f"{prefix}{role}-")
-            entry.setdefault("asked", {})[role] = written
+            entry.setdefault("prompters", {})[role] = written
         return entry
 
     def _file(

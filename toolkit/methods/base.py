@@ -144,18 +144,18 @@ class Predictor(ABC):
         """Return the networks that it has besides that of `graph`, by name, each a shared one."""
         return {}
 
-    def asked(self) -> Mapping[str, Predictor]:
+    def prompters(self) -> Mapping[str, Predictor]:
         """Return the predictors of other runs that it asks, by the role of their run."""
         return {}
 
     def with_parts(
-        self, engines: Mapping[str, Engine], asked: Mapping[str, Predictor]
+        self, engines: Mapping[str, Engine], prompters: Mapping[str, Predictor]
     ) -> Predictor:
-        """Return a predictor that runs `parts` in engines, and asks others than those of `asked`.
+        """Return a predictor that runs `parts` in engines, and has other prompters.
 
         Args:
             engines: of some of the parts; the others stay in torch.
-            asked: all of them.
+            prompters: all of them.
         """
         return self
 
@@ -167,7 +167,7 @@ class EnginePredictor(Predictor):
         steps: as of `Predictor.steps`.
         engine: the network.
         parts: further networks, see `Predictor.parts`.
-        asked: other predictors, see `Predictor.asked`.
+        prompters: other predictors, see `Predictor.prompters`.
     """
 
     parallel = True
@@ -177,11 +177,11 @@ class EnginePredictor(Predictor):
         steps: Mapping[str, Any],
         engine: Engine,
         parts: Mapping[str, Engine] | None = None,
-        asked: Mapping[str, Predictor] | None = None,
+        prompters: Mapping[str, Predictor] | None = None,
     ) -> None:
         from toolkit.runtime.steps import make_steps
 
-        answers = {role: partial(_first_prediction, one) for role, one in (asked or {}).items()}
+        answers = {role: partial(_first_prediction, one) for role, one in (prompters or {}).items()}
         self.engine, self._steps = engine, make_steps(steps, parts, answers)
 
     @classmethod

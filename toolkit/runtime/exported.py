@@ -135,7 +135,7 @@ def open_networks(
     Args:
         folder: with the files.
         engine: `onnxruntime` or `openvino`.
-        entry: `model`, `precision` and `steps`; `networks` and `asked` where there are more.
+        entry: `model`, `precision` and `steps`; `networks` and `prompters` where there are more.
         threads: of the processor, see `open_network`.
         streams: images that are computed beside each other.
     """
@@ -146,11 +146,11 @@ def open_networks(
         )
 
     networks = {name: opened(one) for name, one in entry.get("networks", {}).items()}
-    asked = {}
-    for role, other in entry.get("asked", {}).items():
+    prompters = {}
+    for role, other in entry.get("prompters", {}).items():
         steps, network = open_networks(folder, engine, other, threads=threads, streams=streams)
-        asked[role] = partial(_ask, steps, network)
-    return make_steps(entry["steps"], networks, asked), opened(entry)
+        prompters[role] = partial(_ask, steps, network)
+    return make_steps(entry["steps"], networks, prompters), opened(entry)
 
 
 def _ask(steps: Steps, network: Network, image: NDArray[np.uint8]) -> Answer:
@@ -211,7 +211,7 @@ def _models(entry: Mapping[str, Any]) -> Iterator[str]:
     yield entry["model"]
     for one in entry.get("networks", {}).values():
         yield one["model"]
-    for other in entry.get("asked", {}).values():
+    for other in entry.get("prompters", {}).values():
         yield from _models(other)
 
 

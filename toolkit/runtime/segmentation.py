@@ -36,7 +36,7 @@ class SegmentationSteps:
             `score_ratio`, `max_prompts`, `prompt_confidence` and `points_per_side`, as in the
             settings of `sam`.
         networks: the decoders, by name, and for each `<name>_ious`, which predicts IoUs.
-        asked: `prompt_run`, the model that prompts; without it a grid does.
+        prompters: `prompt_run`, the model that prompts; without it a grid does.
 
     Raises:
         ValueError: a decoder is missing.
@@ -46,7 +46,7 @@ class SegmentationSteps:
         self,
         record: Mapping[str, Any],
         networks: Mapping[str, Network],
-        asked: Mapping[str, Ask],
+        prompters: Mapping[str, Ask],
     ) -> None:
         from PIL import Image  # noqa: F401 - missing packages are said before the first image
 
@@ -59,7 +59,7 @@ class SegmentationSteps:
         for name in self._decoders.values():
             if not {name, f"{name}_ious"} <= set(networks):
                 raise ValueError(f"no decoder {name}")
-        self._networks, self._asked = networks, asked.get("prompt_run")
+        self._networks, self._prompter = networks, prompters.get("prompt_run")
 
     def predict(self, image: NDArray[np.uint8], network: Network) -> Answer:
         """Return the answer for an RGB image (H, W, 3), which has a mask.
@@ -83,10 +83,10 @@ class SegmentationSteps:
     def _prompts(
         self, image: NDArray[np.uint8], size_wh: tuple[int, int]
     ) -> tuple[list[Prompt], NDArray[np.float32]]:
-        if self._asked is None:
+        if self._prompter is None:
             grid = grid_prompts(size_wh, self._points_per_side)
             return grid, np.ones(len(grid), np.float32)
-        found = self._asked(image)
+        found = self._prompter(image)
         return prompts_of_finding(found, size_wh, limit=self._limit, confidence=self._confidence)
 
     def _decode(

@@ -172,17 +172,17 @@ _KINDS: dict[str, Callable[[Mapping[str, Any]], Steps]] = {
 def make_steps(
     record: Mapping[str, Any],
     networks: Mapping[str, Network] | None = None,
-    asked: Mapping[str, Ask] | None = None,
+    prompters: Mapping[str, Ask] | None = None,
 ) -> Steps:
     """Return the steps around a network that a record describes.
 
     Args:
         record: `kind`, and what that kind needs.
         networks: further ones, by name, which `segmentation` needs.
-        asked: what other models find in an image, by role, which it needs, too.
+        prompters: what other models find in an image, by role, which it needs, too.
     """
     if record["kind"] == "segmentation":
-        return SegmentationSteps(record, networks or {}, asked or {})
+        return SegmentationSteps(record, networks or {}, prompters or {})
     return _KINDS[record["kind"]](record)
 
 

@@ -99,7 +99,7 @@ class SamPredictor(Predictor):
             "points_per_side": settings.points_per_side,
         }
 
-    def asked(self) -> dict[str, Predictor]:
+    def prompters(self) -> dict[str, Predictor]:
         """Return the prompter, if another run prompts."""
         return {} if self._prompter is None else {"prompt_run": self._prompter}
 
@@ -114,7 +114,7 @@ class SamPredictor(Predictor):
         return other
 
     def with_parts(
-        self, engines: Mapping[str, Engine], asked: Mapping[str, Predictor]
+        self, engines: Mapping[str, Engine], prompters: Mapping[str, Predictor]
     ) -> Predictor:
         """Return a predictor that decodes in engines, and that another predictor prompts.
 
@@ -125,11 +125,11 @@ class SamPredictor(Predictor):
         in_engines = self.engine is not None and whole
         if in_engines and steps is not None and self._store is None:
             assert self.engine is not None
-            return EnginePredictor(steps, self.engine, engines, asked)
+            return EnginePredictor(steps, self.engine, engines, prompters)
         other = copy.copy(self)
         other._decoders = replace(self._decoders, engines=engines)
-        other._prompter = asked.get("prompt_run")
-        other.parallel = in_engines and all(one.parallel for one in asked.values())
+        other._prompter = prompters.get("prompt_run")
+        other.parallel = in_engines and all(one.parallel for one in prompters.values())
         return other
 
     def _predict_one(
