@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from toolkit.inference import parity
 from toolkit.inference.export import Precision, export_run
 from toolkit.inference.quantize import quantize_onnx
 from toolkit.methods.registry import load_method
+from toolkit.runs.prediction_io import read_predictions, write_predictions
 from toolkit.runs.run import Run
 from toolkit.runtime import exported as exported_module
 from toolkit.runtime.exported import Exported, ModelError, read_rgb
@@ -207,6 +209,30 @@ def test_one_that_differs_is_not_written(
     with pytest.raises((ParityError, RunError)):
         exported(tiny_runs("padim"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("engine", "kept"), [("openvino float32", False), ("openvino bfloat16", True)]
+)
+def test_float32_is_as_near_as_the_precision_that_the_run_was_evaluated_in(
+    engine: str, kept: bool, tiny_runs: TinyRuns, tmp_path: Path
+) -> None:
+    trained = tiny_runs("padim")
+    shutil.copytree(trained.path, tmp_path / "run")
+    finished = Run.open(tmp_path / "run")
+    metadata = {**finished.metadata, "engine": engine}
+    run = replace(finished, record={**finished.record, "metadata": metadata})
+    stored = list(read_predictions(run.predictions, "val"))
+    spread = np.ptp([one.score for one in stored])
+    shifted = [replace(one, score=one.score + 0.05 * spread) for one in stored]
+    write_predictions(run.predictions, "val", shifted)
+    if kept:
+        manifest, said = exported(run, tmp_path / "out")
+        assert manifest["precision"] == "float32"
+        assert "allowed 0.1" in said[0]
+    else:
+        with pytest.raises(ParityError, match="allowed 0.001"):
+            exported(run, tmp_path / "out")
 
 
 def test_a_calibration_goes_along(tiny_runs: TinyRuns, images: list[Path], tmp_path: Path) -> None:
