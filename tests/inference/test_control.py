@@ -74,6 +74,20 @@ def test_what_the_score_rests_on(
     assert "% of the score above chance stays without the defect" in str(found)
 
 
+def test_each_method_has_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.reporting.fake_runs import make_run
+
+    data = make(tmp_path / "data", lambda image, is_bad: image)
+    for entry in ("one", "other"):
+        for fold in (0, 1):
+            make_run(tmp_path / "runs", data, entry=entry, fold=fold)
+    monkeypatch.setattr(control, "load_method", lambda run: _Scores(blackest))
+    found = command("evaluate", tmp_path / "runs", "--control", "masked")
+    heads = [line for line in found.stdout.splitlines() if "masked control" in line]
+    assert [line.split(":")[0] for line in heads] == ["one on data", "other on data"]
+    assert heads[0].split(":")[1] == heads[1].split(":")[1]
+
+
 def test_unknown_control(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="known: masked"):
         command("evaluate", tmp_path, "--control", "blurry")

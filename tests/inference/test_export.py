@@ -231,7 +231,7 @@ def test_float32_is_as_near_as_the_precision_that_the_run_was_evaluated_in(
         assert manifest["precision"] == "float32"
         assert "allowed 0.1" in said[0]
     else:
-        with pytest.raises(ParityError, match="allowed 0.001"):
+        with pytest.raises(ParityError, match=r"allowed 0\.001"):
             exported(run, tmp_path / "out")
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from toolkit.cli.common import say
+
+if TYPE_CHECKING:
+    from toolkit.runs.run import Run
 
 
 def leaderboard_command(
@@ -128,17 +131,24 @@ def evaluate_command(
 
 
 def _print_control(places: list[Path], data: Path | None, control: str) -> None:
-    from toolkit.errors import ConfigError, did_you_mean
+    from toolkit.errors import ConfigError, ToolkitError, did_you_mean
     from toolkit.inference.control import CONTROLS, masked_control
     from toolkit.leaderboards.collect import collect
+    from toolkit.leaderboards.rows import entry_name
 
     if control not in CONTROLS:
         raise ConfigError(f"--control {control}: unknown{did_you_mean(control, CONTROLS)}")
     found = collect(places)
-    for line in found.left_out:
+    left_out = list(found.left_out)
+    groups: dict[tuple[str, str], list[Run]] = {}  # scores of two methods have no common scale
+    for run in found:
+        groups.setdefault((run.record["data"]["root"], entry_name(run)), []).append(run)
+    for runs in groups.values():
+        try:
+            print(masked_control(runs, moved_to=data, show_progress=True))
+        except ToolkitError as error:
+            left_out.append(str(error))
+    for line in left_out:
         say(f"left out: {line}")
-    if not len(found):
-        raise typer.Exit(2)
-    print(masked_control(list(found), moved_to=data, show_progress=True))
-    if found.left_out:
-        raise typer.Exit(1)
+    if left_out:
+        raise typer.Exit(1 if groups else 2)

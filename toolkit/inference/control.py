@@ -40,7 +40,7 @@ class MaskedControl:
     """AUROC of runs with 95 % intervals (low and high), over the test images of all runs.
 
     Attributes:
-        name: of the runs.
+        name: of the runs, and of the data.
         plain: good images against defects.
         masked: both filled in at places of defects.
         seam: good images as they are against good images filled in: 0.5 if no seam is seen.
@@ -95,7 +95,7 @@ def masked_control(
             "the test part"
         )
     return MaskedControl(
-        name=", ".join(dict.fromkeys(str(r.metadata.get("entry", r.method)) for r in runs)),
+        name=f"{runs[0].metadata.get('entry', runs[0].method)} on {dataset.name}",
         plain=_auroc(scores["good"], scores["defect"]),
         masked=_auroc(scores["good_in"], scores["defect_in"]),
         seam=_auroc(scores["good"], scores["good_in"]),
