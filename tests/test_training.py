@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.leaderboards.standin import Grey, grey  # noqa: F401
+from tests.leaderboards.standin import Grey, GreyPredictor, grey  # noqa: F401
 from toolkit.config import build_settings
 from toolkit.data.layouts import load_dataset
 from toolkit.data.protocols import make_plan
@@ -57,6 +57,17 @@ def test_the_run_directory_is_complete(split: Split, tmp_path: Path) -> None:
     oldest, newest = (run.path / name for name in ("weights/state.json", "metrics.json"))
     assert oldest.stat().st_mtime_ns < newest.stat().st_mtime_ns
     assert not list(run.path.rglob(".*")), "temporary files are left"
+
+
+@pytest.mark.parametrize(
+    ("precision", "engine"), [("float32", "torch"), ("bfloat16", "torch bfloat16")]
+)
+def test_the_run_knows_what_it_was_evaluated_in(
+    precision: str, engine: str, split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(GreyPredictor, "precision", precision)
+    run = run_training(TASK, split, runs=tmp_path)
+    assert json.loads((run.path / "run.json").read_text())["metadata"]["engine"] == engine
 
 
 def test_metrics_come_last(split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

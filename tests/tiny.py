@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,16 @@ def few_images(data: Path, target: Path) -> Path:
     return target / "made"
 
 
+@contextmanager
+def torch_in_float32() -> Iterator[None]:
+    """Let SAM compute in float32 where the processor has bfloat16, for exact comparisons."""
+    import torch
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cpu, "get_capabilities", dict)
+        yield
+
+
 class TinyRuns:
     """Runs that are trained once per test session, whichever worker asks first.
 
@@ -79,7 +91,7 @@ class TinyRuns:
         return Run.open(Path(done.read_text()))
 
     def prompted_sam(self) -> Run:
-        """Return a run of SAM that a PaDiM of the same few images prompts."""
+        """Return a run of SAM, evaluated in float32, that a PaDiM of the same images prompts."""
         folder = self._folder / "prompted"
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / "lock"):
@@ -87,5 +99,6 @@ class TinyRuns:
                 data = few_images(self._data, self._folder / "few")
                 words: dict[str, Any] = {"runs": folder, "device": "cpu", "protocol": "supervised"}
                 prompter = toolkit.train("padim", data, **words, **SMALL["padim"])
-                toolkit.train("sam", data, prompt_run=prompter, **words, **SMALL["sam"])
+                with torch_in_float32():
+                    toolkit.train("sam", data, prompt_run=prompter, **words, **SMALL["sam"])
         return Run.open(folder / "sam/001")

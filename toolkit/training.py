@@ -226,6 +226,8 @@ def predict_and_finish(method: Method[Any], split: Split, run: Run, *, entry: st
         predictor = fast
         predict("val", split.val)
     predict("test", split.test)
+    if engine == "torch" and predictor.precision != "float32":
+        engine = f"torch {predictor.precision}"
     with phase(run, EVALUATE):
         write_json(run.path / REPORT, dict(method.report(split, run)))
         # Before the metrics, which hold it too.

@@ -14,7 +14,7 @@ import pytest
 from filelock import FileLock
 
 from tests.cli.command import run as command
-from tests.tiny import TinyRuns, shared_folder
+from tests.tiny import TinyRuns, shared_folder, torch_in_float32
 
 pytestmark = pytest.mark.slow
 
@@ -97,7 +97,8 @@ def test_its_answers_are_those_of_the_command(
     monkeypatch.chdir(tmp_path)
     run, folder = exported(method, form)
     images = sorted(sample_dir.rglob("test/*/*.png"))[:: 9 if method == "sam" else 5]
-    command("predict", run, *images, "--pictures", "none")
+    with torch_in_float32():
+        command("predict", run, *images, "--pictures", "none")
     wanted = [json.loads(x) for x in Path("predictions/predictions.jsonl").read_text().splitlines()]
     done = subprocess.run(
         [python, folder / "predict.py", *images],

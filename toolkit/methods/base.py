@@ -97,6 +97,7 @@ class Predictor(ABC):
     Class attributes:
         batch_size: images that go through the network together where the caller has several; 1
             where a batch is no faster than one image after the other.
+        precision: what torch computes in where no engine is used, `float32` or `bfloat16`.
 
     Attributes:
         engine: what runs the network of `graph` instead of torch; None for torch.
@@ -104,6 +105,7 @@ class Predictor(ABC):
     """
 
     batch_size: int = 1
+    precision: str = "float32"
     engine: Engine | None = None
     parallel: bool = False
 

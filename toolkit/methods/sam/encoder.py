@@ -47,12 +47,13 @@ class Encoder:
 
     Attributes:
         name: what it runs in, such as `openvino bfloat16`.
+        precision: what torch would compute in.
     """
 
     def __init__(self, sam: Sam, engine: Engine | None = None, name: str = "") -> None:
         self._sam, self._engine = fuse_encoder(sam) if engine is None else sam, engine
-        precision = "bfloat16" if computes_bfloat16(sam.device) else "float32"
-        self.name = name if engine is not None else f"torch {precision}"
+        self.precision = "bfloat16" if computes_bfloat16(sam.device) else "float32"
+        self.name = name if engine is not None else f"torch {self.precision}"
 
     @torch.no_grad()
     def __call__(self, image: NDArray[np.uint8]) -> Tensor:
@@ -65,7 +66,8 @@ class Encoder:
         if self._engine is not None:
             return torch.from_numpy(self._engine(pixels)[0][0]).half().to(self._sam.device)
         device = self._sam.device
-        with torch.autocast(device.type, torch.bfloat16, enabled=computes_bfloat16(device)):
+        bfloat16 = self.precision == "bfloat16"
+        with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
             found: Tensor = _from_input(self._sam, torch.from_numpy(pixels).to(device))[0]
         return found.half()
 

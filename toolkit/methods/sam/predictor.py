@@ -49,6 +49,7 @@ class SamPredictor(Predictor):
         self._decoders, self._settings, self._prompter = decoders, settings, prompter
         self._encoder_sha256, self._store, self._samples = encoder_sha256, store, samples
         self._encoder = Encoder(decoders.tuned)
+        self.precision = self._encoder.precision
         self._tta = tta_config(settings)
         self._encoding_seconds: float | None = None
 
