@@ -206,21 +206,35 @@ def test_a_second_process_uses_the_files(run: Run, capfd: pytest.CaptureFixture[
     assert "engine files" not in done.stderr
 
 
-def test_auto_takes_the_first_that_agrees(run: Run, images: list[Path], files: Path) -> None:
-    record = json.loads((files / "engine.json").read_text())
-    assert record["checked"] == "4 validation images"
-    assert record["engines"]["openvino float32"]["passed"]
+def test_engines_are_compared_until_one_agrees_and_others_when_they_are_wanted(
+    run: Run, images: list[Path], files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def compared() -> dict[str, Any]:
+        record = json.loads((files / "engine.json").read_text())
+        assert record["checked"] == "4 validation images"
+        engines: dict[str, Any] = record["engines"]
+        return engines
+
+    network = (files / "model.onnx").stat().st_mtime_ns
+    assert list(compared()) == ["onnxruntime float32"]
+    assert compared()["onnxruntime float32"]["passed"]
     model = toolkit.load_model(run, engine="auto")
-    bfloat16 = record["engines"].get("openvino bfloat16", {}).get("passed")
+    assert "comparing openvino " in capsys.readouterr().err
+    bfloat16 = compared().get("openvino bfloat16", {}).get("passed")
     assert model.engine == ("openvino bfloat16" if bfloat16 else "openvino float32")
+    assert ("openvino float32" in compared()) != bool(bfloat16)
     assert len(model(images)) == len(images)
+    for engine in ("auto", "openvino", "onnxruntime"):
+        toolkit.load_model(run, engine=engine)
+    assert capsys.readouterr().err == ""
+    assert (files / "model.onnx").stat().st_mtime_ns == network
 
 
 @pytest.mark.parametrize(("lost", "kept"), [(0.004, True), (0.006, False)])
 def test_bfloat16_is_judged_on_the_validation_part(
     lost: float, kept: bool, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if "openvino bfloat16" not in engine_files._variants(["openvino"]):
+    if "openvino bfloat16" not in engine_files.variants(["openvino"]):
         pytest.skip("this processor has no bfloat16")
     compared: list[str] = []
 
@@ -335,7 +349,8 @@ def test_an_engine_that_differs_is_not_used(
         toolkit.load_model(run, engine="openvino")
     capsys.readouterr()
     assert toolkit.load_model(run, engine="auto").engine == "torch"
-    (line,) = capsys.readouterr().err.splitlines()
+    compared, line = capsys.readouterr().err.splitlines()
+    assert compared.startswith("comparing onnxruntime float32 ")
     assert line.startswith("engine torch: no other engine agrees")
 
 

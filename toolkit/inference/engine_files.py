@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 EXTRAS = {"openvino": None, "onnxruntime": "onnx"}
 """The engines besides torch, and the extra that installs each."""
 MODEL, RECORD = "model.onnx", "engine.json"
-_FORMAT = 7  # of the files; one more whenever the graphs of the methods change
+_FORMAT = 8  # of the files; one more whenever the graphs of the methods change
 
 
 class NoOnnxError(RunError):
@@ -58,34 +58,49 @@ def installed_engines() -> list[str]:
 
 
 def engine_files(
-    parity: Parity, recipe: dict[str, Any], installed: Sequence[str]
+    parity: Parity, recipe: dict[str, Any], candidates: Sequence[str]
 ) -> AbstractContextManager[Path]:
     """Return the folder of a network's engine files, making them first where they do not fit.
 
-    Where the cache cannot be written, the folder is removed at the end of the context.
+    Its record has the candidates up to the first that agrees with torch; the others are compared
+    when they are wanted.
+
+    Args:
+        parity: of the network.
+        recipe: what the files are made from.
+        candidates: engines and precisions, such as `openvino float32`, the most wanted first.
+
+    Returns:
+        A context; where the cache cannot be written, the folder is removed at its end.
     """
     folder = folder_of(recipe)
-    if folder.exists() and not holds_network(folder, recipe):
-        say(f"{folder}: not what was made from {parity.owner}; making it again")
-    elif not folder.exists():
-        say(f"making the engine files of {parity.owner} (once)")
+    record = record_of(folder, recipe)
+    if record is not None and holds_network(folder, recipe):
+        left = untried(record, candidates)
+        if not left:
+            return nullcontext(folder)
+        say(f"comparing {left[0]} with {parity.owner} in torch (once)")
+        write = partial(_compare, folder, record, left, parity)
     else:
-        return nullcontext(folder)
+        if folder.exists():
+            say(f"{folder}: not what was made from {parity.owner}; making it again")
+        else:
+            say(f"making the engine files of {parity.owner} (once)")
+        write = partial(_make_anew, folder, parity, candidates, recipe)
     try:
-        with atomic_folder(folder, overwrite=True) as fresh:
-            _make(fresh, parity, installed, recipe)
+        write()
     except OutputError as error:
         say(f"{error}; the next process makes the engine files again")
-        return _temporary_files(parity, installed, recipe)
+        return _temporary_files(parity, candidates, recipe)
     return nullcontext(folder)
 
 
 @contextmanager
 def _temporary_files(
-    parity: Parity, installed: Sequence[str], recipe: dict[str, Any]
+    parity: Parity, candidates: Sequence[str], recipe: dict[str, Any]
 ) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as name:
-        _make(Path(name), parity, installed, recipe)
+        _make(Path(name), parity, candidates, recipe)
         yield Path(name)
 
 
@@ -144,17 +159,45 @@ def record_of(folder: Path, recipe: dict[str, Any]) -> dict[str, Any] | None:
     return record if fits and record.get("recipe") == recipe else None
 
 
-def _make(folder: Path, parity: Parity, installed: Sequence[str], recipe: dict[str, Any]) -> None:
-    """Write the network as ONNX, and how every installed engine compares with torch."""
+def _make_anew(
+    folder: Path, parity: Parity, candidates: Sequence[str], recipe: dict[str, Any]
+) -> None:
+    with atomic_folder(folder, overwrite=True) as fresh:
+        _make(fresh, parity, candidates, recipe)
+
+
+def _make(folder: Path, parity: Parity, candidates: Sequence[str], recipe: dict[str, Any]) -> None:
+    """Write the network as ONNX, and how the candidates compare with torch."""
     write_network(parity.graph, folder / MODEL, parity.owner)
-    path = folder / MODEL
-    names = _variants(installed)
-    if parity.graph.float32_only:
-        names = [name for name in names if name.endswith("float32")]
-    engines = {name: partial(open_engine, path, name) for name in names}
-    record = {"recipe": recipe, "sha256": file_sha256(path), **parity.measure(engines)}
-    record["steps"] = None if parity.predictor is None else parity.predictor.steps()
-    write_sealed(folder / RECORD, record)
+    record = {
+        "recipe": recipe,
+        "sha256": file_sha256(folder / MODEL),
+        "steps": None if parity.predictor is None else parity.predictor.steps(),
+        "float32_only": parity.graph.float32_only,
+        "engines": {},
+    }
+    _compare(folder, record, candidates, parity)
+
+
+def _compare(
+    folder: Path, record: dict[str, Any], candidates: Sequence[str], parity: Parity
+) -> None:
+    """Compare candidates with torch until one agrees, and write the record with them."""
+    measured = parity.measure(
+        {name: partial(open_engine, folder / MODEL, name) for name in candidates}
+    )
+    engines = {**record["engines"], **measured["engines"]}
+    write_sealed(folder / RECORD, {**record, **measured, "engines": engines})
+
+
+def untried(record: dict[str, Any], candidates: Sequence[str]) -> Sequence[str]:
+    """Return the candidates that have to be compared: none where a better one agrees."""
+    for number, name in enumerate(candidates):
+        if name not in record["engines"]:
+            return candidates[number:]
+        if record["engines"][name]["passed"]:
+            break
+    return ()
 
 
 def write_network(graph: Graph, path: Path, owner: object) -> None:
@@ -190,7 +233,7 @@ def write_network(graph: Graph, path: Path, owner: object) -> None:
         ) from error
 
 
-def _variants(installed: Sequence[str]) -> list[str]:
+def variants(installed: Sequence[str]) -> list[str]:
     """Return engines with the precisions that this processor computes in."""
     names = [f"{one} float32" for one in installed]
     if "openvino" in installed and "BF16" in openvino_core().get_property(

@@ -27,6 +27,8 @@ from toolkit.inference.engine_files import (
     record_of,
     say,
     shared_recipe,
+    untried,
+    variants,
 )
 from toolkit.inference.parity import Parity
 from toolkit.methods.base import EnginePredictor
@@ -166,8 +168,9 @@ def _open_fastest(
     Raises:
         RunError, ParityError: as `use_engine`.
     """
+    candidates = _candidates(name, installed, float32_only=parity.graph.float32_only)
     try:
-        files = engine_files(parity, recipe_of(run, parity.graph), installed)
+        files = engine_files(parity, recipe_of(run, parity.graph), candidates)
     except NoOnnxError as error:
         if name != "auto":
             raise
@@ -175,9 +178,9 @@ def _open_fastest(
         return None
     with files as folder:
         record = read_json(folder / RECORD)
-        fastest = _fastest(record, name)
+        fastest = _fastest(record, candidates)
         if fastest is None and name != "auto":
-            tried = {k: v for k, v in record["engines"].items() if name == k.split()[0]}
+            tried = {k: v for k, v in record["engines"].items() if k in candidates}
             differences = [v.get("error") or f"{v['difference']:.3g}" for v in tried.values()]
             raise ParityError(
                 f"{parity.owner}: {name} differs from torch ({', '.join(differences)}; allowed "
@@ -226,22 +229,26 @@ def _open_cached(recipe: dict[str, Any], name: str, streams: int) -> tuple[Engin
     folder = folder_of(recipe)
     if not holds_network(folder, recipe):
         return None
-    fastest = _fastest(read_json(folder / RECORD), name)
-    if fastest is None:
+    record = read_json(folder / RECORD)
+    candidates = _candidates(name, installed_engines(), float32_only=record["float32_only"])
+    fastest = _fastest(record, candidates)
+    if fastest is None or untried(record, candidates):
         return None
     return open_engine(folder / MODEL, fastest, streams=streams), fastest
 
 
-def _fastest(record: dict[str, Any], name: str) -> str | None:
-    """Return the first engine and precision that agree with torch; None if none does."""
-    return next(
-        (
-            one
-            for one in _ORDER
-            if name in ("auto", one.split()[0]) and record["engines"].get(one, {}).get("passed")
-        ),
-        None,
-    )
+def _candidates(name: str, installed: Sequence[str], *, float32_only: bool) -> list[str]:
+    """Return the engines and precisions that may run a network here, the fastest first."""
+    possible = variants([one for one in installed if name in ("auto", one)])
+    if float32_only:
+        possible = [one for one in possible if one.endswith("float32")]
+    return [one for one in _ORDER if one in possible]
+
+
+def _fastest(record: dict[str, Any], candidates: Sequence[str]) -> str | None:
+    """Return the first candidate that agrees with torch; None if none does."""
+    compared = record["engines"]
+    return next((one for one in candidates if compared.get(one, {}).get("passed")), None)
 
 
 def lasting_engine(graph: Graph, *, streams: int) -> tuple[Engine, str] | None:
@@ -258,15 +265,15 @@ def lasting_engine(graph: Graph, *, streams: int) -> tuple[Engine, str] | None:
     if not installed:
         return None
     try:
-        with engine_files(Parity(graph), recipe_of(None, graph), installed) as folder:
-            engines = read_json(folder / RECORD)["engines"]
-            for name in _ORDER:
-                if engines.get(name, {}).get("passed"):
-                    engine, precision = name.split()
-                    network = open_network(
-                        folder / MODEL, engine, precision, threads=streams, streams=streams
-                    )
-                    return network, name
+        candidates = _candidates("auto", installed, float32_only=graph.float32_only)
+        with engine_files(Parity(graph), recipe_of(None, graph), candidates) as folder:
+            name = _fastest(read_json(folder / RECORD), candidates)
+            if name is not None:
+                engine, precision = name.split()
+                network = open_network(
+                    folder / MODEL, engine, precision, threads=streams, streams=streams
+                )
+                return network, name
     except NoOnnxError as error:
         say(f"engine torch: {error}")
     return None

@@ -115,7 +115,7 @@ class Parity:
             return [one.numpy() for one in self.graph.module(*map(torch.from_numpy, inputs))]
 
     def measure(self, engines: Mapping[str, Callable[[], Engine]]) -> dict[str, Any]:
-        """Return the record of each engine, and of what was compared.
+        """Return the record of engines up to the first that agrees, and of what was compared.
 
         Args:
             engines: by name and precision, such as `openvino float32`; each opens when called.
@@ -132,21 +132,22 @@ class Parity:
         else:
             apart, checked = self._on_images()
             tolerance = TOLERANCE
-        records = {}
+        records: dict[str, dict[str, Any]] = {}
         for name, opened in engines.items():
             try:
                 if shared is None and name.endswith("bfloat16"):
                     records[name] = self._bfloat16(opened())
-                    continue
-                difference = apart(opened())
+                else:
+                    difference = apart(opened())
+                    records[name] = {
+                        "passed": bool(difference <= tolerance),
+                        "difference": difference if np.isfinite(difference) else 1e9,
+                    }
             except Exception as error:  # engines have errors of their own; any means: not this one
                 reason = (str(error).splitlines() or [type(error).__name__])[0]
                 records[name] = {"passed": False, "error": reason}
-                continue
-            records[name] = {
-                "passed": bool(difference <= tolerance),
-                "difference": difference if np.isfinite(difference) else 1e9,
-            }
+            if records[name]["passed"]:
+                break
         return {"checked": checked, "tolerance": tolerance, "engines": records}
 
     def _on_images(self) -> tuple[Callable[[Engine], float], str]:

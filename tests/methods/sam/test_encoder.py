@@ -13,7 +13,7 @@ from torch import nn
 from toolkit.data.images import read_rgb
 from toolkit.data.layouts import load_dataset
 from toolkit.data.types import Sample
-from toolkit.inference import engine_files
+from toolkit.inference import engines
 from toolkit.methods.sam.embeddings import (
     EmbeddingCache,
     ViewEmbeddings,
@@ -128,9 +128,7 @@ def test_a_training_encodes_in_an_engine_that_keeps_the_masks(
 ) -> None:
     pytest.importorskip("openvino")
     monkeypatch.setenv("TOOLKIT_HOME", str(tmp_path))
-    monkeypatch.setattr(
-        engine_files, "_variants", lambda _: ["openvino float32"]
-    )  # each takes seconds
+    monkeypatch.setattr(engines, "variants", lambda _: ["openvino float32"])  # of any processor
     cache = training_cache(small_sam, "e", [sample])
     assert cache.engine == "openvino float32"
     plain = EmbeddingCache(small_sam, "e")
