@@ -2,12 +2,12 @@
 
     python benchmarks/latency.py DATA [--methods patchcore patchcore/fast sam] [--images 50]
 
-Trains each method shortly on a category in MVTec layout (the speed of a prediction does not depend
-on how long it was trained), then predicts its test images with all engines in one process, image by
-image in turn, so that a busy moment of the machine touches all of them alike. Prints one JSON
-object; times are medians in milliseconds after a warm-up. SAM is measured without training, with
-one box prompt per image and with ten; its IoU under true boxes is given per engine, with the
-decoder in the engine, too, and in torch.
+Trains each method shortly on a category in MVTec layout (what a network takes does not depend on
+how long it was trained; a YOLO of one epoch leaves more boxes to suppress), then predicts its test
+images with all engines in one process, image by image in turn, so that a busy moment of the machine
+touches all of them alike. Prints one JSON object; times are medians in milliseconds after a
+warm-up. SAM is measured without training, with one box prompt per image and with ten; its IoU under
+true boxes is given per engine, with the decoder in the engine, too, and in torch.
 
 `share of peak`: floating-point operations of the network (convolutions and matrix products, as
 torch counts them) per second, over those of a matrix product of 2048 x 2048 in torch, of the same
