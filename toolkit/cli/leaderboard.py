@@ -150,5 +150,7 @@ def _print_control(places: list[Path], data: Path | None, control: str) -> None:
             left_out.append(str(error))
     for line in left_out:
         say(f"left out: {line}")
+    if not groups:
+        raise typer.Exit(2)
     if left_out:
-        raise typer.Exit(1 if groups else 2)
+        raise typer.Exit(1)
