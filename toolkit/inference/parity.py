@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -157,11 +158,15 @@ class Parity:
         assert self.run is not None
         predictor = self.predictor
         images, checked = _parity_images(self.run)
-        inputs = self._inputs(predictor, images)
-        expected = [self.in_torch(one) for one in inputs]
-        scores = [one.score for one in predictor.predict(images)]
+
+        @cache  # bfloat16, which is compared otherwise, may be all that is tried
+        def in_torch() -> tuple[list[NDArray[np.uint8]], list[Any], list[float]]:
+            inputs = self._inputs(predictor, images)
+            scores = [one.score for one in predictor.predict(images)]
+            return inputs, [self.in_torch(one) for one in inputs], scores
 
         def apart(engine: Engine) -> float:
+            inputs, expected, scores = in_torch()
             found = [engine(one) for one in inputs]
             predicted = predictor.with_engine(engine).predict(images)
             differences = [_difference(a, b) for a, b in zip(found, expected, strict=True)]
